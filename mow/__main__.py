@@ -1,0 +1,17 @@
+"""The command `mow`, also as `python -m mow`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    try:
+        from mow.cli import app
+    except ModuleNotFoundError as error:
+        sys.exit(f"mow: the command line needs {error.name}: pip install 'mow-kernels[train]'")
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Checkpoints: written whole or not at all, read without unpickling code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mow.files import write_whole
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of this library; the message names it and says why."""
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of tensors, numbers, strings, lists and dictionaries."""
+    content = io.BytesIO()
+    torch.save({"mow": FORMAT, **state}, content)
+    write_whole(path, content.getbuffer())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote, onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is truncated, foreign or of another format.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of mow, or is damaged ({type(error).__name__})") from error
+    if not isinstance(state, dict) or state.get("mow") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of mow of format {FORMAT}")
+    return state

@@ -1,0 +1,154 @@
+"""The distances as modules over the window: mow.MMD, mow.CramerWold, mow.SlicedWasserstein."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import mow_kernels as mk
+import torch
+from torch import Tensor, nn
+
+from mow import priors
+from mow.priors import Prior
+from mow.window import MovingWindow
+
+LOG_FLOOR = 1e-3
+"""eps: `log=True` is the logarithm above it and the logarithm's tangent at it below."""
+
+
+class Distance(nn.Module):
+    """A distance between the latents of the window and a prior: `loss = distance(z, window)`.
+
+    Args:
+        prior: "normal" for N(0, I) in closed form; "normal-sample", "uniform", "sphere" or a `mow.priors.Prior` for a
+            sample of n rows drawn afresh at each call.
+        log: return log F above eps = 1e-3 and its tangent log eps + (F - eps)/eps below, so that a distance of zero or
+            an unbiased MMD below zero stays finite, as does its gradient.
+    """
+
+    def __init__(self, prior: str | Prior = "normal", *, log: bool = False) -> None:
+        super().__init__()
+        self.prior, self.log = priors.named(prior), log
+
+    def forward(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
+        """The distance, or its logarithm, over [history; z].
+
+        Args:
+            z: [k, D], the new latents, which receive the gradient.
+            window: the history: a window (its newest n-k rows), a tensor [h, D], or None for z alone.
+
+        Returns:
+            0-d.
+
+        Raises:
+            ValueError: more new rows than the window holds (k > n), and what mow_kernels raises.
+        """
+        return self.transform(self.measure(z, window))
+
+    def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
+        """The bare distance F over [history; z], without the logarithm; arguments as for `forward`."""
+        history, n = window, len(z) + (0 if window is None else len(window))
+        if isinstance(window, MovingWindow):
+            if len(z) > window.n:
+                raise ValueError(f"z has {len(z)} rows and the window n = {window.n}; it must have k <= n")
+            history, n = window.history(len(z)), window.n
+        prior = self.prior if isinstance(self.prior, str) else self.prior.sample(max(2, n), z)
+        return self._distance(z, history, prior)
+
+    def transform(self, value: Tensor) -> Tensor:
+        """F -> F, or with `log` its logarithm continued by the tangent below eps."""
+        if not self.log:
+            return value
+        above = value.clamp(min=LOG_FLOOR).log()
+        below = math.log(LOG_FLOOR) + (value - LOG_FLOOR) / LOG_FLOOR
+        return torch.where(value > LOG_FLOOR, above, below)
+
+    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        raise NotImplementedError
+
+
+class MMD(Distance):
+    """`mow_kernels.mmd` over a window (WAE-MMD, Tolstikhin et al. 2018).
+
+    Args:
+        prior, log: as for `Distance`.
+        kernel: "imq" or "gaussian".
+        scales: of the kernels; None for the seven of the WAE, fitted to the prior's variance.
+        estimator: "unbiased" or "biased". Where a growing window holds a single row, the unbiased mean over the pairs
+            within it is empty and counts as 0.
+    """
+
+    def __init__(
+        self,
+        prior: str | Prior = "normal",
+        *,
+        kernel: str = "imq",
+        scales: Sequence[float] | None = None,
+        estimator: str = "unbiased",
+        log: bool = False,
+    ) -> None:
+        super().__init__(prior, log=log)
+        self.kernel, self.scales, self.estimator = kernel, scales, estimator
+
+    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        options = {"kernel": self.kernel, "scales": self._scales(z.shape[1]), "estimator": self.estimator}
+        if self.estimator == "unbiased" and len(z) + (0 if history is None else len(history)) == 1:
+            # The row standing twice has the mean k(z, z) = len(scales) within the window and all else unchanged.
+            return mk.mmd(z.expand(2, -1), None, prior, **options) - len(options["scales"])
+        return mk.mmd(z, history, prior, **options)
+
+    def _scales(self, dim: int) -> Sequence[float]:
+        if self.scales is not None:
+            return self.scales
+        if isinstance(self.prior, str):
+            return mk.SCALES
+        return tuple(self.prior.kernel_scale(dim) * scale for scale in mk.SCALES)
+
+
+class CramerWold(Distance):
+    """`mow_kernels.cramer_wold` over a window (CWAE, Tabor et al. 2020).
+
+    Args:
+        prior, log: as for `Distance`.
+        gamma: the smoothing; None for (4/(3n))^0.4 with n the rows present.
+        phi: "exact" or "asymptotic".
+    """
+
+    def __init__(
+        self, prior: str | Prior = "normal", *, gamma: float | None = None, phi: str = "exact", log: bool = False
+    ) -> None:
+        super().__init__(prior, log=log)
+        self.gamma, self.phi = gamma, phi
+
+    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        return mk.cramer_wold(z, history, prior, gamma=self.gamma, phi=self.phi)
+
+
+class SlicedWasserstein(Distance):
+    """`mow_kernels.sliced_wasserstein` over a window (SWAE, Kolouri et al. 2018).
+
+    Args:
+        prior, log: as for `Distance`.
+        directions: how many are drawn at each call, or a tensor [D, L].
+        p: the power.
+        generator: what the directions are drawn from; None for PyTorch's default generator.
+    """
+
+    def __init__(
+        self,
+        prior: str | Prior = "normal",
+        *,
+        directions: int | Tensor = 50,
+        p: float = 2,
+        generator: torch.Generator | None = None,
+        log: bool = False,
+    ) -> None:
+        super().__init__(prior, log=log)
+        self.p, self.generator = p, generator
+        self.count = directions if isinstance(directions, int) else None
+        self.register_buffer("directions", None if isinstance(directions, int) else directions)
+
+    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        directions = self.count if self.directions is None else self.directions
+        return mk.sliced_wasserstein(z, history, prior, directions=directions, p=self.p, generator=self.generator)

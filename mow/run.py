@@ -1,0 +1,314 @@
+"""A training run in a folder: what `mow train` does, also from Python.
+
+    run = Run.start(Options(model="cwae", data="fashion-mnist", k=1, steps=20_000), Path("runs/cwae"))
+    run.train()
+
+The folder holds metrics.jsonl, checkpoint.pt, samples.png, reconstructions.png, interpolations.png and report.html.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mow import checkpoint, data, evaluation, models, pictures, priors
+from mow.data import PictureData
+from mow.files import write_whole
+from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
+from mow.report import write_report
+from mow.stream import ShuffledStream
+from mow.trainer import Trainer, default_learning_rate
+from mow.window import MovingWindow
+
+MODELS = ("cwae", "wae", "swae")
+OPTIMIZERS = ("adam", "sgd")
+LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
+"""The paper's D for each data set; 32, as for CelebA, for the user's own pictures."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that decides how a run goes; docs/options.md says where each default comes from."""
+
+    model: str = "cwae"
+    data: str = "fashion-mnist"
+    n: int = 64
+    k: int = 1
+    steps: int = 20_000
+    seed: int = 0
+    dim: int | None = None
+    lr: float | None = None
+    optimizer: str = "adam"
+    weight: float = 1.0
+    weighting: str = "compensated"
+    log: bool | None = None
+    prior: str = "normal"
+    phi: str = "exact"
+    directions: int = 50
+    reencode: bool = True
+    warm_up: bool = True
+    root: bool = False
+    size: int | None = None
+    data_dir: str | None = None
+    download: bool = False
+    device: str | None = None
+    threads: int | None = None
+    log_every: int = 50
+    evaluate_every: int = 2000
+    checkpoint_every: int = 1000
+
+    def resolved(self) -> Options:
+        """With every None that has a rule replaced by what the rule says, and paths made absolute.
+
+        Raises:
+            ValueError: an option out of range, by name. (n, k, weight and weighting are checked where they are used.)
+        """
+        for name, allowed in (("model", MODELS), ("optimizer", OPTIMIZERS), ("phi", ("exact", "asymptotic"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "directions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr is {self.lr}; it must be finite and > 0")
+        is_path = self.data not in LATENT_WIDTHS
+        return dataclasses.replace(
+            self,
+            data=str(Path(self.data).resolve()) if is_path else self.data,
+            data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
+            dim=LATENT_WIDTHS.get(self.data, 32) if self.dim is None else self.dim,
+            lr=default_learning_rate(self.k) if self.lr is None else self.lr,
+            log=self.model == "cwae" if self.log is None else self.log,
+            device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        )
+
+
+class Run:
+    """A run in a folder, ready to train: made by `start` or `resume`."""
+
+    def __init__(self, options: Options, out: Path, source: PictureData) -> None:
+        self.options, self.out, self.source = options, out, source
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
+        torch.manual_seed(options.seed)
+        shape = source.train.shape[1:]
+        self.encoder = models.mlp_encoder(shape, options.dim).to(options.device)
+        self.decoder = models.mlp_decoder(shape, options.dim).to(options.device)
+        self.trainer = Trainer(
+            self.encoder,
+            self.decoder,
+            _distance(options),
+            MovingWindow(options.n, options.dim, device=options.device),
+            k=options.k,
+            optimizer=lambda parameters: _optimizer(options, parameters),
+            weight=options.weight,
+            weighting=options.weighting,
+            reencode=options.reencode,
+            root=options.root,
+        )
+        self.stream = ShuffledStream(source.train, options.seed)
+        self.seconds = 0.0
+
+    @classmethod
+    def start(cls, options: Options, out: Path) -> Run:
+        """A new run in a folder that holds none.
+
+        Raises:
+            FileExistsError: the folder already holds a run.
+            ValueError: an option out of range, or data that cannot be had, by name.
+        """
+        if (out / "checkpoint.pt").exists() or (out / "metrics.jsonl").exists():
+            raise FileExistsError(f"{out} already holds a run: go on with --resume {out}, or name another folder")
+        options = options.resolved()
+        run = cls(options, out, _load(options))
+        out.mkdir(parents=True, exist_ok=True)
+        run._evaluate_and_log({"loss": None, "reconstruction": None, "distance": None})
+        run._save()
+        return run
+
+    @classmethod
+    def resume(cls, out: Path, steps: int | None = None) -> Run:
+        """`load`, ready to go on: lines logged after the checkpoint are cut.
+
+        Args:
+            steps: extend (or shorten) the run to so many steps in all.
+
+        Raises as `load` does.
+        """
+        run = cls.load(out)
+        if steps is not None:
+            run.options = dataclasses.replace(run.options, steps=steps)
+        run._cut_metrics()
+        return run
+
+    @classmethod
+    def load(cls, out: Path) -> Run:
+        """The run in a folder as its last checkpoint has it; nothing is written.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint.
+            CheckpointError: the checkpoint is damaged or foreign.
+            ValueError: the data set is not the one that the run was trained on.
+        """
+        state = checkpoint.load(out / "checkpoint.pt")
+        options = Options(**state["options"])
+        source = data.embedded_fashion_mnist() if state["data"]["embedded"] else _load(options)
+        if _fingerprint(source) != state["data"]:
+            raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
+        run = cls(options, out, source)
+        run.trainer.load_state_dict(state["trainer"])
+        run.stream.seek(**state["stream"])
+        run.seconds = state["seconds"]
+        torch.set_rng_state(state["random"])
+        if options.device == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"])
+        return run
+
+    def train(self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None) -> None:
+        """Train to options.steps, then write the pictures and the report.
+
+        Args:
+            on_step: called after each step with its number, and with what was logged if it was.
+        """
+        options, began = self.options, time.perf_counter() - self.seconds
+        for result in self.trainer.run(self.stream, options.steps, warm_up=options.warm_up):
+            step, record = self.trainer.steps_done, None
+            self.seconds = time.perf_counter() - began
+            if step % options.evaluate_every == 0 or step == options.steps:
+                record = self._evaluate_and_log(result)
+            elif step % options.log_every == 0:
+                record = self._log(result)
+            if step % options.checkpoint_every == 0 or step == options.steps:
+                self._save()
+            on_step(step, record)
+        self.write_pictures()
+        self.write_report()
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores on the test pictures, see `mow.evaluation.evaluate`."""
+        return evaluation.evaluate(self.encoder, self.decoder, self.source.test)
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """count pictures decoded from the prior [count, C, H, W]."""
+        like = self.trainer.window.latents
+        latents = priors.sample(self.options.prior, count, like, torch.Generator().manual_seed(seed))
+        return evaluation.decode(self.decoder, latents)
+
+    def write_pictures(self) -> None:
+        """samples.png, reconstructions.png and interpolations.png."""
+        test, columns = self.source.test, min(10, len(self.source.test))
+        shown = test[: 4 * columns]
+        rows = min(6, len(test) // 2)
+        walks = evaluation.interpolate(self.encoder, self.decoder, test[:rows], test[-rows:], 10) if rows else None
+        reconstructions = evaluation.reconstruct(self.encoder, self.decoder, shown)
+        images = {
+            "samples": pictures.grid(self.sample(60), columns=10),
+            "reconstructions": pictures.reconstruction_grid(shown, reconstructions, columns),
+            "interpolations": None if walks is None else pictures.interpolation_grid(walks),
+        }
+        for name, image in images.items():
+            if image is not None:
+                pictures.save_png(image, self.out / f"{name}.png")
+
+    def write_report(self) -> Path:
+        """report.html from the files of the run. -> its path."""
+        scores = [record for record in _read_lines(self.out / "metrics.jsonl") if "test_reconstruction" in record]
+        baseline = evaluation.mean_picture_error(self.source.train, self.source.test)
+        first, last = scores[0], scores[-1]
+        summary = [
+            ("test reconstruction", f"{last['test_reconstruction']:.1f}"),
+            ("the mean picture has", f"{baseline:.1f}"),
+            ("test Cramer-Wold distance", f"{last['test_cramer_wold']:.4f}"),
+            ("at initialisation", f"{first['test_cramer_wold']:.4f}"),
+            ("steps a second", f"{last['step'] / max(self.seconds, 1e-9):,.0f}"),
+        ]
+        shown = {name: value for name, value in dataclasses.asdict(self.options).items() if value is not None}
+        shown |= {"pictures": self.source.origin, "command": _command(self.options, self.out)}
+        title = f"{self.options.model.upper()} with {self.options.k} new of n = {self.options.n} a step"
+        return write_report(self.out, title=title, summary=summary, options=shown)
+
+    def _evaluate_and_log(self, result: dict[str, Tensor | None]) -> dict[str, Any]:
+        return self._log({**result, **self.evaluate()})
+
+    def _log(self, result: dict[str, Any]) -> dict[str, Any]:
+        head = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}
+        values = {name: value if value is None else float(value) for name, value in result.items()}
+        record = {**head, **values, "seconds": round(self.seconds, 3)}
+        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        return record
+
+    def _save(self) -> None:
+        state = {
+            "options": dataclasses.asdict(self.options),
+            "data": _fingerprint(self.source),
+            "trainer": self.trainer.state_dict(),
+            "stream": {"epoch": self.stream.epoch, "offset": self.stream.offset},
+            "random": torch.get_rng_state(),
+            "seconds": self.seconds,
+        }
+        if self.options.device == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state()
+        checkpoint.save(self.out / "checkpoint.pt", state)
+
+    def _cut_metrics(self) -> None:
+        path = self.out / "metrics.jsonl"
+        kept = [record for record in _read_lines(path) if record["step"] <= self.trainer.steps_done]
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a metrics file; a killed run may leave a last one without its end."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _load(options: Options) -> PictureData:
+    data_dir = None if options.data_dir is None else Path(options.data_dir)
+    return data.load(options.data, data_dir=data_dir, download=options.download, size=options.size)
+
+
+def _fingerprint(source: PictureData) -> dict[str, Any]:
+    """What tells one data set from another."""
+    digest = hashlib.blake2b(source.train.numpy().tobytes(), digest_size=16)
+    digest.update(source.test.numpy().tobytes())
+    return {"embedded": source.embedded, "shape": list(source.train.shape), "blake2b": digest.hexdigest()}
+
+
+def _distance(options: Options) -> Distance:
+    if options.model == "cwae":
+        return CramerWold(options.prior, phi=options.phi, log=options.log)
+    if options.model == "wae":
+        return MMD(options.prior, log=options.log)
+    return SlicedWasserstein(options.prior, directions=options.directions, log=options.log)
+
+
+def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[options.optimizer]
+    return kind(parameters, lr=options.lr, fused=True)
+
+
+def _command(options: Options, out: Path) -> str:
+    """The command line that repeats a run: every option that is not the default."""
+    words = ["mow", "train"]
+    defaults = Options(model=options.model, data=options.data, k=options.k).resolved()
+    for field in dataclasses.fields(Options):
+        value = getattr(options, field.name)
+        if field.name in ("model", "data", "n", "k", "steps", "seed") or value != getattr(defaults, field.name):
+            name = "--" + field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(name if value else name.replace("--", "--no-", 1))
+            else:
+                words += [name, str(value)]
+    return shlex.join([*words, "--out", out.name])

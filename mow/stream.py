@@ -1,0 +1,52 @@
+"""Endless shuffled passes over a data set, whose position is two integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ShuffledStream:
+    """Reads a data set in an order that depends on the seed and the pass alone, so that it resumes from anywhere.
+
+    Args:
+        pictures: a tensor [N, ...], or anything with `len` and `[i]` that gives tensors, or tuples that begin with one
+            (a `torch.utils.data.Dataset`). uint8 is scaled to [0, 1].
+        seed: of the order.
+
+    Raises:
+        ValueError: no pictures.
+    """
+
+    def __init__(self, pictures: Tensor | Sequence[Any], seed: int = 0) -> None:
+        if len(pictures) == 0:
+            raise ValueError("pictures is empty; it must hold at least one picture")
+        self.pictures, self.seed = pictures, seed
+        self.seek(epoch=0, offset=0)
+
+    def seek(self, epoch: int, offset: int) -> None:
+        """Go to the picture at `offset` of pass `epoch`."""
+        self.epoch, self.offset = epoch, offset
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        self._order = torch.randperm(len(self.pictures), generator=generator)
+
+    def take(self, count: int) -> Tensor:
+        """The next `count` pictures, fewer at the end of a pass. -> [<= count, ...], floating-point."""
+        if self.offset == len(self.pictures):
+            self.seek(self.epoch + 1, 0)
+        indices = self._order[self.offset : self.offset + count]
+        self.offset += len(indices)
+        if isinstance(self.pictures, Tensor):
+            batch = self.pictures[indices]
+        else:
+            items = (self.pictures[int(i)] for i in indices)
+            batch = torch.stack([item[0] if isinstance(item, tuple | list) else item for item in items])
+        return to_unit_range(batch)
+
+
+def to_unit_range(pictures: Tensor) -> Tensor:
+    """uint8 pictures as float32 in [0, 1]; others as they are."""
+    return pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures

@@ -1,0 +1,161 @@
+"""One-element batch training by moving window: the algorithm of the paper's section 3 as a plain loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mow.losses import Distance
+from mow.stream import ShuffledStream
+from mow.window import MovingWindow
+
+WEIGHTINGS = ("reference", "paper", "compensated")
+
+
+def default_learning_rate(k: int) -> float:
+    """For Adam with k new elements a step: 1e-3 at k = 64, falling with the square root of k."""
+    return 1e-3 * (k / 64) ** 0.5
+
+
+class Trainer:
+    """Trains an auto-encoder with the cost R + weight * s * T(F).
+
+    R is the reconstruction error of the k new elements, F the distance over the n latents of the window, T the
+    identity or the logarithm (the distance's own choice). The weighting says how the two are scaled against each other:
+
+    | weighting | R over the k new elements | s |
+    |---|---|---|
+    | "reference" (the paper's public code) | mean | 1: the distance acts k/n times as strongly as at k = n |
+    | "paper" (theorem 1) | sum | 1: both terms carry the factor k/n |
+    | "compensated" (ours, default) | mean | n/k: stochastic gradient descent with batch k on the cost of k = n |
+
+    n counts the rows present, also while the window fills.
+
+    Args:
+        encoder: pictures [k, ...] -> latents [k, D].
+        decoder: latents [k, D] -> pictures [k, ...].
+        distance: a `mow.losses.Distance`.
+        window: of n latents of width D, on the device of the modules.
+        k: new elements a step, 1 <= k <= n; k = n is the classical method.
+        optimizer: from parameters to an optimiser; None for Adam at `default_learning_rate(k)`.
+        weight: lambda, >= 0.
+        weighting: "compensated", "paper" or "reference".
+        reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
+            those of the step, as the public code does.
+        root: take the square root of the mean of R, as the public code does; not with "paper".
+
+    Raises:
+        TypeError, ValueError: a bad argument, by name.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        distance: Distance,
+        window: MovingWindow,
+        *,
+        k: int = 1,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        weight: float = 1.0,
+        weighting: str = "compensated",
+        reencode: bool = True,
+        root: bool = False,
+    ) -> None:
+        if isinstance(k, bool) or not isinstance(k, int):
+            raise TypeError(f"k is {k!r}; it must be an integer")
+        if not 1 <= k <= window.n:
+            raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(map(repr, WEIGHTINGS))}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight is {weight!r}; it must be finite and >= 0")
+        if root and weighting == "paper":
+            raise ValueError("root is True and weighting 'paper', which sums R; use 'reference' or 'compensated'")
+        self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
+        self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
+        parameters = [*encoder.parameters(), *decoder.parameters()]
+        if optimizer is None:
+            self.optimizer: Optimizer = torch.optim.Adam(parameters, lr=default_learning_rate(k), fused=True)
+        else:
+            self.optimizer = optimizer(parameters)
+        self.steps_done = self.pictures_seen = 0
+
+    def step(self, x: Tensor) -> dict[str, Tensor]:
+        """One optimiser step on new elements x [k, ...], and their latents into the window.
+
+        Returns:
+            loss, reconstruction (per picture: the mean over k of the sum of squares) and distance (bare F, without the
+            logarithm), 0-d and detached.
+        """
+        z = self.encoder(x)
+        errors = (self.decoder(z) - x).square().flatten(1).sum(1)
+        distance = self.distance.measure(z, self.window)
+        loss = self._reconstruction(errors) + self.weight * self._scale(len(x)) * self.distance.transform(distance)
+
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+        if self.k < self.window.n:  # the classical method never looks back
+            with torch.no_grad():
+                self.window.push(self.encoder(x) if self.reencode else z)
+        self.steps_done += 1
+        self.pictures_seen += len(x)
+        return {"loss": loss.detach(), "reconstruction": errors.detach().mean(), "distance": distance.detach()}
+
+    def run(
+        self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True
+    ) -> Iterator[dict[str, Tensor]]:
+        """Train until `steps` steps are done in all, and yield what each step returns.
+
+        Args:
+            pictures: the data set (see `ShuffledStream`), read in shuffled passes; a pass may end in a short batch.
+            steps: the total, those already done included.
+            warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step
+                1 of the paper; else it grows from empty.
+        """
+        stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures)
+        device = self.window.latents.device
+        if warm_up and len(self.window) == 0 and self.k < self.window.n:
+            with torch.no_grad():
+                self.window.fill(self.encoder(stream.take(self.window.n - self.k).to(device)))
+        while self.steps_done < steps:
+            yield self.step(stream.take(self.k).to(device))
+
+    def fit(self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True) -> None:
+        """`run` to its end."""
+        for _ in self.run(pictures, steps, warm_up=warm_up):
+            pass
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, but for the data and PyTorch's random state."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "decoder": self.decoder.state_dict(),
+            "distance": self.distance.state_dict(),
+            "window": self.window.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps_done": self.steps_done,
+            "pictures_seen": self.pictures_seen,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for name in ("encoder", "decoder", "distance", "window", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
+
+    def _reconstruction(self, errors: Tensor) -> Tensor:
+        if self.weighting == "paper":
+            return errors.sum()
+        return errors.mean().sqrt() if self.root else errors.mean()
+
+    def _scale(self, k: int) -> float:
+        if self.weighting != "compensated":
+            return 1.0
+        return min(self.window.n, len(self.window) + k) / k

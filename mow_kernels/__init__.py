@@ -1,0 +1,18 @@
+"""Distances between a window of samples and a distribution, with a gradient for the newest rows alone."""
+
+from mow_kernels.checks import check_finite
+from mow_kernels.functions import SCALES, cramer_wold, explain, mmd, sliced_wasserstein
+from mow_kernels.registry import Explanation, use_backend
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SCALES",
+    "Explanation",
+    "check_finite",
+    "cramer_wold",
+    "explain",
+    "mmd",
+    "sliced_wasserstein",
+    "use_backend",
+]

@@ -1,0 +1,127 @@
+"""Argument checks: every error names the argument, what it was, and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+_HALVES = (torch.float16, torch.bfloat16)
+_DTYPES = (torch.float32, torch.float64, *_HALVES)
+
+_check_values = os.environ.get("MOW_CHECK_FINITE", "0") not in ("", "0")
+
+
+@contextmanager
+def check_finite(enabled: bool = True) -> Iterator[None]:
+    """Make the calls inside raise a ValueError on NaN or infinite input (a pass over the data and a host
+    synchronisation for each call, hence off by default). The environment variable MOW_CHECK_FINITE=1 turns it on."""
+    global _check_values
+    previous, _check_values = _check_values, enabled
+    try:
+        yield
+    finally:
+        _check_values = previous
+
+
+def rows(name: str, value: object) -> Tensor:
+    """A floating-point tensor [rows, D] with D >= 1, half types widened to float32.
+
+    Raises:
+        TypeError: not a tensor, or of another dtype.
+        ValueError: of another rank or without columns; when checked, NaN or infinite.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}; it must be a tensor [rows, D]")
+    if value.dtype not in _DTYPES:
+        raise TypeError(f"{name} has dtype {value.dtype}; it must be float16, bfloat16, float32 or float64")
+    if value.dim() != 2 or value.shape[1] == 0:
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [rows, D] with D >= 1")
+    if _check_values and not torch.isfinite(value).all():
+        raise ValueError(f"{name} holds NaN or infinite values; they must be finite")
+    return value.float() if value.dtype in _HALVES else value
+
+
+def companion(name: str, value: object, current: Tensor) -> Tensor:
+    """Further rows that belong to `current`: same dtype, device and width, and no gradient.
+
+    Raises:
+        TypeError: not a tensor, or of another dtype than current.
+        ValueError: another rank, width or device, or it requires grad.
+    """
+    if isinstance(value, Tensor) and value.dtype != current.dtype:
+        raise TypeError(f"{name} has dtype {value.dtype} and current {current.dtype}; they must be equal")
+    checked = rows(name, value)
+    if checked.shape[1] != current.shape[1]:
+        raise ValueError(f"{name} has shape {list(checked.shape)}; its width must be current's, D = {current.shape[1]}")
+    _same_device(name, checked, current)
+    _no_gradient(name, checked)
+    return checked
+
+
+def directions(value: Tensor, current: Tensor) -> Tensor:
+    """A tensor of directions [D, L] with L >= 1 for `current` [k, D]: same dtype and device, and no gradient."""
+    if value.dtype != current.dtype:
+        raise TypeError(f"directions has dtype {value.dtype} and current {current.dtype}; they must be equal")
+    if value.dim() != 2 or value.shape[0] != current.shape[1] or value.shape[1] == 0:
+        raise ValueError(
+            f"directions has shape {list(value.shape)}; it must be [D, L] with D = {current.shape[1]}, L >= 1"
+        )
+    checked = rows("directions", value)
+    _same_device("directions", checked, current)
+    _no_gradient("directions", checked)
+    return checked
+
+
+def choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raises ValueError unless value is one of the allowed strings."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+
+
+def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> float:
+    """A finite number greater than `above` and not less than `at_least`.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: out of bounds.
+    """
+    bounds = f"> {above:g}" if above > -math.inf else f">= {at_least:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; it must be a number {bounds}")
+    if not (math.isfinite(value) and value > above and value >= at_least):
+        raise ValueError(f"{name} is {value!r}; it must be finite and {bounds}")
+    return float(value)
+
+
+def scales(value: Iterable[float]) -> tuple[float, ...]:
+    """One or more finite positive numbers.
+
+    Raises:
+        TypeError: not an iterable of real numbers.
+        ValueError: empty, or one of them not positive and finite.
+    """
+    if isinstance(value, (str, Tensor)) or not isinstance(value, Iterable):
+        raise TypeError(f"scales is {value!r}; it must be a sequence of positive numbers")
+    checked = tuple(number(f"scales[{i}]", scale, above=0) for i, scale in enumerate(value))
+    if not checked:
+        raise ValueError("scales is empty; it must hold at least one positive number")
+    return checked
+
+
+def _same_device(name: str, value: Tensor, current: Tensor) -> None:
+    if value.device != current.device:
+        raise ValueError(f"{name} is on {value.device} and current on {current.device}; they must be on one device")
+
+
+def _no_gradient(name: str, value: Tensor) -> None:
+    if value.requires_grad:
+        raise ValueError(
+            f"{name} requires grad, but only current receives a gradient: pass {name}.detach() "
+            "(for a gradient to both samples, call twice with the roles exchanged)"
+        )

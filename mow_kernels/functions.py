@@ -1,0 +1,213 @@
+"""The public functions: distances between the window [history; current] and a prior, with a gradient for current."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+from mow_kernels import checks
+from mow_kernels.registry import Call, Explanation, explain_call, select
+
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""The seven scales of the WAE-MMD kernel (Tolstikhin et al. 2018)."""
+
+P = ParamSpec("P")
+
+
+def _distance(check: Callable[P, Call]) -> Callable[P, Tensor]:
+    """Turns the function that checks the arguments of a distance into the one that computes it."""
+
+    @functools.wraps(check)
+    def distance(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        call = check(*args, **kwargs)
+        return select(call)(*call.arguments, **call.options)
+
+    distance.__signature__ = inspect.signature(check).replace(return_annotation="Tensor")  # type: ignore[attr-defined]
+    return distance
+
+
+@_distance
+def mmd(
+    current: Tensor,
+    history: Tensor | None = None,
+    prior: Tensor | str = "normal",
+    *,
+    kernel: str = "imq",
+    scales: Sequence[float] = SCALES,
+    estimator: str = "unbiased",
+) -> Call:
+    r"""Squared maximum mean discrepancy between the window [history; current] and the prior.
+
+    MMD = E k(z,z') + E k(v,v') - 2 E k(z,v), with r = |x-y|^2 and k summed over the scales s:
+    "imq" k = sum_s 2Ds/(2Ds + r), "gaussian" k = sum_s exp(-r/(2Ds)).
+
+    Args:
+        current: [k, D], k >= 1, the rows that receive the gradient. float32 or float64; float16 and bfloat16 are
+            accumulated in float32.
+        history: [h, D], the rows before them, without gradient; None for none. n = h + k.
+        prior: a sample [m, D], or "normal" for N(0, I) in closed form: no sampling noise, no work that grows with m.
+        kernel: "imq" or "gaussian".
+        scales: the s above; for a prior of variance sigma^2, multiply them by sigma^2.
+        estimator: "unbiased" leaves the pairs i = j out of both means within a sample (and may be negative), "biased"
+            keeps them.
+
+    Returns:
+        0-d, on the scale of the kernel sum (between -len(scales) and 2 len(scales)), float32 for half inputs, else of
+        current's dtype.
+
+    Raises:
+        TypeError, ValueError: a bad argument, by name; "unbiased" with n = 1 or m = 1.
+
+    Source: Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, lemma 6; Tolstikhin et al., "Wasserstein
+    Auto-Encoders", ICLR 2018, for the kernel and scales.
+    """
+    sample = _samples(current, history, prior)
+    checks.choice("kernel", kernel, ("imq", "gaussian"))
+    checks.choice("estimator", estimator, ("unbiased", "biased"))
+    if scales is not SCALES:
+        scales = checks.scales(scales)
+    if estimator == "unbiased":
+        n, m = len(sample[0]) + len(sample[1]), None if sample[2] is None else len(sample[2])
+        if n == 1 or m == 1:
+            name = "current and history have" if n == 1 else "prior has"
+            raise ValueError(f"estimator is 'unbiased' and {name} 1 row; it needs at least 2 (or 'biased')")
+    return Call("mmd", sample, {"kernel": kernel, "scales": scales, "estimator": estimator})
+
+
+@_distance
+def cramer_wold(
+    current: Tensor,
+    history: Tensor | None = None,
+    prior: Tensor | str = "normal",
+    *,
+    gamma: float | None = None,
+    phi: str = "exact",
+) -> Call:
+    r"""Squared Cramer-Wold distance between the window [history; current] and the prior.
+
+    The L2 distance between the Gaussian-smoothed (variance gamma) one-dimensional projections of both, averaged over
+    all directions; closed forms in `mow_kernels/reference/cramer_wold.py`.
+
+    Args:
+        current: [k, D], k >= 1, the rows that receive the gradient. float32 or float64; float16 and bfloat16 are
+            accumulated in float32.
+        history: [h, D], the rows before them, without gradient; None for none. n = h + k.
+        prior: "normal" for N(0, I), or a sample [m, D].
+        gamma: the smoothing, > 0; None for Silverman's rule (4/(3n))^0.4.
+        phi: "exact", phi_D(s) = 1F1(1/2; D/2; -s) for every D, or "asymptotic", its form for large D that public code
+            uses and that keeps the distance above a positive floor. The factor 1/(2 sqrt(pi)) is part of both: the
+            public code's figure is this one with "asymptotic" times 2 sqrt(pi).
+
+    Returns:
+        0-d, float32 for half inputs, else of current's dtype; >= 0 up to rounding with "exact".
+
+    Raises:
+        TypeError, ValueError: a bad argument, by name; "asymptotic" with D = 1, where it has no value.
+
+    Source: Tabor et al., "Cramer-Wold Auto-Encoder", JMLR 2020, theorem 1 and section 4.
+    """
+    sample = _samples(current, history, prior)
+    checks.choice("phi", phi, ("exact", "asymptotic"))
+    if phi == "asymptotic" and sample[0].shape[1] == 1:
+        raise ValueError("phi is 'asymptotic' and current has D = 1; it needs D >= 2 (or 'exact')")
+    if gamma is None:
+        gamma = (4 / (3 * (len(sample[0]) + len(sample[1])))) ** 0.4
+    else:
+        gamma = checks.number("gamma", gamma, above=0)
+    return Call("cramer_wold", sample, {"gamma": gamma, "phi": phi})
+
+
+@_distance
+def sliced_wasserstein(
+    current: Tensor,
+    history: Tensor | None = None,
+    prior: Tensor | str = "normal",
+    *,
+    directions: int | Tensor = 50,
+    p: float = 2,
+    generator: torch.Generator | None = None,
+) -> Call:
+    r"""Sliced-Wasserstein distance W_p^p between the window [history; current] and the prior, without a root.
+
+    The mean over L directions of the one-dimensional W_p^p of the projections, by exact quantile coupling also where
+    n and m differ. Equal projections are ranked by row index.
+
+    Args:
+        current: [k, D], k >= 1, the rows that receive the gradient. float32 or float64; float16 and bfloat16 are
+            accumulated in float32.
+        history: [h, D], the rows before them, without gradient; None for none. n = h + k.
+        prior: a sample [m, D], or "normal" for N(0, I) in closed form (p = 2 only).
+        directions: how many unit directions to draw, or a tensor [D, L] used as it is.
+        p: the power, >= 1.
+        generator: what the directions are drawn from: randn(D, L) in float32 on the generator's device, normalised,
+            then cast; the same draw for every backend. None for the default generator of current's device.
+
+    Returns:
+        0-d, in units of the latents to the power p, float32 for half inputs, else of current's dtype.
+
+    Raises:
+        TypeError, ValueError: a bad argument, by name; "normal" with p other than 2.
+
+    Source: Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015; Kolouri et al.,
+    "Sliced-Wasserstein Auto-Encoder", 2018.
+    """
+    sample = _samples(current, history, prior)
+    p = checks.number("p", p, at_least=1)
+    if sample[2] is None and p != 2:
+        raise ValueError(f"p is {p:g} and prior 'normal'; the closed form has p = 2 (or pass a sample)")
+    if isinstance(directions, Tensor):
+        directions = checks.directions(directions, current)
+    elif isinstance(directions, bool) or not isinstance(directions, int):
+        raise TypeError(f"directions is {directions!r}; it must be a number of directions or a tensor [D, L]")
+    elif directions < 1:
+        raise ValueError(f"directions is {directions}; it must be at least 1")
+    else:
+        directions = _draw_directions(sample[0], directions, generator)
+    return Call("sliced_wasserstein", sample, {"directions": directions, "p": p})
+
+
+def explain(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Explanation:
+    """Where a call of a public function would run. Checks the arguments; runs nothing and draws nothing.
+
+    Returns:
+        `.backend`, `.reasons` (every other backend -> why not), and a readable str().
+
+    Raises:
+        ValueError: not one of the public functions.
+        What the call itself would raise for its arguments.
+    """
+    if function not in (mmd, cramer_wold, sliced_wasserstein):
+        raise ValueError(f"function is {function!r}; it must be mmd, cramer_wold or sliced_wasserstein of mow_kernels")
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    current, directions = bound.arguments["current"], bound.arguments.get("directions")
+    if isinstance(directions, int) and directions >= 1 and isinstance(current, Tensor) and current.dim() == 2:
+        bound.arguments["directions"] = current.new_empty(current.shape[1], directions)
+    return explain_call(function.__wrapped__(*bound.args, **bound.kwargs))  # type: ignore[attr-defined]
+
+
+def _samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """current, history (with no rows for None) and prior (None for "normal"), checked and widened."""
+    checked = checks.rows("current", current)
+    if len(checked) == 0:
+        raise ValueError(f"current has shape {list(current.shape)}; it must have at least one row")
+    past = checked.new_empty(0, checked.shape[1]) if history is None else checks.companion("history", history, current)
+    if isinstance(prior, str):
+        checks.choice("prior", prior, ("normal",))
+        return checked, past, None
+    sample = checks.companion("prior", prior, current)
+    if len(sample) == 0:
+        raise ValueError(f"prior has shape {list(sample.shape)}; it must have at least one row")
+    return checked, past, sample
+
+
+def _draw_directions(current: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """count random unit directions [D, count] for current [k, D]."""
+    device = current.device if generator is None else generator.device
+    drawn = torch.randn(current.shape[1], count, dtype=torch.float32, device=device, generator=generator)
+    return torch.nn.functional.normalize(drawn, dim=0).to(current)

@@ -1,0 +1,82 @@
+r"""Maximum mean discrepancy with sums of inverse multiquadric or Gaussian kernels (Gretton et al. 2012).
+
+With r = |x-y|^2 and C = 2Ds for each scale s (Tolstikhin et al. 2018, with a prior of unit variance):
+
+    imq       k(x, y) = sum_s C / (C + r)                                                          (1)
+    gaussian  k(x, y) = sum_s exp(-r / C)                                                          (2)
+    MMD = E k(z, z') + E k(v, v') - 2 E k(z, v)                                                    (3)
+
+where z runs over the window, v over the prior. "unbiased" leaves the pairs i = j out of zz and vv, "biased" keeps
+them. Under v ~ N(0, I_D) the two expectations that v enters are exact:
+
+    imq       E k(z, v) = laplace.imq_mean(|z|^2),  E k(v, v') = sum_C int_0^inf C exp(-tC) (1+4t)^(-D/2) dt     (4)
+    gaussian  E k(z, v) = sum_s (Ds/(Ds+1))^(D/2) exp(-|z|^2/(2(Ds+1))),  E k(v, v') = sum_s (Ds/(Ds+2))^(D/2)   (5)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from mow_kernels.reference import laplace
+from mow_kernels.reference.pairs import sum_between, sum_window, sum_within
+
+
+def mmd(
+    current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
+) -> Tensor:
+    """Equation (3). current [k, D], history [h, D], prior [m, D] or None for N(0, I) -> 0-d."""
+    n, dim = len(current) + len(history), current.shape[1]
+    constants = [2 * dim * scale for scale in scales]
+    radial = functools.partial({"imq": _imq, "gaussian": _gaussian}[kernel], constants)
+    at_zero = len(scales)  # k(x, x)
+
+    def mean_within(total: Tensor, rows: int) -> Tensor:
+        if estimator == "unbiased":
+            return total / (rows * (rows - 1))
+        return (total + rows * at_zero) / rows**2
+
+    zz = mean_within(sum_window(radial, current, history), n)
+    if prior is None:
+        mean, vv = {"imq": (_imq_mean, _imq_vv), "gaussian": (_gaussian_mean, _gaussian_vv)}[kernel]
+        zv = (mean(current, scales).sum() + mean(history, scales).sum()) / n
+        return zz + vv(dim, scales) - 2 * zv
+    vv = mean_within(sum_within(radial, prior), len(prior))
+    zv = (sum_between(radial, current, prior) + sum_between(radial, history, prior)) / (n * len(prior))
+    return zz + vv - 2 * zv
+
+
+def _imq(constants: list[float], r: Tensor) -> Tensor:
+    return sum(constant / (constant + r) for constant in constants)
+
+
+def _gaussian(constants: list[float], r: Tensor) -> Tensor:
+    return sum(torch.exp(-r / constant) for constant in constants)
+
+
+def _imq_mean(z: Tensor, scales: tuple[float, ...]) -> Tensor:
+    return laplace.imq_mean(z.square().sum(1), z.shape[1], scales)
+
+
+def _gaussian_mean(z: Tensor, scales: tuple[float, ...]) -> Tensor:
+    dim, squared_norm = z.shape[1], z.square().sum(1)
+    return sum(
+        math.exp(-dim / 2 * math.log1p(1 / (dim * scale))) * torch.exp(-squared_norm / (2 * (dim * scale + 1)))
+        for scale in scales
+    )
+
+
+@torch.compiler.assume_constant_result
+@functools.lru_cache(maxsize=256)
+def _imq_vv(dim: int, scales: tuple[float, ...]) -> float:
+    """E k(v, v') of equation (4): v - v' is sqrt(2) times a standard normal vector, so C is halved, at the origin."""
+    series = laplace.imq_mean_series(dim, tuple(scale / 2 for scale in scales), 0, torch.float64)
+    return float(laplace.evaluate(series, torch.zeros((), dtype=torch.float64)))
+
+
+def _gaussian_vv(dim: int, scales: tuple[float, ...]) -> float:
+    """E k(v, v') of equation (5)."""
+    return sum(math.exp(-dim / 2 * math.log1p(2 / (dim * scale))) for scale in scales)
