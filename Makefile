@@ -19,7 +19,7 @@ $(VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "$(TORCH)" "setuptools>=77" wheel cmake ninja
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
-	$(BIN)/python -c "import mow_kernels; print(mow_kernels.built())"
+	$(BIN)/python -m mow_kernels
 	@touch $@
 
 demo: DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)

@@ -1,12 +1,11 @@
 """Training on batches as small as one, for models that compare samples: the moving window."""
 
-from mow_kernels import __version__
-
 from mow import priors
 from mow.losses import MMD, CramerWold, SlicedWasserstein
 from mow.stream import ShuffledStream
 from mow.trainer import Trainer
 from mow.window import MovingWindow
+from mow_kernels import __version__
 
 __all__ = [
     "MMD",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mow import data, pictures, trainer
-from mow import run as runs
-from mow.checkpoint import CheckpointError
-from mow.priors import PRIORS
-from mow.run import Options, Run
+from mow import pictures
+from mow.run import Model, OptimizerName, Options, Phi, PriorName, Run, Weighting
 
 app = typer.Typer(
     help="Training on batches as small as one, for models that compare samples: the moving window.",
@@ -28,95 +24,49 @@ app = typer.Typer(
 console = Console()
 
 
-def _one_of(name: str, values: tuple[str, ...]) -> Any:
-    return enum.StrEnum(name, {value: value for value in values})
+def _model(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Model and training")
 
 
-Model = _one_of("Model", runs.MODELS)
-OptimizerName = _one_of("OptimizerName", runs.OPTIMIZERS)
-Weighting = _one_of("Weighting", trainer.WEIGHTINGS)
-PriorName = _one_of("PriorName", ("normal", *PRIORS))
-Phi = _one_of("Phi", ("exact", "asymptotic"))
+def _distance(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Distance")
 
-_MODEL, _DISTANCE, _RUN = "Model and training", "Distance", "Run"
+
+def _run(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Run")
 
 
 @app.command()
 def train(
     context: typer.Context,
-    model: Annotated[
-        Model, typer.Option(help="Cramer-Wold, MMD or sliced-Wasserstein.", rich_help_panel=_MODEL)
-    ] = Model(Options.model),
-    data: Annotated[
-        str,
-        typer.Option(help="fashion-mnist, mnist, a folder of pictures, or an .npy/.npz file.", rich_help_panel=_RUN),
-    ] = Options.data,
-    n: Annotated[int, typer.Option(help="Window size.", rich_help_panel=_MODEL)] = Options.n,
-    k: Annotated[
-        int, typer.Option(help="New elements a step; n is the classical method.", rich_help_panel=_MODEL)
-    ] = Options.k,
-    steps: Annotated[int, typer.Option(help="Steps in all.", rich_help_panel=_RUN)] = Options.steps,
-    seed: Annotated[int, typer.Option(help="Of weights, order and draws.", rich_help_panel=_RUN)] = Options.seed,
-    out: Annotated[Path | None, typer.Option(help="The folder of the run.", rich_help_panel=_RUN)] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Go on with the run in this folder, with all its options; --steps may extend it.", rich_help_panel=_RUN
-        ),
-    ] = None,
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            help="Latent width (default: 20 for mnist, 8 for fashion-mnist, else 32).", rich_help_panel=_MODEL
-        ),
-    ] = Options.dim,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate (default: 1e-3 sqrt(k/64)).", rich_help_panel=_MODEL)
-    ] = Options.lr,
-    optimizer: Annotated[OptimizerName, typer.Option(rich_help_panel=_MODEL)] = OptimizerName(Options.optimizer),
-    weight: Annotated[float, typer.Option(help="Lambda of the distance.", rich_help_panel=_DISTANCE)] = Options.weight,
-    weighting: Annotated[
-        Weighting,
-        typer.Option(help="How the distance is scaled against the reconstruction.", rich_help_panel=_DISTANCE),
-    ] = Weighting(Options.weighting),
-    log: Annotated[
-        bool | None,
-        typer.Option(
-            "--log/--no-log", help="Logarithm of the distance (default: for cwae).", rich_help_panel=_DISTANCE
-        ),
-    ] = Options.log,
-    prior: Annotated[
-        PriorName,
-        typer.Option(help="normal is N(0, I) in closed form; the others are sampled.", rich_help_panel=_DISTANCE),
-    ] = PriorName(Options.prior),
-    phi: Annotated[Phi, typer.Option(help="For cwae.", rich_help_panel=_DISTANCE)] = Phi(Options.phi),
-    directions: Annotated[int, typer.Option(help="For swae.", rich_help_panel=_DISTANCE)] = Options.directions,
-    reencode: Annotated[
-        bool, typer.Option(help="Push latents of the updated encoder, as the paper does.", rich_help_panel=_MODEL)
-    ] = Options.reencode,
-    warm_up: Annotated[
-        bool, typer.Option(help="Fill the window before the first step, as the paper does.", rich_help_panel=_MODEL)
-    ] = Options.warm_up,
-    root: Annotated[
-        bool, typer.Option(help="Root of the reconstruction, as the public code does.", rich_help_panel=_MODEL)
-    ] = Options.root,
-    size: Annotated[
-        int | None, typer.Option(help="Crop and resize a folder's pictures to this size.", rich_help_panel=_RUN)
-    ] = Options.size,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where the data set lies; else MOW_DATA and the usual places.", rich_help_panel=_RUN),
-    ] = Options.data_dir,
-    download: Annotated[
-        bool, typer.Option("--download", help="Download the data set if it is nowhere.", rich_help_panel=_RUN)
-    ] = Options.download,
-    device: Annotated[
-        str | None, typer.Option(help="Default: cuda if there is one, else cpu.", rich_help_panel=_RUN)
-    ] = Options.device,
-    threads: Annotated[int | None, typer.Option(help="Of PyTorch on the CPU.", rich_help_panel=_RUN)] = Options.threads,
-    log_every: Annotated[int, typer.Option(help="Steps.", rich_help_panel=_RUN)] = Options.log_every,
-    evaluate_every: Annotated[int, typer.Option(help="Steps.", rich_help_panel=_RUN)] = Options.evaluate_every,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps.", rich_help_panel=_RUN)] = Options.checkpoint_every,
+    model: Annotated[Model, _model("Cramer-Wold, MMD or sliced-Wasserstein.")] = Options.model,
+    n: Annotated[int, _model("Window size.")] = Options.n,
+    k: Annotated[int, _model("New elements a step; n is the classical method.")] = Options.k,
+    dim: Annotated[int | None, _model("Latent width (default: 20 for mnist, 8 for fashion-mnist, else 32).")] = None,
+    lr: Annotated[float | None, _model("Learning rate (default: 1e-3 sqrt(k/64)).")] = None,
+    optimizer: Annotated[OptimizerName, _model("With a constant learning rate.")] = Options.optimizer,
+    reencode: Annotated[bool, _model("Push latents of the updated encoder, as the paper does.")] = Options.reencode,
+    warm_up: Annotated[bool, _model("Fill the window before the first step, as the paper does.")] = Options.warm_up,
+    root: Annotated[bool, _model("Root of the reconstruction, as the public code does.")] = Options.root,
+    weight: Annotated[float, _distance("Lambda of the distance.")] = Options.weight,
+    weighting: Annotated[Weighting, _distance("How the distance stands to the reconstruction.")] = Options.weighting,
+    log: Annotated[bool | None, _distance("Logarithm of it (default: for cwae).", "--log/--no-log")] = None,
+    prior: Annotated[PriorName, _distance("normal is N(0, I) in closed form; the others are sampled.")] = Options.prior,
+    phi: Annotated[Phi, _distance("For cwae.")] = Options.phi,
+    directions: Annotated[int, _distance("For swae.")] = Options.directions,
+    data: Annotated[str, _run("fashion-mnist, mnist, a folder of pictures, or an .npy/.npz file.")] = Options.data,
+    out: Annotated[Path | None, _run("The folder of the run.")] = None,
+    resume: Annotated[Path | None, _run("Go on in this folder with all its options; --steps may extend it.")] = None,
+    steps: Annotated[int, _run("Steps in all.")] = Options.steps,
+    seed: Annotated[int, _run("Of weights, order and draws.")] = Options.seed,
+    size: Annotated[int | None, _run("Crop and resize a folder's pictures to this size.")] = None,
+    data_dir: Annotated[Path | None, _run("Where the data set lies; else MOW_DATA and the usual places.")] = None,
+    download: Annotated[bool, _run("Download the data set if it is nowhere.", "--download")] = Options.download,
+    device: Annotated[str | None, _run("Default: cuda if there is one, else cpu.")] = None,
+    threads: Annotated[int | None, _run("Of PyTorch on the CPU.")] = None,
+    log_every: Annotated[int, _run("Steps between logged lines.")] = Options.log_every,
+    evaluate_every: Annotated[int, _run("Steps between evaluations.")] = Options.evaluate_every,
+    checkpoint_every: Annotated[int, _run("Steps between checkpoints.")] = Options.checkpoint_every,
 ) -> None:
     """Train an auto-encoder with k new elements a step, compared over a window of n."""
     given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}  # type: ignore[union-attr]
@@ -129,7 +79,8 @@ def train(
         elif out is None:
             raise ValueError("--out is missing: name the folder that the run shall be written to (or --resume one)")
         else:
-            chosen = {field.name: _plain(context.params[field.name]) for field in dataclasses.fields(Options)}
+            chosen = {field.name: context.params[field.name] for field in dataclasses.fields(Options)}
+            chosen["data_dir"] = None if data_dir is None else str(data_dir)
             run = Run.start(Options(**chosen), out)
         _show(run)
 
@@ -206,8 +157,3 @@ class _plain_errors:
         if isinstance(error, (ValueError, TypeError, OSError)):
             Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, markup=True)
             raise typer.Exit(2) from None
-
-
-def _plain(value: Any) -> Any:
-    """An option's value as the checkpoint keeps it: paths and enumerations become strings."""
-    return str(value) if isinstance(value, (Path, enum.Enum)) else value

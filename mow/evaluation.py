@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import mow_kernels as mk
 import torch
 from torch import Tensor, nn
 
+import mow_kernels as mk
 from mow.stream import to_unit_range
 
 LATENTS = 2000
@@ -67,14 +67,14 @@ def _on_device(module: nn.Module, pictures: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; each module's own mode is restored."""
-    modes = [module.training for module in modules]
+def _evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside; the mode of every part is restored."""
+    modes = {part: part.training for model in models for part in model.modules()}
     try:
-        for module in modules:
-            module.eval()
+        for model in models:
+            model.eval()
         with torch.no_grad():
             yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
+        for part, mode in modes.items():
+            part.training = mode

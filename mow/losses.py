@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import mow_kernels as mk
 import torch
 from torch import Tensor, nn
 
+import mow_kernels as mk
 from mow import priors
 from mow.priors import Prior
 from mow.window import MovingWindow
@@ -42,12 +42,15 @@ class Distance(nn.Module):
             0-d.
 
         Raises:
-            ValueError: more new rows than the window holds (k > n), and what mow_kernels raises.
+            ValueError: z is no [k, D], or has more rows than the window holds (k > n); and what mow_kernels raises.
         """
         return self.transform(self.measure(z, window))
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The bare distance F over [history; z], without the logarithm; arguments as for `forward`."""
+        if not isinstance(z, Tensor) or z.dim() != 2 or z.numel() == 0:
+            was = f"has shape {list(z.shape)}" if isinstance(z, Tensor) else f"is {type(z).__name__}"
+            raise ValueError(f"z {was}; it must be a tensor [k, D] with k >= 1 and D >= 1")
         history, n = window, len(z) + (0 if window is None else len(window))
         if isinstance(window, MovingWindow):
             if len(z) > window.n:

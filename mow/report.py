@@ -128,7 +128,7 @@ def _sentence(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
     if "data" in options:
         words.append(f"on {options['data']}")
     if "n" in options and "k" in options:
-        words.append(f"with a window of n = {options['n']} latents, k = {options['k']} new at each step")
+        words.append(f"with a window of n = {options['n']} latents, k = {options['k']} of them new at each step")
     ran = [
         f"{_last(log, name):,.0f} {unit}"
         for name, unit in (("step", "steps"), ("pictures", "pictures seen"))
@@ -136,7 +136,8 @@ def _sentence(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
     ]
     if math.isfinite(seconds := _last(log, "seconds")):
         ran.append(_duration(seconds))
-    return " ".join(words) + (": " + ", ".join(ran) if ran else "") + "."
+    sentence = " ".join(words) + (": " + ", ".join(ran) if ran else "") + "."
+    return sentence.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
 
 
 def _headline(summary: Sequence[tuple[str, str]]) -> str:
@@ -174,7 +175,7 @@ def _evaluations(log: Mapping[str, np.ndarray]) -> str:
     shown = [name for name in ("step", "pictures") if name in log]
     head = [name.capitalize() for name in shown] + [_label(name) for name in names]
     cells = [[f"{log[name][i]:,.0f}" for name in shown] + [_figure(log[name][i]) for name in names] for i in kept]
-    note = f"<p>{len(kept)} of {len(rows)} evaluations on the test pictures.</p>\n" if len(kept) < len(rows) else ""
+    note = f"<p>{len(kept)} of {len(rows):,} evaluations on the test pictures.</p>\n" if len(kept) < len(rows) else ""
     return note + _table(head, cells, kind="numbers")
 
 
@@ -404,8 +405,8 @@ def _label(name: str) -> str:
 
 
 def _figure(value: float) -> str:
-    """Four significant digits: 17.31, 0.01734, 1.2e-07."""
-    return f"{value:,.4g}" if math.isfinite(value) else "–"
+    """Four significant digits: 17.30, 0.01734, 1.200e-07."""
+    return f"{value:#,.4g}" if math.isfinite(value) else "–"
 
 
 def _course(values: np.ndarray) -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -30,8 +30,12 @@ from mow.stream import ShuffledStream
 from mow.trainer import Trainer, default_learning_rate
 from mow.window import MovingWindow
 
-MODELS = ("cwae", "wae", "swae")
-OPTIMIZERS = ("adam", "sgd")
+Model = Literal["cwae", "wae", "swae"]
+OptimizerName = Literal["adam", "sgd"]
+Weighting = Literal["compensated", "paper", "reference"]
+PriorName = Literal["normal", "normal-sample", "uniform", "sphere"]
+Phi = Literal["exact", "asymptotic"]
+
 LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
 """The paper's D for each data set; 32, as for CelebA, for the user's own pictures."""
 
@@ -40,7 +44,7 @@ LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
 class Options:
     """Everything that decides how a run goes; docs/options.md says where each default comes from."""
 
-    model: str = "cwae"
+    model: Model = "cwae"
     data: str = "fashion-mnist"
     n: int = 64
     k: int = 1
@@ -48,12 +52,12 @@ class Options:
     seed: int = 0
     dim: int | None = None
     lr: float | None = None
-    optimizer: str = "adam"
+    optimizer: OptimizerName = "adam"
     weight: float = 1.0
-    weighting: str = "compensated"
+    weighting: Weighting = "compensated"
     log: bool | None = None
-    prior: str = "normal"
-    phi: str = "exact"
+    prior: PriorName = "normal"
+    phi: Phi = "exact"
     directions: int = 50
     reencode: bool = True
     warm_up: bool = True
@@ -71,11 +75,11 @@ class Options:
         """With every None that has a rule replaced by what the rule says, and paths made absolute.
 
         Raises:
-            ValueError: an option out of range, by name. (n, k, weight and weighting are checked where they are used.)
+            ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)
         """
-        for name, allowed in (("model", MODELS), ("optimizer", OPTIMIZERS), ("phi", ("exact", "asymptotic"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        for name, allowed in (("model", Model), ("optimizer", OptimizerName)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
         for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "directions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -276,7 +280,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _load(options: Options) -> PictureData:
     data_dir = None if options.data_dir is None else Path(options.data_dir)
-    return data.load(options.data, data_dir=data_dir, download=options.download, size=options.size)
+    return data.load(options.data, data_dir=data_dir, download=options.download, size=options.size, progress=True)
 
 
 def _fingerprint(source: PictureData) -> dict[str, Any]:

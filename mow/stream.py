@@ -30,7 +30,7 @@ class ShuffledStream:
     def seek(self, epoch: int, offset: int) -> None:
         """Go to the picture at `offset` of pass `epoch`."""
         self.epoch, self.offset = epoch, offset
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         self._order = torch.randperm(len(self.pictures), generator=generator)
 
     def take(self, count: int) -> Tensor:

@@ -91,9 +91,15 @@ class Trainer:
         Returns:
             loss, reconstruction (per picture: the mean over k of the sum of squares) and distance (bare F, without the
             logarithm), 0-d and detached.
+
+        Raises:
+            ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
         """
         z = self.encoder(x)
-        errors = (self.decoder(z) - x).square().flatten(1).sum(1)
+        decoded = self.decoder(z)
+        if decoded.shape != x.shape:
+            raise ValueError(f"the decoder gives shape {list(decoded.shape)}; it must be x's, {list(x.shape)}")
+        errors = (decoded - x).square().flatten(1).sum(1)
         distance = self.distance.measure(z, self.window)
         loss = self._reconstruction(errors) + self.weight * self._scale(len(x)) * self.distance.transform(distance)
 

@@ -41,7 +41,6 @@ class MovingWindow(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
         self._length = 0  # count on the host, so that len() never waits for a device
-        self.register_load_state_dict_post_hook(_read_length)
 
     def __len__(self) -> int:
         return self._length
@@ -90,6 +89,15 @@ class MovingWindow(nn.Module):
     def extra_repr(self) -> str:
         return f"n={self.n}, dim={self.dim}, present={self._length}"
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        latents = state_dict.get(prefix + "latents")
+        if latents is not None and latents.shape != self.latents.shape:
+            errors: list[str] = rest[-1]  # what load_state_dict raises; nothing has been copied yet
+            errors.append(f"latents has shape {list(latents.shape)}; this window's is {list(self.latents.shape)}")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._length = int(self.count)
+
     def _ring(self, start: Tensor, rows: int) -> Tensor:
         return (start + torch.arange(rows, device=self.latents.device)) % self.n
 
@@ -100,10 +108,6 @@ class MovingWindow(nn.Module):
             raise ValueError(f"z has shape {list(z.shape)}; it must be [k, {self.dim}] with k >= 1")
         if z.device != self.latents.device:
             raise ValueError(f"z is on {z.device} and the window on {self.latents.device}; they must be on one device")
-
-
-def _read_length(window: MovingWindow, _: Any) -> None:
-    window._length = int(window.count)
 
 
 def _positive(name: str, value: int) -> int:

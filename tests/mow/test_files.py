@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mow.files import write_whole
+
+
+def test_writes_text_and_bytes_and_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    assert write_whole(path, "größer\r\n") == path.resolve()
+    assert path.read_bytes() == "größer\r\n".encode()
+    write_whole(path, b"\x00\x01")
+    write_whole(tmp_path / "b", memoryview(b"view"))
+    assert path.read_bytes() == b"\x00\x01"
+    assert (tmp_path / "b").read_bytes() == b"view"
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_the_file_is_complete_and_on_the_disk_before_its_name_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, calls = tmp_path / "a", []
+    sync, replace = os.fsync, os.replace
+
+    def seen_sync(descriptor: int) -> None:
+        calls.append(("fsync", os.fstat(descriptor).st_size))
+        sync(descriptor)
+
+    def seen_replace(source: Path, target: Path) -> None:
+        calls.append(("replace", os.path.getsize(source)))
+        assert Path(source).parent == Path(target).parent
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen_sync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    write_whole(path, b"12345")
+    assert calls == [("fsync", 5), ("replace", 5)]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        path = write_whole(tmp_path / "a", b"")
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "far" / "target")
+    write_whole(link, "text")
+    assert link.is_symlink()
+    assert (tmp_path / "far" / "target").read_text() == "text"
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="content must be bytes, memoryview or str, got list"):
+        write_whole(tmp_path / "a", [1])  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "nowhere" / "a", b"")
+    assert os.listdir(tmp_path) == []
