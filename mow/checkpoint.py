@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_whole(path, content.getbuffer())
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, entries: Iterable[str] = ()) -> dict[str, Any]:
     """Read what `save` wrote, onto the CPU.
+
+    Args:
+        path: the file.
+        entries: what it must hold.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is truncated, foreign or of another format.
+        CheckpointError: it is truncated, foreign, of another format, or lacks an entry.
     """
     try:
         content = path.read_bytes()
@@ -42,4 +47,6 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of mow, or is damaged ({type(error).__name__})") from error
     if not isinstance(state, dict) or state.get("mow") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of mow of format {FORMAT}")
+    if lacking := [entry for entry in entries if entry not in state]:
+        raise CheckpointError(f"{path} is not a checkpoint of mow: it lacks {', '.join(lacking)}")
     return state

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PLACES = 240  # points of a drawn line, however long the run
-_SHARE = 0.03  # of the logged steps enter each of them
+_SHARE = 0.05  # of the logged steps enter each of them
 _EVALUATIONS = 10  # rows of the table of evaluations
 
 _MODELS = {
@@ -106,8 +106,9 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                     break
                 raise ValueError(f"{path}, line {count + 1} must be a JSON object, got {line[:60]!r}")
             for name, value in record.items():
-                column = columns.setdefault(name, array("d", [math.nan]) * count)
-                column.append(value if isinstance(value, int | float) else math.nan)
+                if name not in columns:
+                    columns[name] = array("d", [math.nan]) * count
+                columns[name].append(value if isinstance(value, int | float) else math.nan)
             count += 1
             for column in columns.values():
                 if len(column) < count:
@@ -230,9 +231,10 @@ def _curves(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
         f"Lines are means over {100 * _SHARE:.0f} % of the logged steps, bands hold the middle 80 % of these steps, "
         "dots are evaluations on test pictures."
     )
-    logged = [log[name] for name in ("loss", "reconstruction", "distance") if name in log]
-    if bad := int(sum(np.count_nonzero(~np.isfinite(column)) for column in logged)):
-        note += f" {bad:,} of {sum(map(len, logged)):,} logged values are not finite and not drawn."
+    trained = log["pictures"] > 0  # an evaluation before the first step has no training values to miss
+    values = np.array([log[name][trained] for name in ("loss", "reconstruction", "distance") if name in log])
+    if bad := np.count_nonzero(~np.isfinite(values)):
+        note += f" {bad:,} of {values.size:,} logged values are missing or not finite, and not drawn."
     return f'<p>{note}</p>\n<div class="curves">\n' + "\n".join(filter(None, figures)) + "\n</div>"
 
 
@@ -479,7 +481,7 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.35rem 2rem 0.35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 500; white-space: nowrap; }
 .words td:first-child { color: var(--soft); white-space: nowrap; }
-.numbers :is(th, td) { padding: 0.35rem 0 0.35rem 2rem; text-align: right; white-space: nowrap; }
+.numbers :is(th, td) { padding: 0.35rem 0 0.35rem clamp(0.8rem, 3vw, 2rem); text-align: right; white-space: nowrap; }
 .numbers :is(th, td):first-child { padding-left: 0; }
 pre {
   margin: 0; padding: 0.9rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 0.6rem;

@@ -39,6 +39,9 @@ Phi = Literal["exact", "asymptotic"]
 LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
 """The paper's D for each data set; 32, as for CelebA, for the user's own pictures."""
 
+CHECKPOINT = ("options", "data", "trainer", "stream", "random", "seconds")
+"""What the checkpoint of a run holds."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -80,11 +83,16 @@ class Options:
         for name, allowed in (("model", Model), ("optimizer", OptimizerName)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
-        for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "directions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; it must be finite and > 0")
+        try:
+            device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except RuntimeError as error:
+            raise ValueError(f"device is {self.device!r}; it must be one of PyTorch's, e.g. cpu or cuda") from error
         is_path = self.data not in LATENT_WIDTHS
         return dataclasses.replace(
             self,
@@ -93,7 +101,7 @@ class Options:
             dim=LATENT_WIDTHS.get(self.data, 32) if self.dim is None else self.dim,
             lr=default_learning_rate(self.k) if self.lr is None else self.lr,
             log=self.model == "cwae" if self.log is None else self.log,
-            device=self.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            device=str(device),
         )
 
 
@@ -106,14 +114,17 @@ class Run:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
         torch.manual_seed(options.seed)
+        window, distance = MovingWindow(options.n, options.dim, device=options.device), _distance(options)
+        with torch.random.fork_rng():  # an option that the distance refuses shows now, not at the first step
+            distance.measure(torch.zeros(2, options.dim))
         shape = source.train.shape[1:]
         self.encoder = models.mlp_encoder(shape, options.dim).to(options.device)
         self.decoder = models.mlp_decoder(shape, options.dim).to(options.device)
         self.trainer = Trainer(
             self.encoder,
             self.decoder,
-            _distance(options),
-            MovingWindow(options.n, options.dim, device=options.device),
+            distance,
+            window,
             k=options.k,
             optimizer=lambda parameters: _optimizer(options, parameters),
             weight=options.weight,
@@ -132,12 +143,16 @@ class Run:
             FileExistsError: the folder already holds a run.
             ValueError: an option out of range, or data that cannot be had, by name.
         """
-        if (out / "checkpoint.pt").exists() or (out / "metrics.jsonl").exists():
+        # A start that was killed before its first checkpoint may leave the line of step 0.
+        lines = _read_lines(out / "metrics.jsonl")
+        if (out / "checkpoint.pt").exists() or any(record.get("step") != 0 for record in lines):
             raise FileExistsError(f"{out} already holds a run: go on with --resume {out}, or name another folder")
         options = options.resolved()
         run = cls(options, out, _load(options))
+        scores = run.evaluate()
         out.mkdir(parents=True, exist_ok=True)
-        run._evaluate_and_log({"loss": None, "reconstruction": None, "distance": None})
+        write_whole(out / "metrics.jsonl", "")
+        run._log({"loss": None, "reconstruction": None, "distance": None, **scores})
         run._save()
         return run
 
@@ -152,7 +167,7 @@ class Run:
         """
         run = cls.load(out)
         if steps is not None:
-            run.options = dataclasses.replace(run.options, steps=steps)
+            run.options = dataclasses.replace(run.options, steps=steps).resolved()
         run._cut_metrics()
         return run
 
@@ -165,7 +180,7 @@ class Run:
             CheckpointError: the checkpoint is damaged or foreign.
             ValueError: the data set is not the one that the run was trained on.
         """
-        state = checkpoint.load(out / "checkpoint.pt")
+        state = checkpoint.load(out / "checkpoint.pt", CHECKPOINT)
         options = Options(**state["options"])
         source = data.embedded_fashion_mnist() if state["data"]["embedded"] else _load(options)
         if _fingerprint(source) != state["data"]:
@@ -190,7 +205,7 @@ class Run:
             step, record = self.trainer.steps_done, None
             self.seconds = time.perf_counter() - began
             if step % options.evaluate_every == 0 or step == options.steps:
-                record = self._evaluate_and_log(result)
+                record = self._log({**result, **self.evaluate()})
             elif step % options.log_every == 0:
                 record = self._log(result)
             if step % options.checkpoint_every == 0 or step == options.steps:
@@ -241,9 +256,6 @@ class Run:
         shown |= {"pictures": self.source.origin, "command": _command(self.options, self.out)}
         title = f"{self.options.model.upper()} with {self.options.k} new of n = {self.options.n} a step"
         return write_report(self.out, title=title, summary=summary, options=shown)
-
-    def _evaluate_and_log(self, result: dict[str, Tensor | None]) -> dict[str, Any]:
-        return self._log({**result, **self.evaluate()})
 
     def _log(self, result: dict[str, Any]) -> dict[str, Any]:
         head = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}

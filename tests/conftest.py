@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 import mow_kernels as mk
+from mow_kernels.registry import TABLE
+
+torch.set_num_threads(1)  # the tests are small: a second thread would only wait for the first
 
 
 @pytest.fixture
@@ -16,6 +19,16 @@ def reference() -> Iterator[None]:
     """Runs the test on the backend that defines right."""
     with mk.use_backend("reference"):
         yield
+
+
+@pytest.fixture(params=["reference", "cpp"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test on every backend that a CPU has; skips with the reason where one cannot run."""
+    reason = TABLE["mmd"][request.param]
+    if isinstance(reason, str):
+        pytest.skip(f"{request.param}: {reason}")
+    with mk.use_backend(request.param):
+        yield request.param
 
 
 @pytest.fixture

@@ -364,7 +364,7 @@ def test_explain_knows_the_public_functions_alone():
     ],
     ids=["mmd", "mmd-gaussian", "cramer_wold", "cramer_wold-asymptotic", "drawn", "given"],
 )
-@pytest.mark.usefixtures("reference")
+@pytest.mark.usefixtures("backend")
 def test_compiles_without_a_graph_break(randn, function, options, prior):
     history, sample = randn(5, 4), randn(6, 4)
     rows = randn(2, 4)

@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import mow_kernels as mk
 
-pytestmark = pytest.mark.usefixtures("reference")
+pytestmark = pytest.mark.usefixtures("backend")
 
 F64 = torch.float64
 EXACT = {"rtol": 1e-5, "atol": 1e-7}
