@@ -12,7 +12,7 @@ help:
 	@echo "make demo       train a one-element-batch auto-encoder on Fashion-MNIST (about five minutes)"
 	@echo "make test       run the tests (a few minutes)"
 	@echo "make test-long  run the tests that take longer: kill loops, long runs, sanitizers"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff"
 	@echo "make clean      remove what was built"
 
 $(VENV)/.installed: $(SOURCES)
@@ -37,7 +37,6 @@ test-long: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy mow mow_kernels
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info mow_kernels/*.so

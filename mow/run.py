@@ -286,8 +286,14 @@ class Run:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a metrics file; a killed run may leave a last one without its end."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(True) if path.exists() else (), 1):
+        if line.endswith("\n"):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}, is no JSON: {error}") from error
+    return records
 
 
 def _load(options: Options) -> PictureData:

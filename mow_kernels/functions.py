@@ -166,6 +166,8 @@ def sliced_wasserstein(
         raise TypeError(f"directions is {directions!r}; it must be a number of directions or a tensor [D, L]")
     elif directions < 1:
         raise ValueError(f"directions is {directions}; it must be at least 1")
+    elif not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator is {generator!r}; it must be a torch.Generator or None")
     else:
         directions = _draw_directions(sample[0], directions, generator)
     return Call("sliced_wasserstein", sample, {"directions": directions, "p": p})

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mow_kernels import reference
+from mow_kernels import operators, reference
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 """Every backend, in the order in which "auto" tries them."""
@@ -47,7 +47,7 @@ TABLE: dict[str, dict[str, Implementation | str]] = {
     op: {
         "cuda": _NOT_YET,
         "triton": _NOT_YET,
-        "cpp": _NOT_YET,
+        "cpp": operators.CPP if isinstance(operators.CPP, str) else Implementation(*operators.CPP[op]),
         "reference": Implementation(getattr(reference, op)),
     }
     for op in reference.__all__

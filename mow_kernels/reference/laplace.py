@@ -79,14 +79,14 @@ def _series(density: str, parameters: tuple, order: int, dtype: torch.dtype) -> 
 
 
 def evaluate(series: Series, s: Tensor) -> Tensor:
-    """The value of a series at s >= 0, elementwise, in the dtype of s."""
+    """The value of a series at s >= 0, elementwise, computed in float64 and rounded to the dtype of s."""
     coefficients, exponent, knee = series
-    w = knee / (knee + s)
+    w = knee / (knee + s.double())
     x = 4 * w - 2
-    above, b = torch.zeros_like(s), torch.full_like(s, coefficients[-1])  # Clenshaw's recurrence
+    above, b = torch.zeros_like(w), torch.full_like(w, coefficients[-1])  # Clenshaw's recurrence
     for coefficient in coefficients[-2:0:-1]:
         above, b = b, torch.addcmul(coefficient - above, x, b)
-    return w**exponent * (x / 2 * b - above + coefficients[0])
+    return (w**exponent * (x / 2 * b - above + coefficients[0])).to(s.dtype)
 
 
 @functools.lru_cache(maxsize=256)
@@ -99,7 +99,7 @@ def phi_series(dim: int, order: int, dtype: torch.dtype) -> Series:
 
 @functools.lru_cache(maxsize=256)
 def imq_mean_series(dim: int, scales: tuple[float, ...], order: int, dtype: torch.dtype) -> Series:
-    """f_order of the IMQ kernel's mean under N(0, I_dim), as a function of |z|^2/2, fitted to the precision of dtype."""
+    """f_order of the IMQ kernel's mean under N(0, I_dim), in |z|^2/2, fitted to the precision of dtype."""
     constants = torch.tensor([2 * dim * scale for scale in scales], dtype=torch.float64)
     rates = constants[:, None] / 2
     log_density = (rates.log() - rates * _Y.exp()).logsumexp(0) + (dim / 2 - 2) * _LOG_1_U

@@ -70,10 +70,14 @@ def _gaussian_mean(z: Tensor, scales: tuple[float, ...]) -> Tensor:
 
 
 @torch.compiler.assume_constant_result
-@functools.lru_cache(maxsize=256)
 def _imq_vv(dim: int, scales: tuple[float, ...]) -> float:
-    """E k(v, v') of equation (4): v - v' is sqrt(2) times a standard normal vector, so C is halved, at the origin."""
-    series = laplace.imq_mean_series(dim, tuple(scale / 2 for scale in scales), 0, torch.float64)
+    """E k(v, v') of equation (4)."""
+    return _imq_mean_at_origin(dim, tuple(scale / 2 for scale in scales))  # v - v' has twice the variance of v
+
+
+@functools.lru_cache(maxsize=256)
+def _imq_mean_at_origin(dim: int, scales: tuple[float, ...]) -> float:
+    series = laplace.imq_mean_series(dim, scales, 0, torch.float64)
     return float(laplace.evaluate(series, torch.zeros((), dtype=torch.float64)))
 
 

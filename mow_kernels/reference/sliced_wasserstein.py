@@ -27,20 +27,28 @@ def sliced_wasserstein(
 
     Equal projections are ranked by row index, history before current.
     """
-    x = _sorted_projections(torch.cat([history, current]), directions)
+    x = _ranked(torch.cat([_projections(history, directions), _projections(current, directions)]))
     if prior is None:
-        means, variance_inside = normal_bins(len(x))
+        means, variance_inside = _normal_bins(len(x))
         return (x - means.to(x)[:, None]).square().mean() + variance_inside
-    y = _sorted_projections(prior, directions)
+    y = _ranked(_projections(prior, directions))
     if len(x) == len(y):
         return _cost(x - y, p).mean()
-    x_index, y_index, widths = (column.to(x.device) for column in quantile_coupling(len(x), len(y)))
+    x_index, y_index, widths = (column.to(x.device) for column in _quantile_coupling(len(x), len(y)))
     return (widths.to(x.dtype) @ _cost(x[x_index] - y[y_index], p)).mean()
 
 
-def _sorted_projections(rows: Tensor, directions: Tensor) -> Tensor:
-    """rows [n, D], directions [D, L] -> [n, L], each column ascending."""
-    return torch.sort(rows @ directions, dim=0, stable=True).values
+def _projections(rows: Tensor, directions: Tensor) -> Tensor:
+    """rows [n, D], directions [D, L] -> [n, L], the same number for equal rows.
+
+    A matrix product may round equal rows differently, by where they lie in its blocks, and break a tie at random.
+    """
+    return (rows.unsqueeze(2) * directions).sum(1)
+
+
+def _ranked(projections: Tensor) -> Tensor:
+    """Each column [n, L] ascending, equal ones in the order of their rows."""
+    return torch.sort(projections, dim=0, stable=True).values
 
 
 def _cost(difference: Tensor, p: float) -> Tensor:
@@ -64,9 +72,19 @@ def quantile_coupling(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     """The pieces of [0, 1] on which both quantile functions of n and m rows are constant.
 
     Returns:
-        the rank among the n [P], the rank among the m [P] (int64) and the width of each piece [P] (float64, summing to 1).
+        for each of the P pieces its rank among the n, its rank among the m (int64 [P]) and its width (float64 [P]).
     """
     # Edges i/n and j/m, exact as integers i*m and j*n out of n*m.
     edges = torch.unique(torch.cat([torch.arange(n + 1) * m, torch.arange(m + 1) * n]))
     left = edges[:-1]
     return left // m, left // n, edges.diff().double() / (n * m)
+
+
+@torch.compiler.assume_constant_result
+def _normal_bins(n: int) -> tuple[Tensor, float]:
+    return normal_bins(n)
+
+
+@torch.compiler.assume_constant_result
+def _quantile_coupling(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
+    return quantile_coupling(n, m)

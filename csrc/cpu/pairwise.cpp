@@ -1,0 +1,171 @@
+#include "cpu/pairwise.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "cpu/pairwise_kernels.h"
+#include "cpu/parallel.h"
+
+namespace mow::cpu {
+namespace {
+
+// Rows of a task, the unit of work that one thread takes; a multiple of the rows of every register tile.
+constexpr int64_t kBand = 64;
+
+// Multiply-adds below which no other thread is woken: some 50 microseconds' worth.
+constexpr double kSerialWork = 1 << 22;
+
+const Kernels<float>& kernels(float) { return MOW_BEST_ISA(float_kernels); }
+const Kernels<double>& kernels(double) { return MOW_BEST_ISA(double_kernels); }
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+template <class T>
+using Buffer = std::unique_ptr<T[], Free>;
+
+template <class T>
+Buffer<T> allocate(int64_t count) {
+  const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
+  void* memory = std::aligned_alloc(64, std::max<size_t>(bytes, 64));
+  if (memory == nullptr) throw std::bad_alloc();
+  return Buffer<T>(static_cast<T*>(memory));
+}
+
+// One evaluation: the packed samples, and the work cut into bands of rows, each of which adds to a sum and to gradient
+// rows of its own. The sums are added up in the order of the bands, so the result does not depend on the threads.
+//
+// Current and history are kept apart. A pair within history is visited once and only for its value; current meets every
+// row from its own side, since each of its rows needs its own gradient.
+template <class T>
+class Evaluation {
+ public:
+  Evaluation(const PairwiseDistance<T>& distance, Rows<T> current, Rows<T> history, Rows<T> prior, int64_t dim)
+      : distance_(distance), kernels_(kernels(T{})), dim_(dim) {
+    int64_t size = 0;
+    const Rows<T>* samples[] = {&current, &history, &prior};
+    for (const auto* rows : samples) size += padded(rows->count) * dim;
+    packed_ = allocate<T>(size);
+    T* panel = packed_.get();
+    Panel<T>* panels[] = {&current_, &history_, &prior_};
+    for (int i = 0; i < 3; ++i) {
+      const Rows<T>& rows = *samples[i];
+      kernels_.pack(rows.data, rows.count, rows.row_stride, rows.column_stride, dim, panel);
+      *panels[i] = {panel, rows.count};
+      panel += padded(rows.count) * dim;
+    }
+  }
+
+  // g_current [k, D] contiguous, or null.
+  double run(T* g_current) const {
+    const int64_t current_bands = bands(current_), history_bands = bands(history_);
+    std::vector<double> sums(current_bands + history_bands + bands(prior_));
+    run_tasks(int64_t(sums.size()), work() > kSerialWork, [&](int64_t task) {
+      if (task < current_bands) {
+        sums[task] = current_band(task * kBand, g_current);
+      } else if (task < current_bands + history_bands) {
+        sums[task] = history_band((task - current_bands) * kBand);
+      } else {
+        sums[task] = prior_band((task - current_bands - history_bands) * kBand);
+      }
+    });
+    double value = distance_.constant;
+    for (const double sum : sums) value += sum;
+    return value;
+  }
+
+ private:
+  const PairwiseDistance<T>& distance_;
+  const Kernels<T>& kernels_;
+  const int64_t dim_;
+  Buffer<T> packed_;
+  Panel<T> current_, history_, prior_;
+
+  int64_t padded(int64_t rows) const { return (rows + kernels_.tile - 1) / kernels_.tile * kernels_.tile; }
+  static int64_t bands(const Panel<T>& panel) { return (panel.rows + kBand - 1) / kBand; }
+
+  double work() const {
+    const double k = double(current_.rows), h = double(history_.rows), m = double(prior_.rows);
+    return double(dim_) * (h * h / 2 + k * (h + k) + (h + k) * m + m * m / 2);
+  }
+
+  Visit<T> visit_of(const Panel<T>& rows, int64_t first) const {
+    Visit<T> visit{};
+    visit.radial = &distance_.f;
+    visit.dim = dim_;
+    visit.rows = rows;
+    visit.first = first;
+    visit.last = std::min(first + kBand, rows.rows);
+    return visit;
+  }
+
+  // weight * the sum over pairs of the band's rows with all columns, and its gradient.
+  double add(Visit<T>& visit, const Panel<T>& columns, Pairs pairs, double weight, double gradient_weight) const {
+    visit.columns = columns;
+    visit.pairs = pairs;
+    visit.weight = gradient_weight;
+    return weight * kernels_.visit(visit);
+  }
+
+  double add_origin(Visit<T> visit) const {
+    if (distance_.g == nullptr) return 0;
+    visit.weight = distance_.zv;
+    return distance_.zv * kernels_.visit_origin(visit, *distance_.g);
+  }
+
+  double current_band(int64_t first, T* g_current) const {
+    Visit<T> visit = visit_of(current_, first);
+    const int64_t size = (visit.last - first) * dim_;
+    std::vector<double> gradient(g_current ? size : 0);
+    Buffer<T> scratch;
+    if (g_current) {
+      scratch = allocate<T>(kernels_.scratch);
+      visit.gradient = gradient.data();
+      visit.scratch = scratch.get();
+    }
+    const double zz = distance_.zz, zv = distance_.zv;
+    double sum = add(visit, history_, Pairs::kAll, 2 * zz, 2 * zz);
+    sum += add(visit, current_, Pairs::kOthers, zz, 2 * zz);  // both ends of a pair come by
+    sum += add(visit, prior_, Pairs::kAll, zv, zv);
+    sum += add_origin(visit);
+    if (g_current) std::copy(gradient.begin(), gradient.end(), g_current + first * dim_);
+    return sum;
+  }
+
+  double history_band(int64_t first) const {
+    Visit<T> visit = visit_of(history_, first);
+    return add(visit, history_, Pairs::kBelow, 2 * distance_.zz, 0) + add(visit, prior_, Pairs::kAll, distance_.zv, 0) +
+           add_origin(visit);
+  }
+
+  double prior_band(int64_t first) const {
+    Visit<T> visit = visit_of(prior_, first);
+    return add(visit, prior_, Pairs::kBelow, 2 * distance_.vv, 0);
+  }
+};
+
+}  // namespace
+
+template <class T>
+std::tuple<Tensor, Tensor> evaluate(
+    const PairwiseDistance<T>& distance, const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior,
+    bool needs_grad) {
+  const int64_t k = current.size(0), dim = current.size(1);
+  Tensor value = empty(current, {});
+  Tensor g_current = needs_grad ? empty(current, {k, dim}) : empty(current, {0});
+  const Evaluation<T> evaluation(
+      distance, Rows<T>(current), Rows<T>(history), prior ? Rows<T>(*prior) : Rows<T>(), dim);
+  T* gradient = needs_grad ? static_cast<T*>(g_current.data_ptr()) : nullptr;
+  *static_cast<T*>(value.data_ptr()) = T(evaluation.run(gradient));
+  return {std::move(value), std::move(g_current)};
+}
+
+template std::tuple<Tensor, Tensor> evaluate<float>(
+    const PairwiseDistance<float>&, const Tensor&, const Tensor&, const std::optional<Tensor>&, bool);
+template std::tuple<Tensor, Tensor> evaluate<double>(
+    const PairwiseDistance<double>&, const Tensor&, const Tensor&, const std::optional<Tensor>&, bool);
+
+}  // namespace mow::cpu

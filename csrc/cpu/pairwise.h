@@ -1,0 +1,27 @@
+// Distances between a window [history; current] and a prior that are weighted sums of a radial function over pairs.
+#pragma once
+
+#include <optional>
+#include <tuple>
+
+#include "common/radial.h"
+#include "cpu/tensors.h"
+
+namespace mow::cpu {
+
+// constant + zz sum_{i != j} f(|z_i - z_j|^2) + vv sum_{i != j} f(|v_i - v_j|^2) + zv sum_ij f(|z_i - v_j|^2), and
+// without a prior sample constant + zz sum_{i != j} f(|z_i - z_j|^2) + zv sum_i g(|z_i|^2).
+template <class T>
+struct PairwiseDistance {
+  const Radial<T>& f;
+  const Radial<double>* g;  // null where there is a prior sample
+  double constant, zz, vv, zv;
+};
+
+// The value [] and the gradient for current [k, D], or [0] where none is needed.
+template <class T>
+std::tuple<Tensor, Tensor> evaluate(
+    const PairwiseDistance<T>& distance, const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior,
+    bool needs_grad);
+
+}  // namespace mow::cpu

@@ -1,0 +1,249 @@
+// Register tiles of kRows x kLanes pairs: squared distances by direct differences, then the radial function, then the
+// gradient of the rows, while all of it is in registers or in the first cache.
+//
+// Direct differences, not |x|^2 + |y|^2 - 2xy: they are exact for coinciding rows of any magnitude and cost no more
+// multiply-adds. Compiled once per instruction set (csrc/cpu/isa.h).
+
+#include "cpu/pairwise_kernels.h"
+
+#include "cpu/radial_vectors.h"
+
+namespace mow::cpu::MOW_ISA {
+namespace {
+
+// Rows of a register tile. Eight sums hide the latency of a multiply-add; each difference is taken against a number in
+// memory, which saves the register reads that would slow the multiply-adds down.
+template <class T>
+constexpr int kRows = kLanes<T> > 8 ? kLanes<T> : 8;
+
+#if defined(__AVX512F__)
+constexpr int kBatch = 8;
+#else
+constexpr int kBatch = 4;
+#endif
+
+constexpr int kStripTiles = 32;  // tiles whose derivatives are kept at once for the gradient
+template <class T>
+constexpr int kStrip = kStripTiles * kLanes<T>;
+
+// Coordinates summed in one run; the runs are added up, which bounds the rounding error for wide rows.
+constexpr int64_t kRun = 64;
+
+template <class T>
+inline int64_t tiles(int64_t rows) {
+  return (rows + kLanes<T> - 1) / kLanes<T>;
+}
+
+// Coordinate 0 of row + i, for a row that begins a tile or an i of 0; the next coordinate follows kLanes numbers on.
+template <class T>
+inline const T* row_of(const Panel<T>& panel, int64_t row, int i, int64_t dim) {
+  return panel.data + (row + i) / kLanes<T> * kLanes<T> * dim + (row + i) % kLanes<T>;
+}
+
+// |row_i - column_j|^2 for R rows and a vector of columns.
+template <class T, int R>
+inline void squared_distances(const T* const (&rows)[R], const T* columns, int64_t dim, Batch<T, R>& r) {
+  for (auto& sum : r) sum = Vec<T>{};
+  for (int64_t start = 0; start < dim; start += kRun) {
+    const int64_t end = start + kRun < dim ? start + kRun : dim;
+    Batch<T, R> run = {};
+    for (int64_t d = start; d < end; ++d) {
+      const Vec<T> x = load(columns + d * kLanes<T>);
+      for (int i = 0; i < R; ++i) {
+        const Vec<T> difference = x - rows[i][d * kLanes<T>];
+        run[i] += difference * difference;
+      }
+    }
+    for (int i = 0; i < R; ++i) r[i] += run[i];
+  }
+}
+
+// Which pairs of a tile count: columns below `below + rise * i` in row i < rows, except column `own + i`.
+struct Cut {
+  bool needed;
+  int rows;
+  int64_t below;
+  int rise;
+  int64_t own;
+};
+
+// One tile: returns the sum of f and, for a gradient, stores f' at slopes[i * kStrip + column].
+template <class T, class F, int R, bool kSlope>
+inline double visit_tile(
+    const F& f, const T* const (&rows)[R], const T* columns, int64_t dim, const Cut& cut, T* slopes) {
+  constexpr int B = R < kBatch ? R : kBatch;
+  Batch<T, R> r;
+  squared_distances<T, R>(rows, columns, dim, r);
+  Vec<T> total{};
+  for (int start = 0; start < R; start += B) {
+    Batch<T, B> some, value, slope;
+    for (int b = 0; b < B; ++b) some[b] = r[start + b];
+    f.template operator()<kSlope, B>(some, value, slope);
+    for (int b = 0; b < B; ++b) {
+      const int i = start + b;
+      if (cut.needed) {
+        using Lane = typename MaskOf<T>::Lane;
+        const Lane below = i < cut.rows ? Lane(cut.below + cut.rise * i) : 0, own = Lane(cut.own + i);
+        const Int<T> counts = (lane_numbers<T>() < below) & (lane_numbers<T>() != own);
+        value[b] = counts ? value[b] : Vec<T>{};
+        if constexpr (kSlope) slope[b] = counts ? slope[b] : Vec<T>{};
+      }
+      total += value[b];
+      if constexpr (kSlope) store(slopes + i * kStrip<T>, slope[b]);
+    }
+  }
+  return sum_lanes<T>(total);
+}
+
+// gradient[i] += factor * sum_j slopes[i][j] (row_i - column_j) over the first `count` tiles of a strip.
+template <class T, int R>
+inline void add_gradient(
+    const T* const (&rows)[R], const T* columns, int64_t count, int64_t dim, const T* slopes, int live, double factor,
+    double* gradient) {
+  for (int64_t d = 0; d < dim; ++d) {
+    Batch<T, R> sum = {};
+    for (int64_t tile = 0; tile < count; ++tile) {
+      const Vec<T> x = load(columns + (tile * dim + d) * kLanes<T>);
+      for (int i = 0; i < R; ++i) {
+        sum[i] += load(slopes + i * kStrip<T> + tile * kLanes<T>) * (rows[i][d * kLanes<T>] - x);
+      }
+    }
+    if constexpr (R == 1) {
+      gradient[d] += factor * sum_lanes<T>(sum[0]);
+    } else {
+      for (int group = 0; group < R; group += kLanes<T>) {
+        const Vec<T> sums = sum_each<T>(sum + group);
+        for (int i = group; i < live && i < group + kLanes<T>; ++i) gradient[i * dim + d] += factor * sums[i - group];
+      }
+    }
+  }
+}
+
+template <class T, class F, int R>
+double visit_rows(const Visit<T>& v, const F& f, int64_t row, int live, int64_t first_tile, int64_t last_tile) {
+  const T* rows[R];
+  for (int i = 0; i < R; ++i) rows[i] = row_of(v.rows, row, i < live ? i : 0, v.dim);
+  double total = 0;
+  int64_t visited = 0;
+  for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+    const int64_t start = tile * kLanes<T>;
+    const int64_t left = v.columns.rows - start;
+    Cut cut{live < R || left < kLanes<T>, live, left, 0, -kRows<T>};
+    if (v.pairs == Pairs::kBelow) {
+      cut.below = row - start, cut.rise = 1;
+      cut.needed |= cut.below < kLanes<T>;
+      if (cut.below + live <= 1) break;
+    } else if (v.pairs == Pairs::kOthers) {
+      cut.own = row - start;
+      cut.needed |= cut.own > -R && cut.own < kLanes<T>;
+    }
+    const T* columns = v.columns.data + start * v.dim;
+    if (v.gradient) {
+      total += visit_tile<T, F, R, true>(f, rows, columns, v.dim, cut, v.scratch + visited++ * kLanes<T>);
+    } else {
+      total += visit_tile<T, F, R, false>(f, rows, columns, v.dim, cut, nullptr);
+    }
+  }
+  if (visited > 0) {
+    const T* columns = v.columns.data + first_tile * kLanes<T> * v.dim;
+    double* gradient = v.gradient + (row - v.first) * v.dim;
+    add_gradient<T, R>(rows, columns, visited, v.dim, v.scratch, live, 2 * v.weight, gradient);
+  }
+  return total;
+}
+
+// Strip by strip, so that the columns of a strip stay in the second cache while all rows of the visit pass over them.
+template <class T, class F>
+double visit_pairs(const Visit<T>& v, const F& f) {
+  double total = 0;
+  const int64_t end = tiles<T>(v.columns.rows);
+  for (int64_t strip = 0; strip < end; strip += kStripTiles) {
+    const int64_t strip_end = strip + kStripTiles < end ? strip + kStripTiles : end;
+    for (int64_t row = v.first; row < v.last; row += kRows<T>) {
+      const int live = int(v.last - row < kRows<T> ? v.last - row : kRows<T>);
+      total += live == 1 ? visit_rows<T, F, 1>(v, f, row, 1, strip, strip_end)
+                         : visit_rows<T, F, kRows<T>>(v, f, row, live, strip, strip_end);
+    }
+  }
+  return total;
+}
+
+// The rows stand side by side in vectors, so this needs no tiles. f in double precision: it is evaluated for each row
+// alone, and a closed form may bend where float resolves its argument badly.
+template <class T, class F>
+double visit_norms(const Visit<T>& v, const F& f) {
+  constexpr int L = kLanes<T>, D = kLanes<double>;
+  double total = 0;
+  for (int64_t start = v.first; start < v.last; start += L) {
+    const T* rows = row_of(v.rows, start, 0, v.dim);
+    Vec<T> sum{};
+    for (int64_t d = 0; d < v.dim; ++d) {
+      const Vec<T> x = load(rows + d * L);
+      sum += x * x;
+    }
+    Batch<double, L / D> r, value, slope;
+    for (int i = 0; i < L; ++i) r[i / D][i % D] = sum[i];
+    f.template operator()<true, L / D>(r, value, slope);
+    const int live = int(v.last - start < L ? v.last - start : L);
+    for (int i = 0; i < live; ++i) {
+      total += value[i / D][i % D];
+      if (!v.gradient) continue;
+      const double factor = 2 * v.weight * slope[i / D][i % D];
+      for (int64_t d = 0; d < v.dim; ++d) v.gradient[(start - v.first + i) * v.dim + d] += factor * rows[d * L + i];
+    }
+  }
+  return total;
+}
+
+template <class T, class Run>
+double with_family(const Radial<T>& f, const Run& run) {
+  switch (f.family) {
+    case Family::kRational:
+      return run(Rational<T>{f});
+    case Family::kExponentials:
+      return run(Exponentials<T>{f});
+    case Family::kSeriesHalf:
+      return run(Series<T, true>{f});
+    case Family::kSeriesOne:
+      return run(Series<T, false>{f});
+  }
+  __builtin_unreachable();
+}
+
+template <class T>
+double visit(const Visit<T>& v) {
+  return with_family(*v.radial, [&](const auto& f) { return visit_pairs(v, f); });
+}
+
+template <class T>
+double visit_origin(const Visit<T>& v, const Radial<double>& f) {
+  return with_family(f, [&](const auto& f) { return visit_norms(v, f); });
+}
+
+template <class T>
+void pack(const T* rows, int64_t count, int64_t row_stride, int64_t column_stride, int64_t dim, T* panel) {
+  constexpr int L = kLanes<T>;
+  for (int64_t start = 0; start < count; start += L, panel += L * dim) {
+    const T* from = rows + start * row_stride;
+    const int filled = int(count - start < L ? count - start : L);
+    int64_t d = 0;
+    for (; column_stride == 1 && filled == L && d + L <= dim; d += L) {
+      Batch<T, L> square;
+      for (int i = 0; i < L; ++i) square[i] = load(from + i * row_stride + d);
+      transpose<T>(square);
+      for (int i = 0; i < L; ++i) store(panel + (d + i) * L, square[i]);
+    }
+    for (; d < dim; ++d) {
+      for (int i = 0; i < L; ++i) panel[d * L + i] = i < filled ? from[i * row_stride + d * column_stride] : 0;
+    }
+  }
+}
+
+}  // namespace
+
+extern const Kernels<float> float_kernels{
+    kLanes<float>, kRows<float> * kStrip<float>, pack<float>, visit<float>, visit_origin<float>};
+extern const Kernels<double> double_kernels{
+    kLanes<double>, kRows<double> * kStrip<double>, pack<double>, visit<double>, visit_origin<double>};
+
+}  // namespace mow::cpu::MOW_ISA

@@ -1,0 +1,177 @@
+// The radial functions of csrc/common/radial.h on batches of vectors: value and derivative together.
+//
+// A batch is several vectors at once, so that the chains of dependent multiply-adds overlap.
+#pragma once
+
+#include <limits>
+
+#include "common/radial.h"
+#include "cpu/simd.h"
+
+namespace {
+
+using mow::Radial;
+
+template <class T, int B>
+using Batch = Vec<T>[B];
+
+// Horner's rule: coefficients of x^j, j < terms.
+template <class T, int B>
+inline void horner(const T* coefficients, int terms, const Batch<T, B>& x, Batch<T, B>& y) {
+  for (int b = 0; b < B; ++b) y[b] = broadcast<T>(coefficients[terms - 1]);
+  for (int j = terms - 2; j >= 0; --j) {
+    const Vec<T> coefficient = broadcast<T>(coefficients[j]);
+    for (int b = 0; b < B; ++b) y[b] = y[b] * x[b] + coefficient;
+  }
+}
+
+// Clenshaw's recurrence: coefficients of T_j(x), j < terms, terms >= 2.
+template <class T, int B>
+inline void clenshaw(const T* coefficients, int terms, const Batch<T, B>& x, Batch<T, B>& y) {
+  Batch<T, B> next;
+  for (int b = 0; b < B; ++b) next[b] = Vec<T>{}, y[b] = broadcast<T>(coefficients[terms - 1]);
+  for (int j = terms - 2; j > 0; --j) {
+    const Vec<T> coefficient = broadcast<T>(coefficients[j]);
+    for (int b = 0; b < B; ++b) {
+      const Vec<T> before = (x[b] + x[b]) * y[b] + (coefficient - next[b]);
+      next[b] = y[b], y[b] = before;
+    }
+  }
+  for (int b = 0; b < B; ++b) y[b] = x[b] * y[b] + (coefficients[0] - next[b]);
+}
+
+// 1/j!, j = 0, 1, ...: on |x| <= log(2)/2 these Taylor sums of exp are exact to 5e-9 and 4e-18.
+template <class T>
+constexpr int kExpTerms = sizeof(T) == 4 ? 8 : 14;
+template <class T>
+struct InverseFactorials {
+  T values[kExpTerms<T>];
+  constexpr InverseFactorials() : values() {
+    double factorial = 1;
+    for (int j = 0; j < kExpTerms<T>; factorial *= ++j) values[j] = T(1 / factorial);
+  }
+};
+
+// exp(x) for x <= 0, zero where the result would be denormal.
+template <class T, int B>
+inline void exponential(const Batch<T, B>& x, Batch<T, B>& y) {
+  constexpr bool single = sizeof(T) == 4;
+  constexpr T lowest = single ? T(-87.3) : T(-708.3);
+  constexpr T log2_e = T(1.4426950408889634074);
+  constexpr T ln2_high = single ? T(0.693359375) : T(0.693147180369123816490);  // few bits: n ln2_high is exact
+  constexpr T ln2_low = single ? T(-2.12194440054690583e-4) : T(1.90821492927058770002e-10);
+  constexpr T to_integer = T(1.5) * (int64_t{1} << MaskOf<T>::kMantissaBits);  // adding it rounds to an integer
+  static constexpr InverseFactorials<T> factors;
+  Batch<T, B> n, rest;
+  for (int b = 0; b < B; ++b) {
+    const Vec<T> clamped = x[b] < lowest ? broadcast<T>(lowest) : x[b];
+    n[b] = clamped * log2_e + to_integer;
+    const Vec<T> rounded = n[b] - to_integer;
+    rest[b] = (clamped - rounded * ln2_high) - rounded * ln2_low;
+  }
+  horner<T, B>(factors.values, kExpTerms<T>, rest, y);
+  for (int b = 0; b < B; ++b) {
+    const Int<T> exponent = ((Int<T>)n[b] + MaskOf<T>::kExponentBias) << MaskOf<T>::kMantissaBits;
+    y[b] = x[b] < lowest ? Vec<T>{} : y[b] * (Vec<T>)exponent;
+  }
+}
+
+// f(r) -> value and, if kSlope, f'(r) -> slope. One struct per family so that the kernels are compiled for each.
+template <class T>
+struct Rational {
+  const Radial<T>& f;
+
+  template <bool kSlope, int B>
+  void operator()(const Batch<T, B>& r, Batch<T, B>& value, Batch<T, B>& slope) const {
+    Batch<T, B> t;
+    Int<T> large{};
+    for (int b = 0; b < B; ++b) t[b] = r[b] * f.rate, large |= t[b] > f.bound;
+    if (__builtin_expect(any<T>(large), false)) return sum<kSlope, B>(t, value, slope);
+    Batch<T, B> inverse;
+    horner<T, B>(f.denominator, f.scales + 1, t, inverse);
+    horner<T, B>(f.numerator, f.scales, t, value);
+    for (int b = 0; b < B; ++b) inverse[b] = 1 / inverse[b], value[b] *= inverse[b];
+    if constexpr (kSlope) {
+      horner<T, B>(f.derivative, 2 * f.scales - 1, t, slope);
+      for (int b = 0; b < B; ++b) slope[b] = slope[b] * inverse[b] * inverse[b] * -f.rate;
+    }
+  }
+
+ private:
+  template <bool kSlope, int B>
+  __attribute__((noinline)) void sum(const Batch<T, B>& t, Batch<T, B>& value, Batch<T, B>& slope) const {
+    for (int b = 0; b < B; ++b) {
+      value[b] = slope[b] = Vec<T>{};
+      for (int s = 0; s < f.scales; ++s) {
+        const Vec<T> term = 1 / (1 + t[b] * f.reciprocals[s]);
+        value[b] += term;
+        slope[b] -= term * term * (f.reciprocals[s] * f.rate);
+      }
+    }
+  }
+};
+
+template <class T>
+struct Exponentials {
+  const Radial<T>& f;
+
+  template <bool kSlope, int B>
+  void operator()(const Batch<T, B>& r, Batch<T, B>& value, Batch<T, B>& slope) const {
+    for (int b = 0; b < B; ++b) value[b] = slope[b] = Vec<T>{};
+    for (int s = 0; s < f.scales; ++s) {
+      T rate = f.rates[s];
+      Batch<T, B> term, exponent;
+      for (int b = 0; b < B; ++b) exponent[b] = r[b] * -rate;
+      exponential<T, B>(exponent, term);
+      for (int b = 0; b < B; ++b) {
+        term[b] *= f.amplitudes[s];
+        value[b] += term[b];
+        if constexpr (kSlope) slope[b] -= term[b] * rate;
+      }
+      for (int squaring = 0; squaring < f.squarings[s]; ++squaring) {
+        rate *= 2;
+        for (int b = 0; b < B; ++b) {
+          term[b] *= term[b];
+          value[b] += term[b];
+          if constexpr (kSlope) slope[b] -= term[b] * rate;
+        }
+      }
+    }
+  }
+};
+
+template <class T, bool kHalf>
+struct Series {
+  const Radial<T>& f;
+
+  template <bool kSlope, int B>
+  void operator()(const Batch<T, B>& r, Batch<T, B>& value, Batch<T, B>& slope) const {
+    constexpr T largest = std::numeric_limits<T>::max();
+    Batch<T, B> w, x, power;  // power = w^a
+    for (int b = 0; b < B; ++b) {
+      const Vec<T> t = 1 + r[b] * f.rate;
+      const Vec<T> finite = t > largest ? broadcast<T>(largest) : t;
+      power[b] = kHalf ? reciprocal_root<T>(finite) : 1 / finite;
+      w[b] = kHalf ? power[b] * power[b] : power[b];
+      x[b] = w[b] + w[b] - 1;
+    }
+    polynomial<B>(f.p, x, value);
+    if constexpr (kSlope) polynomial<B>(f.q, x, slope);
+    for (int b = 0; b < B; ++b) {
+      value[b] *= power[b];
+      if constexpr (kSlope) slope[b] *= power[b] * w[b] * -f.rate;
+    }
+  }
+
+ private:
+  template <int B>
+  void polynomial(const T* coefficients, const Batch<T, B>& x, Batch<T, B>& y) const {
+    if (f.chebyshev) {
+      clenshaw<T, B>(coefficients, f.terms, x, y);
+    } else {
+      horner<T, B>(coefficients, f.terms, x, y);
+    }
+  }
+};
+
+}  // namespace

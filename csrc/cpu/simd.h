@@ -1,0 +1,147 @@
+// Vectors of the widest kind that this unit's instruction set has, through GCC's and Clang's vector types.
+//
+// Included by units that are compiled once per instruction set, hence everything has internal linkage (csrc/cpu/isa.h).
+#pragma once
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T, int bytes = kVectorBytes>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(bytes)));
+};
+
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+template <class T>
+struct MaskOf;
+template <>
+struct MaskOf<float> {
+  using Lane = int32_t;
+  static constexpr int kMantissaBits = 23, kExponentBias = 127;
+};
+template <>
+struct MaskOf<double> {
+  using Lane = int64_t;
+  static constexpr int kMantissaBits = 52, kExponentBias = 1023;
+};
+
+template <class T>
+using Int = Vec<typename MaskOf<T>::Lane>;
+
+template <class T>
+constexpr int kLanes = kVectorBytes / sizeof(T);
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  Vec<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* to, Vec<T> v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <class T>
+inline Vec<T> broadcast(T x) {
+  return x - Vec<T>{};
+}
+
+// 0, 1, 2, ...
+template <class T>
+inline Int<T> lane_numbers() {
+  Int<T> v;
+  for (int i = 0; i < kLanes<T>; ++i) v[i] = i;
+  return v;
+}
+
+// The sum of the lanes, by halves: a fixed order.
+template <class T, int bytes = kVectorBytes>
+inline T sum_lanes(typename VectorOf<T, bytes>::type v) {
+  if constexpr (bytes == sizeof(T)) {
+    return v[0];
+  } else if constexpr (bytes == 2 * sizeof(T)) {
+    return v[0] + v[1];
+  } else {
+    typename VectorOf<T, bytes / 2>::type low, high;
+    std::memcpy(&low, &v, bytes / 2);
+    std::memcpy(&high, reinterpret_cast<const char*>(&v) + bytes / 2, bytes / 2);
+    return sum_lanes<T, bytes / 2>(low + high);
+  }
+}
+
+// The pairs (a, b) of blocks of `half` lanes: a's even blocks beside b's even blocks, or the odd ones.
+template <class T, int half, bool odd, size_t... lane>
+inline Vec<T> gather_blocks(Vec<T> a, Vec<T> b, std::index_sequence<lane...>) {
+  constexpr int L = kLanes<T>;
+  return __builtin_shufflevector(a, b, (lane & half ? L + lane - (odd ? 0 : half) : lane + (odd ? half : 0))...);
+}
+
+template <class T, int half, bool odd>
+inline Vec<T> gather_blocks(Vec<T> a, Vec<T> b) {
+  return gather_blocks<T, half, odd>(a, b, std::make_index_sequence<kLanes<T>>{});
+}
+
+// A square of vectors, transposed by exchanging off-diagonal blocks of one lane, of two, ...
+template <class T, int half = 1>
+inline void transpose(Vec<T> (&square)[kLanes<T>]) {
+  for (int i = 0; i < kLanes<T>; ++i) {
+    if (i & half) continue;
+    const Vec<T> a = square[i], b = square[i + half];
+    square[i] = gather_blocks<T, half, false>(a, b);
+    square[i + half] = gather_blocks<T, half, true>(a, b);
+  }
+  if constexpr (2 * half < kLanes<T>) transpose<T, 2 * half>(square);
+}
+
+// Lane i of the result is the sum of the lanes of rows[i]. Overwrites the rows.
+template <class T, int half = 1>
+inline Vec<T> sum_each(Vec<T>* rows) {
+  for (int i = 0; i < kLanes<T>; i += 2 * half) {
+    rows[i] = gather_blocks<T, half, false>(rows[i], rows[i + half]) + gather_blocks<T, half, true>(rows[i], rows[i + half]);
+  }
+  if constexpr (2 * half < kLanes<T>) return sum_each<T, 2 * half>(rows);
+  return rows[0];
+}
+
+template <class T>
+inline bool any(Int<T> mask) {
+  typename MaskOf<T>::Lane seen = 0;
+  for (int i = 0; i < kLanes<T>; ++i) seen |= mask[i];
+  return seen != 0;
+}
+
+// 1/sqrt(x) for x from 1 to the largest finite number. AVX-512 has an estimate to 14 bits, for which one step of Newton's
+// suffices in single precision; a square root and a division take five times as long.
+template <class T>
+inline Vec<T> reciprocal_root(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> estimate = _mm512_maskz_rsqrt14_ps(0xffff, x);
+    return estimate + estimate * T(0.5) * (1 - x * estimate * estimate);
+  }
+#endif
+  Vec<T> root;
+  for (int i = 0; i < kLanes<T>; ++i) root[i] = sizeof(T) == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
+  return 1 / root;
+}
+
+}  // namespace

@@ -1,0 +1,132 @@
+// Sorts the columns of an array of rows, kLanes<T> columns at once: a vector is a row.
+//
+// A bitonic network in which every comparator puts the smaller key into the lower row. The rows from n up to the next
+// power of two would hold the largest key and keep it through the whole network, so they exist only in thought.
+// Groups of up to kGroup rows go through several levels of comparators between one load and one store.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kVectorRegisters = 32;
+#else
+constexpr int kVectorRegisters = 16;
+#endif
+
+template <class T>
+using Key = typename MaskOf<T>::Lane;
+
+template <class T>
+constexpr Key<T> kLastKey = Key<T>(~(uint64_t{1} << (8 * sizeof(T) - 1)));
+
+// Integers in the order of the numbers: comparing them is total (a NaN goes to an end) and no slower, on some machines
+// twice as fast. Both zeros become +0, so that equal numbers have equal keys.
+template <class T>
+inline Int<T> encode(Vec<T> values) {
+  const Int<T> bits = reinterpret_cast<Int<T>>(values + T(0));
+  return bits ^ ((bits >> (8 * sizeof(T) - 1)) & kLastKey<T>);
+}
+
+template <class T>
+inline Vec<T> decode(Int<T> keys) {
+  return reinterpret_cast<Vec<T>>(keys ^ ((keys >> (8 * sizeof(T) - 1)) & kLastKey<T>));
+}
+
+template <class T>
+class ColumnSort {
+ public:
+  // Sorts keys [n], each lane ascending. Exact for every bit pattern; O(n log^2 n) comparators, no memory.
+  static void run(Int<T>* keys, int64_t n) {
+    int64_t size = kGroup;
+    while (size < n) size *= 2;
+    ColumnSort{keys, n}.sort(0, size);
+  }
+
+ private:
+  static constexpr int kGroup = kVectorRegisters / 2;
+
+  Int<T>* keys_;
+  int64_t n_;
+
+  ColumnSort(Int<T>* keys, int64_t n) : keys_(keys), n_(n) {}
+
+  void sort(int64_t first, int64_t size) const {
+    if (first + 1 >= n_) return;
+    if (size == kGroup) return on_group<kGroup>(first, first + kGroup / 2, 1, sort_group<kGroup>);
+    const int64_t half = size / 2;
+    sort(first, half);
+    if (first + half >= n_) return;
+    sort(first + half, half);
+    merge_sorted(first, size);
+  }
+
+  // Two ascending halves. The first pass is the narrow one, so that every later pass fills a group.
+  void merge_sorted(int64_t first, int64_t size) const {
+    int64_t rest = size;
+    while (rest > kGroup) rest /= kGroup;
+    if (rest == 2) return merge_pass<2, true>(first, size);
+    if (rest == 4) return merge_pass<4, true>(first, size);
+    if (rest == 8) return merge_pass<8, true>(first, size);
+    merge_pass<kGroup, true>(first, size);
+  }
+
+  // log2(kSize) levels of a merge: first row with last, second with last but one (kMirrored) or halves row by row.
+  template <int kSize, bool kMirrored>
+  void merge_pass(int64_t first, int64_t size) const {
+    const int64_t step = size / kSize;
+    for (int64_t i = 0; i < step; ++i) {
+      on_group<kSize>(first + i, first + size / 2 + (kMirrored ? step - 1 - i : i), step, merge_group<kSize, kMirrored>);
+    }
+    if (step == 1) return;
+    for (int64_t row = first; row < first + size && row + 1 < n_; row += step) merge_pass<kGroup, false>(row, step);
+  }
+
+  // Loads kSize rows, half from `low` and half from `high` upwards, compares them, stores them.
+  template <int kSize, class Compare>
+  inline __attribute__((always_inline)) void on_group(int64_t low, int64_t high, int64_t step, Compare compare) const {
+    Int<T> group[kSize];
+    const auto row = [=](int i) { return i < kSize / 2 ? low + i * step : high + (i - kSize / 2) * step; };
+    if (row(kSize - 1) < n_) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kSize; ++i) group[i] = keys_[row(i)];
+      compare(group);
+#pragma GCC unroll 16
+      for (int i = 0; i < kSize; ++i) keys_[row(i)] = group[i];
+    } else {
+      for (int i = 0; i < kSize; ++i) group[i] = row(i) < n_ ? keys_[row(i)] : Int<T>{} + kLastKey<T>;
+      compare(group);
+      for (int i = 0; i < kSize; ++i) {
+        if (row(i) < n_) keys_[row(i)] = group[i];
+      }
+    }
+  }
+
+  template <int kSize>
+  static inline __attribute__((always_inline)) void sort_group(Int<T>* group) {
+    if constexpr (kSize > 1) {
+      sort_group<kSize / 2>(group);
+      sort_group<kSize / 2>(group + kSize / 2);
+      merge_group<kSize, true>(group);
+    }
+  }
+
+  template <int kSize, bool kMirrored>
+  static inline __attribute__((always_inline)) void merge_group(Int<T>* group) {
+    if constexpr (kSize > 1) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kSize / 2; ++i) {
+        Int<T>& low = group[i];
+        Int<T>& high = group[kMirrored ? kSize - 1 - i : kSize / 2 + i];
+        const Int<T> a = low, b = high;
+        low = a < b ? a : b;
+        high = a < b ? b : a;
+      }
+      merge_group<kSize / 2, false>(group);
+      merge_group<kSize / 2, false>(group + kSize / 2);
+    }
+  }
+};
+
+}  // namespace

@@ -1,0 +1,347 @@
+// Sliced-Wasserstein: projections on kLanes directions at once, a row's in a vector; the columns sorted by a network; and
+// for the gradient only the ranks of the current rows. Compiled once per instruction set (csrc/cpu/isa.h).
+
+#include "cpu/sw_kernels.h"
+
+#include <cmath>
+#include <new>
+
+#include "cpu/sort.h"
+
+namespace mow::cpu::MOW_ISA {
+namespace {
+
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
+  ~Buffer() { ::operator delete(data_, kAlignment); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  operator T*() { return data_; }
+
+ public:
+  static constexpr std::align_val_t kAlignment{64};
+  T* data_;
+};
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class T>
+Matrix<T> transposed(const Matrix<T>& m) {
+  return {m.data, m.columns, m.rows, m.column_stride, m.row_stride};
+}
+
+// Columns [first, first + kLanes) as vectors [rows], with zeros from the last column on.
+template <class T>
+void pack(const Matrix<T>& matrix, int64_t first, Vec<T>* packed) {
+  const int64_t columns = smaller(matrix.columns - first, kLanes<T>);
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    const T* from = matrix.data + row * matrix.row_stride + first * matrix.column_stride;
+    Vec<T> lanes{};
+    if (columns == kLanes<T> && matrix.column_stride == 1) {
+      lanes = load(from);
+    } else {
+      for (int64_t lane = 0; lane < columns; ++lane) lanes[lane] = from[lane * matrix.column_stride];
+    }
+    packed[row] = lanes;
+  }
+}
+
+template <class T>
+inline void put(Vec<T>& to, Vec<T> product) {
+  to = product;
+}
+
+template <class T>
+inline void put(Int<T>& to, Vec<T> product) {
+  to = encode<T>(product);
+}
+
+// A product is summed in runs of kRun columns, the same for every row wherever it stands: equal rows have equal products,
+// and the rounding error does not grow with the whole width.
+template <int kRows, class T, class Out>
+inline __attribute__((always_inline)) void multiply_rows(
+    const T* rows, int64_t row_stride, int64_t column_stride, int64_t columns, const Vec<T>* packed, Out* products) {
+  constexpr int64_t kRun = 128;
+  Vec<T> sums[kRows] = {};
+  for (int64_t start = 0; start < columns; start += kRun) {
+    const int64_t end = smaller(start + kRun, columns);
+    Vec<T> run[kRows] = {};
+    for (int64_t column = start; column < end; ++column) {
+      const Vec<T> lanes = packed[column];
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) run[i] += rows[i * row_stride + column * column_stride] * lanes;
+    }
+    for (int i = 0; i < kRows; ++i) sums[i] += run[i];
+  }
+  for (int i = 0; i < kRows; ++i) put<T>(products[i], sums[i]);
+}
+
+// products [rows]: the matrix times the columns in `packed`, as numbers or as keys.
+template <class T, class Out>
+void multiply(const Matrix<T>& matrix, const Vec<T>* packed, Out* products) {
+  const auto all = [&](int64_t column_stride) __attribute__((always_inline)) {
+    const T* rows = matrix.data;
+    Out* to = products;
+    const auto next = [&]<int kRows>() __attribute__((always_inline)) {
+      multiply_rows<kRows>(rows, matrix.row_stride, column_stride, matrix.columns, packed, to);
+      rows += kRows * matrix.row_stride;
+      to += kRows;
+    };
+    for (int64_t row = 0; row + 8 <= matrix.rows; row += 8) next.template operator()<8>();
+    if (matrix.rows & 4) next.template operator()<4>();
+    if (matrix.rows & 2) next.template operator()<2>();
+    if (matrix.rows & 1) next.template operator()<1>();
+  };
+  matrix.column_stride == 1 ? all(1) : all(matrix.column_stride);
+}
+
+// The lanes in double precision.
+template <class T>
+struct Doubles {
+  static constexpr int kParts = sizeof(double) / sizeof(T);
+  Vec<double> parts[kParts];
+};
+
+template <class T>
+inline Doubles<T> widen(Vec<T> x) {
+  constexpr int kParts = Doubles<T>::kParts;
+  typename VectorOf<T, kVectorBytes / kParts>::type narrow[kParts];
+  std::memcpy(narrow, &x, sizeof x);
+  Doubles<T> wide;
+  for (int i = 0; i < kParts; ++i) wide.parts[i] = __builtin_convertvector(narrow[i], Vec<double>);
+  return wide;
+}
+
+// The cost of differences, and the derivative for one.
+struct Absolute {
+  Vec<double> cost(Vec<double> d) const { return d < 0 ? -d : d; }
+  double slope(double d) const { return (d > 0) - (d < 0); }
+};
+
+struct Square {
+  Vec<double> cost(Vec<double> d) const { return d * d; }
+  double slope(double d) const { return 2 * d; }
+};
+
+struct Power {
+  double p;
+
+  Vec<double> cost(Vec<double> d) const {
+    for (int lane = 0; lane < kLanes<double>; ++lane) d[lane] = std::pow(std::fabs(d[lane]), p);
+    return d;
+  }
+  double slope(double d) const { return p * std::pow(std::fabs(d), p - 1) * ((d > 0) - (d < 0)); }
+};
+
+// The steps of the two quantile functions on one grid: row i of n covers [i, i+1) * per_row, row j of m covers
+// [j, j+1) * per_prior, both out of `whole`.
+struct Coupling {
+  int64_t per_row, per_prior, whole;
+
+  Coupling(int64_t n, int64_t m) {
+    int64_t a = n, b = m;
+    while (b != 0) {
+      const int64_t rest = a % b;
+      a = b, b = rest;
+    }
+    per_row = m / a, per_prior = n / a, whole = n * per_row;
+  }
+};
+
+// The projections of a call on kLanes directions, sorted.
+template <class T>
+class Projections {
+ public:
+  Projections(const Slicing<T>& slicing, int64_t first)
+      : s_(slicing),
+        k_(slicing.current.rows),
+        n_(slicing.history.rows + k_),
+        m_(slicing.normal ? n_ : slicing.prior.rows),
+        lanes_(smaller(slicing.directions.columns - first, kLanes<T>)),
+        memory_(slicing.directions.rows + n_ + m_ + 2 * k_),
+        directions_(reinterpret_cast<Vec<T>*>(static_cast<Int<T>*>(memory_))),
+        window_(memory_ + slicing.directions.rows),
+        prior_(window_ + n_),
+        current_(prior_ + m_),
+        ranks_(current_ + k_),
+        coupling_(n_, m_) {
+    pack(s_.directions, first, directions_);
+    multiply(s_.history, directions_, window_);
+    multiply(s_.current, directions_, current_);
+    for (int64_t row = 0; row < k_; ++row) window_[n_ - k_ + row] = current_[row];
+    ColumnSort<T>::run(window_, n_);
+    if (s_.normal) {
+      for (int64_t row = 0; row < m_; ++row) prior_[row] = encode<T>(broadcast(T(s_.normal[row])));
+    } else {
+      multiply(s_.prior, directions_, prior_);
+      ColumnSort<T>::run(prior_, m_);
+    }
+  }
+
+  template <class Cost>
+  void costs(const Cost& cost, double* costs) const {
+    Doubles<T> sums{};
+    for (int64_t i = 0, j = 0, at = 0; at < coupling_.whole;) {
+      const int64_t row_end = (i + 1) * coupling_.per_row, prior_end = (j + 1) * coupling_.per_prior;
+      const int64_t end = smaller(row_end, prior_end);
+      const Doubles<T> difference = widen<T>(decode<T>(window_[i]) - decode<T>(prior_[j]));
+      for (int part = 0; part < Doubles<T>::kParts; ++part) {
+        sums.parts[part] += double(end - at) * cost.cost(difference.parts[part]);
+      }
+      i += end == row_end;
+      j += end == prior_end;
+      at = end;
+    }
+    for (auto& part : sums.parts) {
+      store(costs, part / double(coupling_.whole));
+      costs += kLanes<double>;
+    }
+  }
+
+  // After find_ranks: slopes [k, lanes_] = weight * d cost / d projection.
+  template <class Cost>
+  void slopes(const Cost& cost, double weight, T* slopes, int64_t stride) const {
+    for (int64_t row = 0; row < k_; ++row) {
+      const Vec<T> x = decode<T>(current_[row]);
+      for (int64_t lane = 0; lane < lanes_; ++lane) {
+        const double sum = sum_slopes(cost, x[lane], ranks_[row][lane], lane);
+        slopes[row * stride + lane] = T(weight / double(coupling_.whole) * sum);
+      }
+    }
+  }
+
+  // The ranks of the current rows. Equal keys take theirs in the order of the rows: where there are any, the earlier rows
+  // with the same key are counted.
+  void find_ranks() {
+    count_below(current_, k_, ranks_);
+    int64_t ties = 0;
+    for (int64_t row = 0; row < k_; ++row) ties += is_tied(row);
+    if (ties == 0) return;
+    Buffer<Int<T>> memory(2 * n_ - k_);
+    Int<T>*const history = memory, *const seen = memory + (n_ - k_);
+    multiply(s_.history, directions_, history);
+    ties <= kFewTies ? scan_ties(history) : count_ties(history, seen);
+  }
+
+ private:
+  static constexpr int64_t kFewTies = 128;
+
+  bool is_tied(int64_t row) const {
+    for (int lane = 0; lane < lanes_; ++lane) {
+      const int64_t next = ranks_[row][lane] + 1;
+      if (next < n_ && window_[next][lane] == current_[row][lane]) return true;
+    }
+    return false;
+  }
+
+  // O(n) for each tied row, but little of it. Rounding alone ties a few of some thousand rows.
+  void scan_ties(const Int<T>* history) {
+    for (int64_t row = 0; row < k_; ++row) {
+      if (!is_tied(row)) continue;
+      Int<T> earlier{};
+      for (int64_t other = 0; other < n_ - k_; ++other) earlier -= history[other] == current_[row];
+      for (int64_t other = 0; other < row; ++other) earlier -= current_[other] == current_[row];
+      ranks_[row] += earlier;
+    }
+  }
+
+  // O(log n) for each row of the window. Overwrites history; seen [n] counts the rows met so far, where their keys begin.
+  void count_ties(Int<T>* history, Int<T>* seen) {
+    for (int64_t row = 0; row < n_; ++row) seen[row] = Int<T>{};
+    count_below(history, n_ - k_, history);
+    for (int64_t row = 0; row < n_ - k_; ++row) {
+      for (int lane = 0; lane < kLanes<T>; ++lane) ++seen[history[row][lane]][lane];
+    }
+    for (int64_t row = 0; row < k_; ++row) {
+      for (int lane = 0; lane < kLanes<T>; ++lane) ranks_[row][lane] += seen[ranks_[row][lane]][lane]++;
+    }
+  }
+
+  // below [count] = for each lane, how many of the window's keys are below the given one. Several rows at a time, because
+  // a search waits for memory.
+  void count_below(const Int<T>* keys, int64_t count, Int<T>* below) const {
+    int64_t row = 0;
+    for (; row + kSearches <= count; row += kSearches) search<kSearches>(keys + row, below + row);
+    for (; row < count; ++row) search<1>(keys + row, below + row);
+  }
+
+  static constexpr int kSearches = 4;
+
+  template <int kCount>
+  void search(const Int<T>* keys, Int<T>* below) const {
+    const Key<T>* flat = reinterpret_cast<const Key<T>*>(window_);
+    Int<T> found[kCount] = {};
+    for (Key<T> rest = Key<T>(n_); rest > 0; rest /= 2) {
+      const Key<T> half = (rest + 1) / 2;
+      for (int i = 0; i < kCount; ++i) {
+        const Int<T> at = (found[i] + (half - 1)) * kLanes<T> + lane_numbers<T>();
+        Int<T> probes;
+        for (int lane = 0; lane < kLanes<T>; ++lane) probes[lane] = flat[at[lane]];
+        found[i] += (probes < keys[i]) & half;
+      }
+    }
+    for (int i = 0; i < kCount; ++i) below[i] = found[i];
+  }
+
+  // The sum over the prior's steps that the row of this rank covers of width * slope.
+  template <class Cost>
+  double sum_slopes(const Cost& cost, T x, int64_t rank, int64_t lane) const {
+    const int64_t end = (rank + 1) * coupling_.per_row;
+    int64_t at = rank * coupling_.per_row;
+    int64_t j = coupling_.per_prior == 1 ? at : at / coupling_.per_prior;
+    double sum = 0;
+    for (; at < end; ++j) {
+      const int64_t next = smaller(end, (j + 1) * coupling_.per_prior);
+      sum += double(next - at) * cost.slope(x - decode<T>(prior_[j])[lane]);
+      at = next;
+    }
+    return sum;
+  }
+
+  const Slicing<T>& s_;
+  const int64_t k_, n_, m_;
+  const int64_t lanes_;  // of directions that exist; zeros in the others
+  Buffer<Int<T>> memory_;  // one piece, which the allocator hands out again and again without asking the system
+  Vec<T>* const directions_;
+  Int<T>* const window_;   // sorted
+  Int<T>* const prior_;    // sorted
+  Int<T>* const current_;  // in the order of the rows
+  Int<T>* const ranks_;
+  const Coupling coupling_;
+};
+
+template <class T>
+void match(const Slicing<T>& slicing, int64_t first, double weight, double* costs, T* slopes, int64_t slope_stride) {
+  Projections<T> projections(slicing, first);
+  if (slopes) projections.find_ranks();
+  const auto with = [&](const auto& cost) {
+    projections.costs(cost, costs);
+    if (slopes) projections.slopes(cost, weight, slopes, slope_stride);
+  };
+  if (slicing.p == 2) return with(Square{});
+  if (slicing.p == 1) return with(Absolute{});
+  with(Power{slicing.p});
+}
+
+template <class T>
+void spread(const Matrix<T>& slopes, const Matrix<T>& directions, int64_t first, bool add, T* g_current) {
+  const int64_t dim = directions.rows, rows = smaller(slopes.rows - first, kLanes<T>);
+  Buffer<Vec<T>> memory(directions.columns + dim);
+  Vec<T>*const packed = memory, *const products = memory + directions.columns;
+  pack(transposed(slopes), first, packed);
+  multiply(directions, packed, products);
+  for (int64_t row = 0; row < rows; ++row) {
+    T* to = g_current + (first + row) * dim;
+    for (int64_t d = 0; d < dim; ++d) to[d] = add ? to[d] + products[d][row] : products[d][row];
+  }
+}
+
+}  // namespace
+
+extern const SlicedKernels<float> float_sliced_kernels{kLanes<float>, match<float>, spread<float>};
+extern const SlicedKernels<double> double_sliced_kernels{kLanes<double>, match<double>, spread<double>};
+
+}  // namespace mow::cpu::MOW_ISA

@@ -1,0 +1,48 @@
+// The sliced-Wasserstein distance on a few directions: what one instruction set's unit offers.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/isa.h"
+
+namespace mow::cpu {
+
+template <class T>
+struct Matrix {
+  const T* data;
+  int64_t rows, columns;
+  int64_t row_stride, column_stride;
+};
+
+template <class T>
+struct Slicing {
+  Matrix<T> history, current;  // the window: n = h + k rows of D numbers, in this order
+  Matrix<T> prior;             // m rows, or none for N(0, I)
+  const double* normal;        // for N(0, I): the means of the normal in n equal quantile bins, ascending
+  Matrix<T> directions;        // [D, L]
+  double p;
+};
+
+template <class T>
+struct SlicedKernels {
+  // How many directions a call of `match` takes at once.
+  int64_t lanes;
+  // For the directions from `first` on, as many as there are of `lanes`: costs [lanes] = W_p^p of the projections (for
+  // N(0, I) without the variance inside the bins) and, where slopes is not null, for each current row and direction
+  // weight * d W_p^p / d projection, a row of them every slope_stride numbers. Takes some n + m vectors of memory meanwhile,
+  // and twice as many where current rows have ties.
+  void (*match)(
+      const Slicing<T>&, int64_t first, double weight, double* costs, T* slopes, int64_t slope_stride);
+  // Rows [first, first + lanes) of slopes [k, l] @ directions^T [l, D], set or added to g_current [k, D].
+  void (*spread)(const Matrix<T>& slopes, const Matrix<T>& directions, int64_t first, bool add, T* g_current);
+};
+
+#define MOW_DECLARE(isa)                                    \
+  namespace isa {                                           \
+  extern const SlicedKernels<float> float_sliced_kernels;   \
+  extern const SlicedKernels<double> double_sliced_kernels; \
+  }
+MOW_FOR_EACH_ISA(MOW_DECLARE)
+#undef MOW_DECLARE
+
+}  // namespace mow::cpu

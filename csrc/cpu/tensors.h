@@ -1,0 +1,41 @@
+// The little that the ops need of tensors.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+
+namespace mow::cpu {
+
+using torch::stable::Tensor;
+
+// A contiguous tensor of the type of `like`, uninitialised. Through the C interface: the dispatcher costs a microsecond.
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  int64_t strides[2] = {1, 1};
+  if (sizes.size() == 2) strides[0] = sizes.begin()[1];
+  int32_t dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      int64_t(sizes.size()), sizes.begin(), strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+// A matrix [rows, D] that may be a strided view.
+template <class T>
+struct Rows {
+  const T* data = nullptr;
+  int64_t count = 0;
+  int64_t row_stride = 0;
+  int64_t column_stride = 0;
+
+  Rows() = default;
+  explicit Rows(const Tensor& tensor)
+      : data(static_cast<const T*>(tensor.data_ptr())),
+        count(tensor.size(0)),
+        row_stride(tensor.stride(0)),
+        column_stride(tensor.stride(1)) {}
+};
+
+}  // namespace mow::cpu

@@ -1,0 +1,27 @@
+// The ops of the library: their schemas, and which function runs them on which device.
+//
+// Each op returns the value and, when `needs_grad`, its gradient for `current` [k, D] (else an empty tensor [0]).
+// What depends on the width, the type and the options alone comes in as a small float64 tensor on the CPU, made once by
+// mow_kernels/tables.py: each further argument costs half a microsecond a call, a list of numbers several.
+
+#include <torch/csrc/stable/library.h>
+
+#include "cpu/ops.h"
+
+STABLE_TORCH_LIBRARY(mow_kernels, m) {
+  m.def(
+      "mmd_fwd(Tensor current, Tensor history, Tensor? prior, Tensor table, bool needs_grad) -> "
+      "(Tensor value, Tensor g_current)");
+  m.def(
+      "cramer_wold_fwd(Tensor current, Tensor history, Tensor? prior, Tensor phi, float gamma, bool needs_grad) -> "
+      "(Tensor value, Tensor g_current)");
+  m.def(
+      "sliced_wasserstein_fwd(Tensor current, Tensor history, Tensor? prior, Tensor directions, Tensor? normal, float p, "
+      "bool needs_grad) -> (Tensor value, Tensor g_current)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
+  m.impl("mmd_fwd", TORCH_BOX(&mow::cpu::mmd_fwd));
+  m.impl("cramer_wold_fwd", TORCH_BOX(&mow::cpu::cramer_wold_fwd));
+  m.impl("sliced_wasserstein_fwd", TORCH_BOX(&mow::cpu::sliced_wasserstein_fwd));
+}

@@ -1,0 +1,121 @@
+"""The fused native ops under autograd: the backend "cpp", or the reason why there is none.
+
+Each op of csrc/library.cpp returns the value together with its gradient for `current`, so that backward is one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mow_kernels import reference, tables
+
+_LIBRARY = Path(__file__).with_name("_native.so")
+
+
+def _load() -> str | None:
+    """Loads the native library; the reason why it cannot be had, or None."""
+    if not _LIBRARY.exists():
+        return "the native library was not built (python setup.py build_ext --inplace builds it)"
+    try:
+        torch.ops.load_library(_LIBRARY)
+    except OSError as error:
+        return f"the native library cannot be loaded: {error}"
+    return None
+
+
+unavailable = _load()
+"""Why there are no native ops, or None."""
+
+
+class _Call(NamedTuple):
+    """A call of an op, and of the reference function that says the same with `options`."""
+
+    fwd: Callable[..., tuple[Tensor, Tensor]]
+    history: Tensor
+    prior: Tensor | None
+    arguments: tuple[Any, ...]
+    reference: Callable[..., Tensor]
+    options: dict[str, Any]
+
+
+class _Fused(torch.autograd.Function):
+    """The value of a call for `current`, and in backward the gradient that came with it.
+
+    That gradient has no graph. Where one is wanted (create_graph), backward differentiates the reference instead, so
+    that a penalty on the gradient keeps its own.
+    """
+
+    @staticmethod
+    def forward(ctx, call: _Call, current: Tensor) -> Tensor:
+        value, ctx.g_current = call.fwd(current, call.history, call.prior, *call.arguments, True)
+        ctx.call = call
+        ctx.save_for_backward(current)
+        return value
+
+    @staticmethod
+    def backward(ctx, g_out: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            (current,) = ctx.saved_tensors
+            value = ctx.call.reference(current, ctx.call.history, ctx.call.prior, **ctx.call.options)
+            return None, *torch.autograd.grad(value, current, g_out, create_graph=True)
+        return None, g_out * ctx.g_current
+
+
+def _run(current: Tensor, call: _Call) -> Tensor:
+    if current.requires_grad and torch.is_grad_enabled():
+        return _Fused.apply(call, current)
+    return call.fwd(current, call.history, call.prior, *call.arguments, False)[0]
+
+
+def mmd(
+    current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
+) -> Tensor:
+    """`mow_kernels.reference.mmd` by csrc/cpu/mmd.cpp."""
+    table = tables.mmd(current.shape[1], current.dtype, kernel, scales, estimator, prior is None)
+    options = {"kernel": kernel, "scales": scales, "estimator": estimator}
+    return _run(current, _Call(_MMD, history, prior, (table,), reference.mmd, options))
+
+
+def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
+    """`mow_kernels.reference.cramer_wold` by csrc/cpu/cramer_wold.cpp."""
+    table = tables.cramer_wold(current.shape[1], current.dtype, phi)
+    options = {"gamma": gamma, "phi": phi}
+    return _run(current, _Call(_CRAMER_WOLD, history, prior, (table, gamma), reference.cramer_wold, options))
+
+
+def sliced_wasserstein(
+    current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
+) -> Tensor:
+    """`mow_kernels.reference.sliced_wasserstein` by csrc/cpu/sliced_wasserstein.cpp."""
+    bins = tables.normal_bins(len(current) + len(history)) if prior is None else None
+    options = {"directions": directions, "p": p}
+    return _run(current, _Call(_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options))
+
+
+def _needs_cpu(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
+    return None if current.device.type == "cpu" else f"it runs on the CPU and current is on {current.device}"
+
+
+def _fake(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """The shapes of every op's results; the last argument is needs_grad."""
+    needs_grad = arguments[-1]
+    return current.new_empty(()), current.new_empty(current.shape if needs_grad else 0)
+
+
+CPP: dict[str, tuple[Callable[..., Tensor], Callable[..., str | None]]] | str
+"""op -> (implementation, its `unsupported`), or the reason why there is none."""
+
+if unavailable is None:
+    _MMD = torch.ops.mow_kernels.mmd_fwd.default
+    _CRAMER_WOLD = torch.ops.mow_kernels.cramer_wold_fwd.default
+    _SLICED = torch.ops.mow_kernels.sliced_wasserstein_fwd.default
+    for _op in (_MMD, _CRAMER_WOLD, _SLICED):
+        torch.library.register_fake(_op, _fake)
+    CPP = {function.__name__: (function, _needs_cpu) for function in (mmd, cramer_wold, sliced_wasserstein)}
+else:
+    CPP = unavailable

@@ -1,0 +1,107 @@
+"""Drives CMake for the native library; everything else stands in pyproject.toml.
+
+    python setup.py build_ext --inplace      or      pip install --no-build-isolation .
+
+both build mow_kernels/_native.so. Where a tool is missing or the build fails, the installation goes on without it, says
+so, and the package runs on its reference backend. The environment variable MOW_SANITIZE=address,undefined builds
+with sanitizers; to run that, preload the sanitizer's library into Python:
+
+    LD_PRELOAD=$(c++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 pytest tests/kernels/test_cpp_*.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+NAME = "mow_kernels._native"
+OLDEST_TORCH = (2, 11)
+
+
+def tool(name: str) -> str | None:
+    """A program on the path, or beside this Python, where pip puts it."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def torch_folder() -> Path:
+    import torch
+
+    if torch.__version__ < OLDEST_TORCH:
+        raise ImportError(f"torch is {torch.__version__}; the native library needs {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}")
+    return Path(torch.__file__).parent
+
+
+def missing() -> str | None:
+    """Why the native library cannot be built here, or None."""
+    if sys.platform == "win32":
+        return "it is not built on Windows"
+    if tool("cmake") is None:
+        return "there is no cmake (pip install cmake)"
+    if tool("ninja") is None and tool("make") is None:
+        return "there is neither make nor ninja (pip install ninja)"
+    if not any(map(tool, filter(None, (os.environ.get("CXX", "").split(" ")[0], "c++", "g++", "clang++")))):
+        return "there is no C++ compiler"
+    try:
+        torch_folder()
+    except ImportError as error:
+        return f"{error} (with pip, add --no-build-isolation)"
+    return None
+
+
+class BuildNative(build_ext):
+    def get_ext_filename(self, fullname: str) -> str:
+        """A plain name: the library has no Python in it, so it is tied to no version of Python."""
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = Path(self.build_temp).resolve() / "native"
+        torch = torch_folder()
+        configure = [
+            *("-S", str(ROOT), "-B", str(build)),
+            *("-G", "Ninja" if tool("ninja") else "Unix Makefiles"),
+            f"-DCMAKE_MAKE_PROGRAM={tool('ninja') or tool('make')}",
+            f"-DMOW_TORCH_INCLUDE={torch / 'include'}",
+            f"-DMOW_TORCH_LIB={torch / 'lib'}",
+            f"-DMOW_SANITIZE={os.environ.get('MOW_SANITIZE', '')}",
+        ]
+        try:
+            cmake = tool("cmake")
+            subprocess.run([cmake, *configure], check=True)
+            subprocess.run([cmake, "--build", str(build), "--parallel", str(os.cpu_count())], check=True)
+        except subprocess.CalledProcessError as error:
+            say(f"left out: {NAME}: the build failed ({error})")
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(build / target.name, partial)
+        partial.replace(target)  # a process that has the old library loaded keeps it
+        say(f"built: {NAME} ({target})")
+
+
+class PlainWheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        """Any Python 3 on this platform: the library uses torch's stable ABI and no Python."""
+        platform = super().get_tag()[2]
+        return "py3", "none", platform
+
+
+def say(message: str) -> None:
+    print(f"mow-kernels: {message}", flush=True)
+
+
+reason = missing()
+if reason:
+    say(f"left out: {NAME}: {reason}; the package runs on its reference backend")
+setup(
+    ext_modules=[] if reason else [Extension(NAME, sources=[], optional=True)],
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlainWheel},
+)

@@ -1,0 +1,316 @@
+"""The native CPU kernels of MMD and Cramer-Wold against the reference in float64.
+
+The bound: an error of at most twice the float32 reference's, plus 8 eps times the sum of the absolute terms.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mow_kernels import operators, reference
+from mow_kernels.reference import laplace
+
+pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
+
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+UNBIASED = {"kernel": "imq", "scales": SCALES, "estimator": "unbiased"}
+MMD = [
+    UNBIASED,
+    {"kernel": "imq", "scales": (1e-3, 1.0, 1e4), "estimator": "biased"},
+    {"kernel": "imq", "scales": tuple(2.0**j for j in range(-8, 8)), "estimator": "biased"},
+    {"kernel": "gaussian", "scales": SCALES, "estimator": "biased"},
+    {"kernel": "gaussian", "scales": (1.0,), "estimator": "unbiased"},
+]
+CRAMER_WOLD = [{"gamma": 0.2, "phi": "exact"}, {"gamma": 0.05, "phi": "asymptotic"}]
+VARIANTS = [*(("mmd", options) for options in MMD), *(("cramer_wold", options) for options in CRAMER_WOLD)]
+SIZES = [  # n, k, D
+    *((1, 1, 1), (1, 1, 64), (2, 1, 513), (2, 2, 2), (63, 1, 20), (63, 31, 128), (64, 1, 64), (64, 64, 1)),
+    *((65, 1, 2), (65, 32, 20)),
+]
+LARGE_SIZES = [(64, 32, 513), (65, 65, 128), (1000, 1, 20), (1000, 500, 2), (1000, 1000, 1)]
+STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda x: x.T.contiguous().T,
+    "every second column": lambda x: torch.stack([x, torch.full_like(x, torch.nan)], 2).flatten(1)[:, ::2],
+    "rows apart": lambda x: torch.cat([x, torch.full_like(x, torch.nan)], 1)[:, : x.shape[1]],
+    "one row for all": lambda x: x[:1].expand_as(x),
+    "offset": lambda x: torch.cat([torch.full_like(x[:1], torch.nan), x])[1:],
+}
+
+
+def draw(rows: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(rows, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The reference is faster that way on such small work, also where processors are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(
+    function: Callable, current: Tensor, history: Tensor, prior: Tensor | None, options: dict
+) -> tuple[Tensor, Tensor]:
+    """Value and gradient, in float64."""
+    live = current.detach().requires_grad_()
+    value = function(live, history, prior, **options)
+    (gradient,) = torch.autograd.grad(value, live)
+    assert value.dtype == gradient.dtype == current.dtype and value.shape == () and gradient.shape == current.shape
+    return value.detach().double(), gradient.double()
+
+
+def absolute_terms(
+    op: str, current: Tensor, history: Tensor, prior: Tensor | None, options: dict
+) -> tuple[Tensor, Tensor]:
+    """The sums of the absolute values of what the value [] and the gradient [k, D] add up, in float64."""
+    window, dim = torch.cat([history, current]), current.shape[1]
+    n, origin = len(window), torch.zeros(1, dim, dtype=torch.float64)
+
+    if op == "mmd":
+        constants = [2 * dim * scale for scale in options["scales"]]
+        weight = 1.0
+
+        def radial(r: Tensor) -> Tensor:
+            return sum(torch.exp(-r / c) if options["kernel"] == "gaussian" else c / (c + r) for c in constants)
+
+        def to_normal(r: Tensor) -> Tensor:
+            if options["kernel"] == "imq":
+                return laplace.imq_mean(r, dim, options["scales"])
+            return sum((c / (c + 2)) ** (dim / 2) * torch.exp(-r / (c + 2)) for c in constants)
+
+    else:
+        gamma = options["gamma"]
+        weight = 1 / (2 * (torch.pi * gamma) ** 0.5)
+
+        def radial(r: Tensor) -> Tensor:
+            return laplace.phi(r / (4 * gamma), dim)
+
+        def to_normal(r: Tensor) -> Tensor:
+            return laplace.phi(r / (2 + 4 * gamma), dim)
+
+    def pull(f: Callable[[Tensor], Tensor], others: Tensor) -> Tensor:
+        """sum_j |f'(r_ij)| |current_i - other_j| for each coordinate."""
+        parts = []
+        for rows in current.split(50):
+            difference = rows[:, None] - others
+            r = difference.square().sum(2).requires_grad_()
+            (slope,) = torch.autograd.grad(f(r).sum(), r)
+            parts.append(torch.einsum("ij,ijd->id", slope.abs(), difference.abs()))
+        return torch.cat(parts)
+
+    value = 4 * radial(torch.zeros((), dtype=torch.float64))
+    gradient = 4 * pull(radial, window) / max(1, n * (n - 1))
+    if prior is None:
+        gradient += 4 * pull(to_normal, origin) / n
+    else:
+        gradient += 4 * pull(radial, prior) / (n * len(prior))
+    return weight * value, weight * gradient
+
+
+def check(
+    op: str, options: dict, current: Tensor, history: Tensor, prior: Tensor | None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Given samples in float64 whose numbers dtype holds exactly or is to round first."""
+    given = [None if x is None else x.to(dtype) for x in (current, history, prior)]
+    exact = [None if x is None else x.double() for x in given]
+    value, gradient = run(getattr(operators, op), *given, options)
+    truth, true_gradient = run(getattr(reference, op), *exact, options)
+    if dtype is torch.float32:
+        plain, plain_gradient = run(getattr(reference, op), *given, options)
+        allowed, eps = 2 * (plain - truth).abs(), 8 * torch.finfo(dtype).eps
+        allowed_gradient = 2 * (plain_gradient - true_gradient).abs()
+    else:  # the reference's own accuracy
+        allowed, allowed_gradient, eps = 0, 0, 2e-12
+    terms, gradient_terms = absolute_terms(op, *exact, options)
+    assert (value - truth).abs() <= allowed + eps * terms
+    excess = (gradient - true_gradient).abs() - allowed_gradient - eps * gradient_terms
+    assert excess.max() <= 1e-30
+
+
+def usable(op: str, options: dict, n: int, dim: int) -> bool:
+    return not (n == 1 and options.get("estimator") == "unbiased" or dim == 1 and options.get("phi") == "asymptotic")
+
+
+@pytest.mark.parametrize("n, k, dim", SIZES)
+@pytest.mark.parametrize("op, options", VARIANTS)
+def test_value_and_gradient(op: str, options: dict, n: int, k: int, dim: int) -> None:
+    if not usable(op, options, n, dim):
+        pytest.skip("not defined there")
+    window, prior = draw(n, dim, 0) * 1.1, draw(n + 3, dim, 1)
+    for sample in (prior, None):
+        check(op, options, window[n - k :], window[: n - k], sample)
+
+
+@pytest.mark.parametrize("n, k, dim", LARGE_SIZES)
+@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
+def test_value_and_gradient_of_large_samples(op: str, options: dict, n: int, k: int, dim: int) -> None:
+    window, prior = draw(n, dim, 0) * 1.1, draw(n // 2, dim, 1)
+    for sample in (prior, None):
+        check(op, options, window[n - k :], window[: n - k], sample)
+
+
+@pytest.mark.parametrize("op, options", VARIANTS)
+def test_double_precision(op: str, options: dict) -> None:
+    for n, k, dim in ((2, 1, 2), (65, 33, 20), (70, 1, 64)):
+        window, prior = draw(n, dim, 2), draw(30, dim, 3)
+        for sample in (prior, None):
+            check(op, options, window[n - k :], window[: n - k], sample, torch.float64)
+
+
+@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("magnitude", [1e-6, 1e-3, 1e3, 1e6])
+def test_magnitudes_with_duplicates(op: str, options: dict, magnitude: float) -> None:
+    window, prior = draw(33, 20, 4) * magnitude, draw(17, 20, 5) * magnitude
+    window[20:25], prior[3:6] = window[4], window[4]
+    window += magnitude  # far from the origin, so that an expansion of the squares would cancel
+    prior += magnitude
+    for sample in (prior, None):
+        check(op, options, window[16:], window[:16], sample)
+
+
+@pytest.mark.parametrize("op, options", VARIANTS)
+def test_huge_numbers_are_no_nan(op: str, options: dict) -> None:
+    window, prior = (draw(20, 8, seed).float() * 1e25 for seed in (6, 7))
+    for sample in (prior, None):
+        value = getattr(operators, op)(window[10:], window[:10], sample, **options)
+        torch.testing.assert_close(value, getattr(reference, op)(window[10:], window[:10], sample, **options))
+
+
+@pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
+def test_nan_is_passed_on(op: str, options: dict) -> None:
+    window = draw(40, 8, 8).float()
+    for row in (0, 39):
+        spoilt = window.clone()
+        spoilt[row, 3] = torch.nan
+        assert getattr(operators, op)(spoilt[30:], spoilt[:30], None, **options).isnan()
+        assert getattr(operators, op)(window[30:], window[:30], spoilt, **options).isnan()
+
+
+@pytest.mark.parametrize("view", STRIDES)
+@pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
+def test_views_give_the_bits_of_copies(op: str, options: dict, view: str) -> None:
+    samples = [STRIDES[view](draw(rows, 37, rows).float()) for rows in (5, 40, 33)]
+    seen = run(getattr(operators, op), *samples, options)
+    copied = run(getattr(operators, op), *(x.contiguous() for x in samples), options)
+    assert all(map(torch.equal, seen, copied))
+
+
+@pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
+def test_bits_do_not_depend_on_threads(op: str, options: dict) -> None:
+    window, prior = draw(700, 24, 9).float(), draw(500, 24, 10).float()
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7, 2):
+            torch.set_num_threads(threads)
+            results.append(run(getattr(operators, op), window[400:], window[:400], prior, options))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
+
+
+def _large_mmd() -> float:
+    window = draw(700, 24, 11).float()
+    return float(operators.mmd(window[400:], window[:400], window.flip(0) + 1, **UNBIASED))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_works_in_a_forked_process() -> None:
+    expected = _large_mmd()  # has woken the threads, which a fork does not copy
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(_large_mmd).get(timeout=60) == expected
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_instruction_sets_agree(isa: str) -> None:
+    """Sets that the processor lacks fall back to one that it has."""
+    environment = {**os.environ, "MOW_ISA": isa}
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import test_cpp_kernels as t; "
+        "print(t.small_values(t.torch.float32), t.small_values(t.torch.float64))"
+    )
+    paths = [str(Path(__file__).parent), str(Path(operators.__file__).parents[1])]
+    finished = subprocess.run(
+        [sys.executable, "-c", script, *paths], env=environment, capture_output=True, text=True, check=True
+    )
+    seen = [float(number) for number in finished.stdout.replace("[", " ").replace("]", " ").replace(",", " ").split()]
+    assert seen == pytest.approx(small_values(torch.float32) + small_values(torch.float64), rel=1e-5, abs=1e-7)
+
+
+def small_values(dtype: torch.dtype) -> list[float]:
+    window, prior = draw(37, 9, 24).to(dtype), draw(21, 9, 25).to(dtype)
+    results = []
+    for op, options in VARIANTS:
+        for sample in (prior, None):
+            value, gradient = run(getattr(operators, op), window[20:], window[:20], sample, options)
+            results += [value.item(), *gradient[3, :2].tolist()]
+    return results
+
+
+@pytest.mark.parametrize("op, options", VARIANTS)
+def test_penalty_on_the_gradient_is_differentiated(op: str, options: dict) -> None:
+    """A mixed penalty: value plus squared gradient, through an encoder."""
+    history, prior, x = draw(6, 3, 12), draw(7, 3, 13), draw(4, 5, 14)
+
+    def parameter_gradient(function: Callable) -> Tensor:
+        weight = draw(5, 3, 15).requires_grad_()
+        current = (x @ weight).tanh()
+        value = function(current, history, prior, **options)
+        (pull,) = torch.autograd.grad(3 * value, current, create_graph=True)
+        (value + pull.square().sum()).backward()
+        return weight.grad
+
+    torch.testing.assert_close(parameter_gradient(getattr(operators, op)), parameter_gradient(getattr(reference, op)))
+
+
+def test_history_may_be_overwritten_before_backward() -> None:
+    current, history = draw(2, 4, 16).requires_grad_(), draw(6, 4, 17)
+    (expected,) = torch.autograd.grad(operators.mmd(current, history, None, **UNBIASED), current)
+    value = operators.mmd(current, history, None, **UNBIASED)
+    history.zero_()
+    assert torch.equal(torch.autograd.grad(value, current)[0], expected)
+
+
+@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
+@pytest.mark.parametrize("with_prior", [True, False])
+def test_opcheck(op: str, options: dict, with_prior: bool) -> None:
+    seen: list = []
+    current, history, prior = draw(3, 4, 18).float(), draw(5, 4, 19).float(), draw(6, 4, 20).float()
+    name = "_MMD" if op == "mmd" else "_CRAMER_WOLD"
+    fused = getattr(operators, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operators, name, lambda *arguments: seen.append(arguments) or fused(*arguments))
+        getattr(operators, op)(current, history, prior if with_prior else None, **options)
+        getattr(operators, op)(current.requires_grad_(), history, prior if with_prior else None, **options)
+    assert [arguments[-1] for arguments in seen] == [False, True]
+    for arguments in seen:
+        torch.library.opcheck(fused, tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments))
+
+
+@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
+@pytest.mark.parametrize("with_prior", [True, False])
+def test_compiles_into_one_graph(op: str, options: dict, with_prior: bool) -> None:
+    history, prior = draw(5, 4, 21).float(), draw(6, 4, 22).float() if with_prior else None
+
+    def loss(current: Tensor) -> Tensor:
+        return 2 * getattr(operators, op)(current.tanh(), history, prior, **options)
+
+    torch.compiler.reset()
+    eager, compiled = (draw(3, 4, 23).float().requires_grad_() for _ in range(2))
+    expected = loss(eager)
+    expected.backward()
+    value = torch.compile(loss, fullgraph=True, backend="aot_eager")(compiled)
+    value.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(compiled.grad, eager.grad)
