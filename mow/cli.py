@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -63,7 +64,7 @@ def train(
     data_dir: Annotated[Path | None, _run("Where the data set lies; else MOW_DATA and the usual places.")] = None,
     download: Annotated[bool, _run("Download the data set if it is nowhere.", "--download")] = Options.download,
     device: Annotated[str | None, _run("Default: cuda if there is one, else cpu.")] = None,
-    threads: Annotated[int | None, _run("Of PyTorch on the CPU.")] = None,
+    threads: Annotated[int | None, _run("Of PyTorch on the CPU (default: 1 for small steps, else all cores).")] = None,
     log_every: Annotated[int, _run("Steps between logged lines.")] = Options.log_every,
     evaluate_every: Annotated[int, _run("Steps between evaluations.")] = Options.evaluate_every,
     checkpoint_every: Annotated[int, _run("Steps between checkpoints.")] = Options.checkpoint_every,
@@ -104,15 +105,17 @@ def sample(
     """Decode samples of the prior into one picture."""
     with _plain_errors():
         pictures.save_png(pictures.grid(Run.load(folder).sample(count, seed), columns), out)
-        console.print(f"{count} samples in {out}")
+        typer.echo(f"{count} samples in {out}")
 
 
 def _show(run: Run) -> None:
     """Train with a progress bar, and a line for each evaluation."""
     options = run.options
-    console.print(f"[bold]{options.model}[/] on {run.source.origin}")
+    console.print(f"[bold]{options.model}[/] on {escape(run.source.origin)}", soft_wrap=True)
+    weighting = f"{options.weighting} weighting"
     console.print(
-        f"n = {options.n}, k = {options.k}, {options.steps:,} steps, {options.weighting} weighting, into {run.out}"
+        f"n = {options.n}, k = {options.k}, {options.steps:,} steps, {weighting}, into {escape(str(run.out))}",
+        soft_wrap=True,
     )
     columns = (
         BarColumn(),
@@ -136,7 +139,7 @@ def _show(run: Run) -> None:
                 )
 
         run.train(on_step)
-    console.print(f"[bold green]done[/]: open {run.out / 'report.html'}")
+    console.print(f"[bold green]done[/]: open {escape(str(run.out / 'report.html'))}", soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
@@ -155,5 +158,5 @@ class _plain_errors:
             console.print("interrupted: --resume goes on from the last checkpoint")
             raise typer.Exit(130) from None
         if isinstance(error, (ValueError, TypeError, OSError)):
-            Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, markup=True)
+            typer.echo(" ".join(f"error: {error}".split()), err=True)
             raise typer.Exit(2) from None

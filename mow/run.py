@@ -39,6 +39,9 @@ Phi = Literal["exact", "asymptotic"]
 LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
 """The paper's D for each data set; 32, as for CelebA, for the user's own pictures."""
 
+SINGLE_THREAD_VALUES = 2**15
+"""Up to so many picture values a step, one thread: a second would wait more than it works."""
+
 CHECKPOINT = ("options", "data", "trainer", "stream", "random", "seconds")
 """What the checkpoint of a run holds."""
 
@@ -83,7 +86,7 @@ class Options:
         for name, allowed in (("model", Model), ("optimizer", OptimizerName)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
-        for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "threads"):
+        for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "directions", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -91,8 +94,9 @@ class Options:
             raise ValueError(f"lr is {self.lr}; it must be finite and > 0")
         try:
             device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except RuntimeError as error:
-            raise ValueError(f"device is {self.device!r}; it must be one of PyTorch's, e.g. cpu or cuda") from error
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+            raise ValueError(f"device is {self.device!r}, which PyTorch cannot use here: {error}") from error
         is_path = self.data not in LATENT_WIDTHS
         return dataclasses.replace(
             self,
@@ -148,10 +152,13 @@ class Run:
         if (out / "checkpoint.pt").exists() or any(record.get("step") != 0 for record in lines):
             raise FileExistsError(f"{out} already holds a run: go on with --resume {out}, or name another folder")
         options = options.resolved()
-        run = cls(options, out, _load(options))
+        source = _load(options)
+        if options.threads is None and options.k * source.train[0].numel() <= SINGLE_THREAD_VALUES:
+            options = dataclasses.replace(options, threads=1)
+        run = cls(options, out, source)
         scores = run.evaluate()
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "metrics.jsonl", "")
+        (out / "metrics.jsonl").unlink(missing_ok=True)
         run._log({"loss": None, "reconstruction": None, "distance": None, **scores})
         run._save()
         return run

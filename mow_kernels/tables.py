@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ _HORNER_LIMIT = 4.0
 
 def _constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Caches the tables; torch.compile takes them as they are, where it would trace into a bare lru_cache."""
-    cached = functools.lru_cache(maxsize=256)(make)
+    cached = cast(Callable[P, Tensor], functools.lru_cache(maxsize=256)(make))
 
     @functools.wraps(make)
     def look_up(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -53,7 +53,7 @@ def mmd(
         numbers += [1 / (2 * (dim * scale + 1)) for scale in scales]
     elif closed_form:
         numbers.append(_imq_vv(dim, scales))
-        numbers += _series(*(imq_mean_series(dim, scales, order, torch.float64) for order in (0, 1)), dtype)
+        numbers += _series(functools.partial(imq_mean_series, dim, scales), dtype)
     return _table(numbers)
 
 
@@ -64,7 +64,7 @@ def cramer_wold(dim: int, dtype: torch.dtype, phi: str) -> Tensor:
         return _table([(2 * dim - 3) / 4, False, 1.0, 0.5])  # w^(1/2) itself
     if dim == 1:
         return _table([])
-    return _table(_series(*(phi_series(dim, order, torch.float64) for order in (0, 1)), dtype))
+    return _table(_series(functools.partial(phi_series, dim), dtype))
 
 
 @_constant
@@ -74,13 +74,14 @@ def normal_bins(n: int) -> Tensor:
     return torch.cat([means.new_tensor([variance_inside]), means])
 
 
-def _series(f: Series, slope: Series, dtype: torch.dtype) -> list[float]:
+def _series(fitted: Callable[[int, torch.dtype], Series], dtype: torch.dtype) -> list[float]:
     """[knee, whether the coefficients are Chebyshev's, p_0.., q_0..], with x = 2w - 1, w = knee/(knee + s), for
 
         f(s) = w^a p(x),    -f'(s) = w^(a+1) q(x) / knee,
 
-    both of the fewest terms that are exact to the precision of dtype.
+    both of the fewest terms that are exact to the precision of dtype. fitted(order, dtype) is the series of f_order.
     """
+    f, slope = (fitted(order, torch.float64) for order in (0, 1))
     size = 2 * max(len(f.coefficients), len(slope.coefficients))
     odd = 2 * torch.arange(size, dtype=torch.float64, device="cpu") + 1
     w = (torch.cos(odd * (math.pi / (2 * size))) + 1) / 2

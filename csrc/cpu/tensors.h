@@ -10,7 +10,7 @@ namespace mow::cpu {
 
 using torch::stable::Tensor;
 
-// A contiguous tensor of the type of `like`, uninitialised. Through the C interface: the dispatcher costs a microsecond.
+// A contiguous tensor of the type of `like`, uninitialised. Past the dispatcher, which costs a microsecond.
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
   int64_t strides[2] = {1, 1};
   if (sizes.size() == 2) strides[0] = sizes.begin()[1];
