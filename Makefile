@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test test-long lint clean
+.PHONY: help demo test test-long bench sanitize lint clean
 
 help:
 	@echo "make demo       train a one-element-batch auto-encoder on Fashion-MNIST (about five minutes)"
 	@echo "make test       run the tests (a few minutes)"
 	@echo "make test-long  run the tests that take longer: kill loops, long runs, sanitizers"
+	@echo "make bench      measure, and make the tables and plots of the docs from it"
+	@echo "make sanitize   run the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint       ruff"
 	@echo "make clean      remove what was built"
 
@@ -33,6 +35,20 @@ test: $(VENV)/.installed
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
+
+# Measures for some twenty minutes and writes the tables and plots of docs/benchmarks.md and the README from the result.
+bench: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[bench]"
+	$(BIN)/python -m benchmarks run
+	$(BIN)/python -m benchmarks report
+
+# The tests of the kernels over a library built with the sanitizers, in a folder of its own.
+SANITIZED := build/sanitized
+sanitize: $(VENV)/.installed
+	MOW_SANITIZE=address,undefined $(BIN)/python setup.py build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/temp
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 MOW_NATIVE=$(SANITIZED)/mow_kernels/_native.so \
+	$(BIN)/python -m pytest tests/kernels -k "cpp" -p no:cacheprovider
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Each op of csrc/library.cpp returns the value together with its gradient for `cu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from mow_kernels import reference, tables
 
-_LIBRARY = Path(__file__).with_name("_native.so")
+_LIBRARY = Path(os.environ.get("MOW_NATIVE") or Path(__file__).with_name("_native.so"))
+"""The environment variable MOW_NATIVE names another build of it, one with sanitizers for example."""
 
 
 def _load() -> str | None:

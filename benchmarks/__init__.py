@@ -1,0 +1,6 @@
+"""How fast and how frugal the distances are: naive code, torch.compile, every backend, peers and floors, side by side.
+
+python -m benchmarks run [--quick]      measures, into one new JSON file in benchmarks/results/
+python -m benchmarks report             makes docs/benchmarks.md, its plots and the table of the README from it
+pytest benchmarks --benchmark-only      the main cases under pytest-benchmark
+"""

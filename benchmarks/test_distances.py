@@ -1,0 +1,33 @@
+"""The main cases under pytest-benchmark: pytest benchmarks --benchmark-only
+
+For a quick look and for comparing two working trees (--benchmark-autosave, --benchmark-compare); the tables of the
+documentation come from `python -m benchmarks run`, which interleaves the candidates.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import cases
+from benchmarks.candidates import candidates
+from benchmarks.cases import Candidate, Case
+from benchmarks.timing import Entrant
+
+pytest.importorskip("pytest_benchmark", reason="pip install pytest-benchmark")
+
+PAIRS = [(case, candidate) for case in cases.MAIN for candidate in candidates(case)]
+
+
+@pytest.mark.parametrize(
+    ("case", "candidate"), [pytest.param(*pair, id=f"{pair[0].name}-{pair[1].name}") for pair in PAIRS]
+)
+def test_distance(benchmark, case: Case, candidate: Candidate) -> None:
+    if candidate.missing:
+        pytest.skip(candidate.missing)
+    torch.compiler.reset()
+    call, _ = candidate.calls(case, cases.inputs(case))
+    benchmark.group = case.name
+    with Entrant(candidate.name, call, candidate.backend, candidate.threads).setting():
+        call()
+        benchmark(call)
