@@ -26,7 +26,7 @@ def table(run: Run) -> str:
     mean_picture = evaluation.mean_picture_error(run.source.train, run.source.test)
     options = run.options
     return f"""
-The run above: {run.source.origin.split(",")[0]}, n = {options.n}, k = {options.k}, {last["step"]:,} steps, seed \
+The run above: {run.source.origin.split(", found")[0]}, n = {options.n}, k = {options.k}, {last["step"]:,} steps, seed \
 {options.seed}, PyTorch {torch.__version__.split("+")[0]}.
 
 | on the test pictures | at initialisation | after training | predicting the mean picture |
