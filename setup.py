@@ -17,6 +17,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import setuptools
+
+if int(setuptools.__version__.split(".")[0]) < 77:  # older ones do not read this pyproject.toml
+    sys.exit(f"mow-kernels: setuptools is {setuptools.__version__}; 77 or newer is needed: pip install -U setuptools")
+
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
