@@ -11,7 +11,14 @@ from torch import Tensor
 import mow_kernels as mk
 from mow_kernels.registry import TABLE
 
-torch.set_num_threads(1)  # the tests are small: a second thread would only wait for the first
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The tests are small: a second thread only waits for the first, for long on a machine that is shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

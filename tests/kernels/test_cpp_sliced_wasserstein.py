@@ -26,15 +26,6 @@ WIDTHS = [1, 2, 20, 64, 128, 513]
 POWERS = [1, 1.5, 2, 3]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads make such small work slower, and the whole test slow where processors are few."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @dataclass(frozen=True)
 class Sample:
     """A window, a prior and directions, in float32 or float64."""

@@ -18,13 +18,10 @@ from mow import checkpoint
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These models are small: a second thread only waits for the first, for long on a machine that is shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def denormals() -> Iterator[None]:
+    """As PyTorch has them: a Run flushes them to zero."""
     yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)  # a Run sets it
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
