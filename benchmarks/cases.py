@@ -189,7 +189,8 @@ def truth(case: Case, options: Mapping[str, Any], seed: int = SEED) -> Answer:
     """Value and gradient by the reference backend in float64, for the inputs as rounded to the case's dtype."""
     key = (case.distance, case.n, case.k, case.dim, case.dtype, str(sorted(options.items())), seed)
     if key not in _truths:
-        wide = Inputs(*(None if x is None else x.detach().double() for x in inputs(case, seed)))  # type: ignore
+        widened = (None if x is None else x.detach().double() for x in inputs(case, seed))
+        wide = Inputs(*widened)  # type: ignore[arg-type]  # mypy loses the types of the fields
         wide.current.requires_grad_()
         with mk.use_backend("reference"):
             value = library(case.distance, options)(*wide.arguments(options))

@@ -1,6 +1,6 @@
 """Puts a run of `make demo` into the README: its pictures, and a table from its files.
 
-    python docs/demo.py runs/demo-...
+python docs/demo.py runs/demo-...
 """
 
 from __future__ import annotations
