@@ -24,8 +24,8 @@ def _distance(check: Callable[P, Call]) -> Callable[P, Tensor]:
 
     @functools.wraps(check)
     def distance(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        call = check(*args, **kwargs)
-        return select(call)(*call.arguments, **call.options)
+        op, arguments, options = check(*args, **kwargs)
+        return select(op, arguments, options)(*arguments, **options)
 
     distance.__signature__ = inspect.signature(check).replace(return_annotation="Tensor")  # type: ignore[attr-defined]
     return distance
@@ -72,10 +72,13 @@ def mmd(
     if scales is not SCALES:
         scales = checks.scales(scales)
     if estimator == "unbiased":
-        n, m = len(sample[0]) + len(sample[1]), None if sample[2] is None else len(sample[2])
-        if n == 1 or m == 1:
-            name = "current and history have" if n == 1 else "prior has"
-            raise ValueError(f"estimator is 'unbiased' and {name} 1 row; it needs at least 2 (or 'biased')")
+        current, history, drawn = sample
+        for name, rows in (
+            ("current and history have", current.shape[0] + history.shape[0]),
+            ("prior has", None if drawn is None else drawn.shape[0]),
+        ):
+            if rows == 1:
+                raise ValueError(f"estimator is 'unbiased' and {name} 1 row; it needs at least 2 (or 'biased')")
     return Call("mmd", sample, {"kernel": kernel, "scales": scales, "estimator": estimator})
 
 
@@ -116,7 +119,7 @@ def cramer_wold(
     if phi == "asymptotic" and sample[0].shape[1] == 1:
         raise ValueError("phi is 'asymptotic' and current has D = 1; it needs D >= 2 (or 'exact')")
     if gamma is None:
-        gamma = (4 / (3 * (len(sample[0]) + len(sample[1])))) ** 0.4
+        gamma = (4 / (3 * (sample[0].shape[0] + sample[1].shape[0]))) ** 0.4
     else:
         gamma = checks.number("gamma", gamma, above=0)
     return Call("cramer_wold", sample, {"gamma": gamma, "phi": phi})
@@ -196,14 +199,14 @@ def explain(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Expla
 def _samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tuple[Tensor, Tensor, Tensor | None]:
     """current, history (with no rows for None) and prior (None for "normal"), checked and widened."""
     checked = checks.rows("current", current)
-    if len(checked) == 0:
+    if checked.shape[0] == 0:
         raise ValueError(f"current has shape {list(current.shape)}; it must have at least one row")
     past = checked.new_empty(0, checked.shape[1]) if history is None else checks.companion("history", history, current)
     if isinstance(prior, str):
         checks.choice("prior", prior, ("normal",))
         return checked, past, None
     sample = checks.companion("prior", prior, current)
-    if len(sample) == 0:
+    if sample.shape[0] == 0:
         raise ValueError(f"prior has shape {list(sample.shape)}; it must have at least one row")
     return checked, past, sample
 

@@ -94,13 +94,13 @@ def sliced_wasserstein(
     current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
 ) -> Tensor:
     """`mow_kernels.reference.sliced_wasserstein` by csrc/cpu/sliced_wasserstein.cpp."""
-    bins = tables.normal_bins(len(current) + len(history)) if prior is None else None
+    bins = tables.normal_bins(current.shape[0] + history.shape[0]) if prior is None else None
     options = {"directions": directions, "p": p}
     return _run(current, _Call(_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options))
 
 
 def _needs_cpu(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
-    return None if current.device.type == "cpu" else f"it runs on the CPU and current is on {current.device}"
+    return None if current.is_cpu else f"it runs on the CPU and current is on {current.device}"
 
 
 def _fake(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,9 @@ TABLE: dict[str, dict[str, Implementation | str]] = {
     for op in reference.__all__
 }
 
+_PRESENT = {op: [entry for entry in row.values() if not isinstance(entry, str)] for op, row in TABLE.items()}
+"""The implementations of an op in the order of "auto", the reference last: it takes every call."""
+
 _wanted = os.environ.get("MOW_BACKEND", "auto")
 
 
@@ -75,29 +78,29 @@ def use_backend(name: str) -> Iterator[None]:
         _wanted = previous
 
 
-def select(call: Call) -> Callable[..., Tensor]:
-    """The implementation that runs a call.
+def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Tensor]:
+    """The implementation that runs a checked call.
 
     Raises:
         ValueError: the wanted backend is unknown or cannot run this call, with the reason.
     """
     if _wanted == "auto":
-        for backend in BACKENDS:
-            if why_not(call, backend) is None:
-                return TABLE[call.op][backend].run  # type: ignore[union-attr]  # why_not has ruled out a str
+        for implementation in _PRESENT[op]:
+            if implementation.unsupported(*arguments, **options) is None:
+                return implementation.run
     _check_name(_wanted, "MOW_BACKEND")
-    reason = why_not(call, _wanted)
+    implementation = TABLE[op][_wanted]
+    reason = why_not(implementation, arguments, options)
     if reason is not None:
-        raise ValueError(f"backend {_wanted!r} cannot run this {call.op}: {reason}")
-    return TABLE[call.op][_wanted].run  # type: ignore[union-attr]
+        raise ValueError(f"backend {_wanted!r} cannot run this {op}: {reason}")
+    return implementation.run  # type: ignore[union-attr]  # a str is its reason
 
 
-def why_not(call: Call, backend: str) -> str | None:
-    """The reason why a backend cannot run a call, or None."""
-    implementation = TABLE[call.op][backend]
+def why_not(implementation: Implementation | str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:
+    """The reason why an entry of the table cannot run a call, or None."""
     if isinstance(implementation, str):
         return implementation
-    return implementation.unsupported(*call.arguments, **call.options)
+    return implementation.unsupported(*arguments, **options)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def explain_call(call: Call) -> Explanation:
         _check_name(_wanted, "MOW_BACKEND")
     chosen, reasons = None, {}
     for backend in BACKENDS:
-        reason = why_not(call, backend)
+        reason = why_not(TABLE[call.op][backend], call.arguments, call.options)
         if reason is None and _wanted not in ("auto", backend):
             reason = f"{_wanted!r} was asked for"
         elif reason is None and chosen is not None:

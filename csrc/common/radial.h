@@ -32,6 +32,7 @@ struct Radial {
   // an exponential.
   const T* amplitudes;
   const T* rates;
+  const T* rate_tails;  // what rounding took from the rates
   const int* squarings;
 
   // kSeries*: p, and q = a p(x) + (x+1) p'(x), which gives the derivative -rate w^(a+1) q(2w-1); a is 1/2 or 1.

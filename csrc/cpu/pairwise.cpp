@@ -45,17 +45,19 @@ class Evaluation {
  public:
   Evaluation(const PairwiseDistance<T>& distance, Rows<T> current, Rows<T> history, Rows<T> prior, int64_t dim)
       : distance_(distance), kernels_(kernels(T{})), dim_(dim) {
-    int64_t size = 0;
+    int64_t count = 0;
     const Rows<T>* samples[] = {&current, &history, &prior};
-    for (const auto* rows : samples) size += padded(rows->count) * dim;
-    packed_ = allocate<T>(size);
-    T* panel = packed_.get();
+    for (const auto* rows : samples) count += padded(rows->count);
+    packed_ = allocate<T>(count * dim + count + kBand);  // the last tile of rows may look at norms beyond the padding
+    T *panel = packed_.get(), *norms = panel + count * dim;
+    std::fill_n(norms + count, kBand, T(0));
     Panel<T>* panels[] = {&current_, &history_, &prior_};
     for (int i = 0; i < 3; ++i) {
       const Rows<T>& rows = *samples[i];
-      kernels_.pack(rows.data, rows.count, rows.row_stride, rows.column_stride, dim, panel);
-      *panels[i] = {panel, rows.count};
+      kernels_.pack(rows.data, rows.count, rows.row_stride, rows.column_stride, dim, panel, norms);
+      *panels[i] = {panel, norms, rows.count};
       panel += padded(rows.count) * dim;
+      norms += padded(rows.count);
     }
   }
 

@@ -1,8 +1,10 @@
-// Register tiles of kRows x kLanes pairs: squared distances by direct differences, then the radial function, then the
-// gradient of the rows, while all of it is in registers or in the first cache.
+// Register tiles of kRows x kLanes pairs: squared distances, then the radial function, then the gradient of the rows,
+// while all of it is in registers or in the first cache.
 //
-// Direct differences, not |x|^2 + |y|^2 - 2xy: they are exact for coinciding rows of any magnitude and cost no more
-// multiply-adds. Compiled once per instruction set (csrc/cpu/isa.h).
+// The squared distances of wide rows come as |x|^2 + |y|^2 - 2xy, which takes half the instructions of sums of squared
+// differences but cancels for rows that are close to each other and far from the origin. A tile with such a pair is
+// computed again from differences, which are exact for coinciding rows of any magnitude; where that happens often,
+// differences are all that is used. Compiled once per instruction set (csrc/cpu/isa.h).
 
 #include "cpu/pairwise_kernels.h"
 
@@ -34,28 +36,45 @@ inline int64_t tiles(int64_t rows) {
   return (rows + kLanes<T> - 1) / kLanes<T>;
 }
 
-// Coordinate 0 of row + i, for a row that begins a tile or an i of 0; the next coordinate follows kLanes numbers on.
-template <class T>
-inline const T* row_of(const Panel<T>& panel, int64_t row, int i, int64_t dim) {
-  return panel.data + (row + i) / kLanes<T> * kLanes<T> * dim + (row + i) % kLanes<T>;
-}
-
-// |row_i - column_j|^2 for R rows and a vector of columns.
+// R rows of a panel from `row` on, which begins a tile unless R is 1: coordinate d of row i is at(i, d). Beyond the last
+// tile stand its first rows again.
 template <class T, int R>
-inline void squared_distances(const T* const (&rows)[R], const T* columns, int64_t dim, Batch<T, R>& r) {
-  for (auto& sum : r) sum = Vec<T>{};
+struct Rows {
+  static constexpr int L = kLanes<T>, kTiles = (R + L - 1) / L;
+  const T* tile[kTiles];
+
+  Rows(const Panel<T>& panel, int64_t row, int64_t dim) {
+    for (int t = 0; t < kTiles; ++t) {
+      const int64_t first = t == 0 || row + t * L < panel.rows ? row + t * L : row;
+      tile[t] = panel.data + first / L * L * dim + first % L;
+    }
+  }
+
+  T at(int i, int64_t d) const { return tile[i / L][d * L + i % L]; }
+};
+
+// For R rows and a vector of columns the sums over all coordinates of `add(sum, row's, columns')`.
+template <class T, int R, class Add>
+inline void sum_coordinates(
+    const Rows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>& sums, const Add& add) {
+  for (auto& sum : sums) sum = Vec<T>{};
   for (int64_t start = 0; start < dim; start += kRun) {
     const int64_t end = start + kRun < dim ? start + kRun : dim;
     Batch<T, R> run = {};
     for (int64_t d = start; d < end; ++d) {
       const Vec<T> x = load(columns + d * kLanes<T>);
-      for (int i = 0; i < R; ++i) {
-        const Vec<T> difference = x - rows[i][d * kLanes<T>];
-        run[i] += difference * difference;
-      }
+      for (int i = 0; i < R; ++i) add(run[i], rows.at(i, d), x);
     }
-    for (int i = 0; i < R; ++i) r[i] += run[i];
+    for (int i = 0; i < R; ++i) sums[i] += run[i];
   }
+}
+
+template <class T, int R>
+inline void distances_from_differences(const Rows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>& r) {
+  sum_coordinates<T, R>(rows, columns, dim, r, [](Vec<T>& sum, T a, const Vec<T>& b) {
+    const Vec<T> difference = b - a;
+    sum += difference * difference;
+  });
 }
 
 // Which pairs of a tile count: columns below `below + rise * i` in row i < rows, except column `own + i`.
@@ -65,15 +84,53 @@ struct Cut {
   int64_t below;
   int rise;
   int64_t own;
+
+  template <class T>
+  Int<T> counts(int i) const {
+    using Lane = typename MaskOf<T>::Lane;
+    const Lane end = i < rows ? Lane(below + rise * i) : 0;
+    return (lane_numbers<T>() < end) & (lane_numbers<T>() != Lane(own + i));
+  }
 };
+
+// Narrower rows are often close, and cost little.
+constexpr int64_t kProductWidth = 32;
+
+// The share of |x|^2 + |y|^2 below which a squared distance counts as cancelled: two bits are lost.
+constexpr double kCancelled = 0.25;
+
+// How often that happened to one visit; products are given up beyond one tile in eight.
+struct Products {
+  bool wanted;
+  int64_t tiles = 0, cancelled = 0;
+
+  bool worthwhile() const { return wanted && 8 * cancelled <= tiles + 8; }
+};
+
+// False, and nothing of use in r, where a pair that counts cancels.
+template <class T, int R>
+inline bool distances_from_products(
+    const Rows<T, R>& rows, const T* columns, int64_t dim, const T* row_norms, const T* column_norms, const Cut& cut,
+    Products& products, Batch<T, R>& r) {
+  sum_coordinates<T, R>(rows, columns, dim, r, [](Vec<T>& sum, T a, const Vec<T>& b) { sum += a * b; });
+  const Vec<T> norms = load(column_norms);
+  Int<T> cancelled{};
+  for (int i = 0; i < R; ++i) {
+    const Vec<T> both = norms + row_norms[i];
+    r[i] = both - 2 * r[i];
+    const Int<T> bad = ~(r[i] >= T(kCancelled) * both);  // a NaN is bad
+    cancelled |= cut.needed ? bad & cut.counts<T>(i) : bad;
+  }
+  const bool cancels = any<T>(cancelled);
+  ++products.tiles;
+  products.cancelled += cancels;
+  return !cancels;
+}
 
 // One tile: returns the sum of f and, for a gradient, stores f' at slopes[i * kStrip + column].
 template <class T, class F, int R, bool kSlope>
-inline double visit_tile(
-    const F& f, const T* const (&rows)[R], const T* columns, int64_t dim, const Cut& cut, T* slopes) {
+inline double visit_tile(const F& f, const Batch<T, R>& r, const Cut& cut, T* slopes) {
   constexpr int B = R < kBatch ? R : kBatch;
-  Batch<T, R> r;
-  squared_distances<T, R>(rows, columns, dim, r);
   Vec<T> total{};
   for (int start = 0; start < R; start += B) {
     Batch<T, B> some, value, slope;
@@ -82,9 +139,7 @@ inline double visit_tile(
     for (int b = 0; b < B; ++b) {
       const int i = start + b;
       if (cut.needed) {
-        using Lane = typename MaskOf<T>::Lane;
-        const Lane below = i < cut.rows ? Lane(cut.below + cut.rise * i) : 0, own = Lane(cut.own + i);
-        const Int<T> counts = (lane_numbers<T>() < below) & (lane_numbers<T>() != own);
+        const Int<T> counts = cut.counts<T>(i);
         value[b] = counts ? value[b] : Vec<T>{};
         if constexpr (kSlope) slope[b] = counts ? slope[b] : Vec<T>{};
       }
@@ -98,14 +153,14 @@ inline double visit_tile(
 // gradient[i] += factor * sum_j slopes[i][j] (row_i - column_j) over the first `count` tiles of a strip.
 template <class T, int R>
 inline void add_gradient(
-    const T* const (&rows)[R], const T* columns, int64_t count, int64_t dim, const T* slopes, int live, double factor,
+    const Rows<T, R>& rows, const T* columns, int64_t count, int64_t dim, const T* slopes, int live, double factor,
     double* gradient) {
   for (int64_t d = 0; d < dim; ++d) {
     Batch<T, R> sum = {};
     for (int64_t tile = 0; tile < count; ++tile) {
       const Vec<T> x = load(columns + (tile * dim + d) * kLanes<T>);
       for (int i = 0; i < R; ++i) {
-        sum[i] += load(slopes + i * kStrip<T> + tile * kLanes<T>) * (rows[i][d * kLanes<T>] - x);
+        sum[i] += load(slopes + i * kStrip<T> + tile * kLanes<T>) * (rows.at(i, d) - x);
       }
     }
     if constexpr (R == 1) {
@@ -120,9 +175,9 @@ inline void add_gradient(
 }
 
 template <class T, class F, int R>
-double visit_rows(const Visit<T>& v, const F& f, int64_t row, int live, int64_t first_tile, int64_t last_tile) {
-  const T* rows[R];
-  for (int i = 0; i < R; ++i) rows[i] = row_of(v.rows, row, i < live ? i : 0, v.dim);
+double visit_rows(
+    const Visit<T>& v, const F& f, int64_t row, int live, int64_t first_tile, int64_t last_tile, Products& products) {
+  const Rows<T, R> rows(v.rows, row, v.dim);
   double total = 0;
   int64_t visited = 0;
   for (int64_t tile = first_tile; tile < last_tile; ++tile) {
@@ -138,10 +193,16 @@ double visit_rows(const Visit<T>& v, const F& f, int64_t row, int live, int64_t 
       cut.needed |= cut.own > -R && cut.own < kLanes<T>;
     }
     const T* columns = v.columns.data + start * v.dim;
+    Batch<T, R> r;
+    if (!products.worthwhile() ||
+        !distances_from_products<T, R>(
+            rows, columns, v.dim, v.rows.norms + row, v.columns.norms + start, cut, products, r)) {
+      distances_from_differences<T, R>(rows, columns, v.dim, r);
+    }
     if (v.gradient) {
-      total += visit_tile<T, F, R, true>(f, rows, columns, v.dim, cut, v.scratch + visited++ * kLanes<T>);
+      total += visit_tile<T, F, R, true>(f, r, cut, v.scratch + visited++ * kLanes<T>);
     } else {
-      total += visit_tile<T, F, R, false>(f, rows, columns, v.dim, cut, nullptr);
+      total += visit_tile<T, F, R, false>(f, r, cut, nullptr);
     }
   }
   if (visited > 0) {
@@ -156,33 +217,29 @@ double visit_rows(const Visit<T>& v, const F& f, int64_t row, int live, int64_t 
 template <class T, class F>
 double visit_pairs(const Visit<T>& v, const F& f) {
   double total = 0;
+  Products products{v.dim >= kProductWidth};
   const int64_t end = tiles<T>(v.columns.rows);
   for (int64_t strip = 0; strip < end; strip += kStripTiles) {
     const int64_t strip_end = strip + kStripTiles < end ? strip + kStripTiles : end;
     for (int64_t row = v.first; row < v.last; row += kRows<T>) {
       const int live = int(v.last - row < kRows<T> ? v.last - row : kRows<T>);
-      total += live == 1 ? visit_rows<T, F, 1>(v, f, row, 1, strip, strip_end)
-                         : visit_rows<T, F, kRows<T>>(v, f, row, live, strip, strip_end);
+      total += live == 1 ? visit_rows<T, F, 1>(v, f, row, 1, strip, strip_end, products)
+                         : visit_rows<T, F, kRows<T>>(v, f, row, live, strip, strip_end, products);
     }
   }
   return total;
 }
 
-// The rows stand side by side in vectors, so this needs no tiles. f in double precision: it is evaluated for each row
+// f in double precision: it is evaluated for each row
 // alone, and a closed form may bend where float resolves its argument badly.
 template <class T, class F>
 double visit_norms(const Visit<T>& v, const F& f) {
   constexpr int L = kLanes<T>, D = kLanes<double>;
   double total = 0;
   for (int64_t start = v.first; start < v.last; start += L) {
-    const T* rows = row_of(v.rows, start, 0, v.dim);
-    Vec<T> sum{};
-    for (int64_t d = 0; d < v.dim; ++d) {
-      const Vec<T> x = load(rows + d * L);
-      sum += x * x;
-    }
+    const T* rows = v.rows.data + start * v.dim;
     Batch<double, L / D> r, value, slope;
-    for (int i = 0; i < L; ++i) r[i / D][i % D] = sum[i];
+    for (int i = 0; i < L; ++i) r[i / D][i % D] = v.rows.norms[start + i];
     f.template operator()<true, L / D>(r, value, slope);
     const int live = int(v.last - start < L ? v.last - start : L);
     for (int i = 0; i < live; ++i) {
@@ -221,7 +278,8 @@ double visit_origin(const Visit<T>& v, const Radial<double>& f) {
 }
 
 template <class T>
-void pack(const T* rows, int64_t count, int64_t row_stride, int64_t column_stride, int64_t dim, T* panel) {
+void pack(
+    const T* rows, int64_t count, int64_t row_stride, int64_t column_stride, int64_t dim, T* panel, T* norms) {
   constexpr int L = kLanes<T>;
   for (int64_t start = 0; start < count; start += L, panel += L * dim) {
     const T* from = rows + start * row_stride;
@@ -236,6 +294,13 @@ void pack(const T* rows, int64_t count, int64_t row_stride, int64_t column_strid
     for (; d < dim; ++d) {
       for (int i = 0; i < L; ++i) panel[d * L + i] = i < filled ? from[i * row_stride + d * column_stride] : 0;
     }
+    Vec<T> norm{};
+    for (int64_t run = 0; run < dim; run += kRun) {
+      Vec<T> sum{};
+      for (d = run; d < dim && d < run + kRun; ++d) sum += load(panel + d * L) * load(panel + d * L);
+      norm += sum;
+    }
+    store(norms + start, norm);
   }
 }
 

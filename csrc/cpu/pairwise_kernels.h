@@ -13,6 +13,7 @@ namespace mow::cpu {
 template <class T>
 struct Panel {
   const T* data;
+  const T* norms;  // |row|^2, up to the end of the last register tile
   int64_t rows;
 };
 
@@ -39,8 +40,9 @@ template <class T>
 struct Kernels {
   int64_t tile;
   int64_t scratch;
-  // rows [count, dim] with strides -> a panel of ceil(count / tile) * tile * dim numbers, aligned to 64 bytes.
-  void (*pack)(const T* rows, int64_t count, int64_t row_stride, int64_t column_stride, int64_t dim, T* panel);
+  // rows [count, dim] with strides -> a panel of ceil(count / tile) * tile * dim numbers, aligned to 64 bytes, and norms.
+  void (*pack)(
+      const T* rows, int64_t count, int64_t row_stride, int64_t column_stride, int64_t dim, T* panel, T* norms);
   // The sum of f(|row - column|^2) over the pairs.
   double (*visit)(const Visit<T>&);
   // The sum of f(|row|^2) over the rows; radial, columns, pairs and scratch are not read.

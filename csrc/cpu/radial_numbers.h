@@ -74,6 +74,9 @@ class RadialNumbers {
     result.radial_.squarings = result.squarings_.data();
     result.point(&Radial<T>::amplitudes, amplitudes);
     result.point(&Radial<T>::rates, rates);
+    std::vector<double> tails;
+    for (const double rate : rates) tails.push_back(rate - double(T(rate)));
+    result.point(&Radial<T>::rate_tails, tails);
     return result;
   }
 

@@ -52,11 +52,15 @@ struct InverseFactorials {
   }
 };
 
-// exp(x) for x <= 0, zero where the result would be denormal.
+// exp of less would be denormal.
+template <class T>
+constexpr T kLeastExponent = sizeof(T) == 4 ? T(-87.3) : T(-708.3);
+
+// exp(x + tail) for x <= 0 and a tail of rounding errors, zero where the result would be denormal.
 template <class T, int B>
-inline void exponential(const Batch<T, B>& x, Batch<T, B>& y) {
+inline void exponential(const Batch<T, B>& x, const Batch<T, B>& tail, Batch<T, B>& y) {
   constexpr bool single = sizeof(T) == 4;
-  constexpr T lowest = single ? T(-87.3) : T(-708.3);
+  constexpr T lowest = kLeastExponent<T>;
   constexpr T log2_e = T(1.4426950408889634074);
   constexpr T ln2_high = single ? T(0.693359375) : T(0.693147180369123816490);  // few bits: n ln2_high is exact
   constexpr T ln2_low = single ? T(-2.12194440054690583e-4) : T(1.90821492927058770002e-10);
@@ -67,7 +71,7 @@ inline void exponential(const Batch<T, B>& x, Batch<T, B>& y) {
     const Vec<T> clamped = x[b] < lowest ? broadcast<T>(lowest) : x[b];
     n[b] = clamped * log2_e + to_integer;
     const Vec<T> rounded = n[b] - to_integer;
-    rest[b] = (clamped - rounded * ln2_high) - rounded * ln2_low;
+    rest[b] = (clamped - rounded * ln2_high) - rounded * ln2_low + tail[b];
   }
   horner<T, B>(factors.values, kExpTerms<T>, rest, y);
   for (int b = 0; b < B; ++b) {
@@ -90,7 +94,7 @@ struct Rational {
     Batch<T, B> inverse;
     horner<T, B>(f.denominator, f.scales + 1, t, inverse);
     horner<T, B>(f.numerator, f.scales, t, value);
-    for (int b = 0; b < B; ++b) inverse[b] = 1 / inverse[b], value[b] *= inverse[b];
+    for (int b = 0; b < B; ++b) inverse[b] = reciprocal<T>(inverse[b]), value[b] *= inverse[b];
     if constexpr (kSlope) {
       horner<T, B>(f.derivative, 2 * f.scales - 1, t, slope);
       for (int b = 0; b < B; ++b) slope[b] = slope[b] * inverse[b] * inverse[b] * -f.rate;
@@ -120,9 +124,13 @@ struct Exponentials {
     for (int b = 0; b < B; ++b) value[b] = slope[b] = Vec<T>{};
     for (int s = 0; s < f.scales; ++s) {
       T rate = f.rates[s];
-      Batch<T, B> term, exponent;
-      for (int b = 0; b < B; ++b) exponent[b] = r[b] * -rate;
-      exponential<T, B>(exponent, term);
+      Batch<T, B> term, exponent, tail;
+      for (int b = 0; b < B; ++b) {
+        exponent[b] = r[b] * -rate;
+        tail[b] = (r[b] * -rate - exponent[b]) - r[b] * f.rate_tails[s];  // one multiply-add tells what rounding took
+        tail[b] = exponent[b] > kLeastExponent<T> ? tail[b] : Vec<T>{};
+      }
+      exponential<T, B>(exponent, tail, term);
       for (int b = 0; b < B; ++b) {
         term[b] *= f.amplitudes[s];
         value[b] += term[b];
@@ -151,7 +159,7 @@ struct Series {
     for (int b = 0; b < B; ++b) {
       const Vec<T> t = 1 + r[b] * f.rate;
       const Vec<T> finite = t > largest ? broadcast<T>(largest) : t;
-      power[b] = kHalf ? reciprocal_root<T>(finite) : 1 / finite;
+      power[b] = kHalf ? reciprocal_root<T>(finite) : reciprocal<T>(finite);
       w[b] = kHalf ? power[b] * power[b] : power[b];
       x[b] = w[b] + w[b] - 1;
     }

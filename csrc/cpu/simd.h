@@ -129,7 +129,19 @@ inline bool any(Int<T> mask) {
   return seen != 0;
 }
 
-// 1/sqrt(x) for x from 1 to the largest finite number. AVX-512 has an estimate to 14 bits, for which one step of Newton's
+// 1/x for x that is neither zero nor so large or small that 1/x leaves the range of normal numbers.
+template <class T>
+inline Vec<T> reciprocal(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> estimate = _mm512_maskz_rcp14_ps(0xffff, x);
+    return estimate + estimate * (1 - x * estimate);
+  }
+#endif
+  return 1 / x;
+}
+
+// 1/sqrt(x) for x from 1 to the largest finite number. AVX-512 has estimates to 14 bits, for which one step of Newton's
 // suffices in single precision; a square root and a division take five times as long.
 template <class T>
 inline Vec<T> reciprocal_root(Vec<T> x) {
