@@ -18,10 +18,27 @@ STABLE_TORCH_LIBRARY(mow_kernels, m) {
   m.def(
       "sliced_wasserstein_fwd(Tensor current, Tensor history, Tensor? prior, Tensor directions, Tensor? normal, float p, "
       "bool needs_grad) -> (Tensor value, Tensor g_current)");
+
+  // The same over a window that is kept in `sums` (csrc/cpu/running.h): rows [head - rows, head) of a ring of `size`.
+  m.def(
+      "mmd_running_fwd(Tensor(a!) sums, Tensor current, int size, int head, int rows, Tensor table, bool needs_grad) -> "
+      "(Tensor value, Tensor g_current)");
+  m.def(
+      "mmd_running_push(Tensor(a!) sums, Tensor rows, int size, int head, int kept, Tensor table, bool evaluated) -> ()");
+  m.def(
+      "cramer_wold_running_fwd(Tensor(a!) sums, Tensor current, int size, int head, int rows, Tensor phi, float gamma, "
+      "bool needs_grad) -> (Tensor value, Tensor g_current)");
+  m.def(
+      "cramer_wold_running_push(Tensor(a!) sums, Tensor rows, int size, int head, int kept, Tensor phi, float gamma, "
+      "bool evaluated) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
   m.impl("mmd_fwd", TORCH_BOX(&mow::cpu::mmd_fwd));
   m.impl("cramer_wold_fwd", TORCH_BOX(&mow::cpu::cramer_wold_fwd));
+  m.impl("mmd_running_fwd", TORCH_BOX(&mow::cpu::mmd_running_fwd));
+  m.impl("mmd_running_push", TORCH_BOX(&mow::cpu::mmd_running_push));
+  m.impl("cramer_wold_running_fwd", TORCH_BOX(&mow::cpu::cramer_wold_running_fwd));
+  m.impl("cramer_wold_running_push", TORCH_BOX(&mow::cpu::cramer_wold_running_push));
   m.impl("sliced_wasserstein_fwd", TORCH_BOX(&mow::cpu::sliced_wasserstein_fwd));
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +57,28 @@ class Distance(nn.Module):
         if isinstance(window, MovingWindow):
             if len(z) > window.n:
                 raise ValueError(f"z has {len(z)} rows and the window n = {window.n}; it must have k <= n")
+            sums = self._running(z, window)
+            if isinstance(sums, mk.RunningSums):
+                return sums.distance(z, functools.partial(window.history, len(z)))
             history, n = window.history(len(z)), window.n
         prior = self.prior if isinstance(self.prior, str) else self.prior.sample(max(2, n), z)
         return self._distance(z, history, prior)
+
+    def explain(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> str:
+        """Which backend would measure this, and whether from the window's running sums; arguments as for `forward`."""
+        history = window.history(len(z)) if isinstance(window, MovingWindow) else window
+        prior = self.prior if isinstance(self.prior, str) else z.detach().new_empty(max(2, len(z)), z.shape[1])
+        text = str(mk.explain(self._function, z, history, prior, **self._options(z)))
+        if not isinstance(window, MovingWindow):
+            return text
+        sums = self._running(z, window)
+        return text + (f"\n  not from running sums: {sums}" if isinstance(sums, str) else "\n  from running sums")
+
+    def _running(self, z: Tensor, window: MovingWindow) -> mk.RunningSums | str:
+        if not isinstance(self.prior, str):
+            return "the prior is sampled afresh at each step"
+        rows = len(z) + min(len(window), window.n - len(z))
+        return window.running(self._function, z.dtype, **self._options(z, rows))
 
     def transform(self, value: Tensor) -> Tensor:
         """F -> F, or with `log` its logarithm continued by the tangent below eps."""
@@ -67,8 +88,15 @@ class Distance(nn.Module):
         below = math.log(LOG_FLOOR) + (value - LOG_FLOOR) / LOG_FLOOR
         return torch.where(value > LOG_FLOOR, above, below)
 
-    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+    _function: Callable[..., Tensor]
+    """Of `mow_kernels`."""
+
+    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
+        """Of the function; with what depends on the number of rows as a number where `rows` says how many there are."""
         raise NotImplementedError
+
+    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        return self._function(z, history, prior, **self._options(z))
 
 
 class MMD(Distance):
@@ -94,8 +122,13 @@ class MMD(Distance):
         super().__init__(prior, log=log)
         self.kernel, self.scales, self.estimator = kernel, scales, estimator
 
+    _function = staticmethod(mk.mmd)
+
+    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
+        return {"kernel": self.kernel, "scales": self._scales(z.shape[1]), "estimator": self.estimator}
+
     def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
-        options = {"kernel": self.kernel, "scales": self._scales(z.shape[1]), "estimator": self.estimator}
+        options = self._options(z)
         if self.estimator == "unbiased" and len(z) + (0 if history is None else len(history)) == 1:
             # The row standing twice has the mean k(z, z) = len(scales) within the window and all else unchanged.
             return mk.mmd(z.expand(2, -1), None, prior, **options) - len(options["scales"])
@@ -124,8 +157,11 @@ class CramerWold(Distance):
         super().__init__(prior, log=log)
         self.gamma, self.phi = gamma, phi
 
-    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
-        return mk.cramer_wold(z, history, prior, gamma=self.gamma, phi=self.phi)
+    _function = staticmethod(mk.cramer_wold)
+
+    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
+        gamma = (4 / (3 * rows)) ** 0.4 if self.gamma is None and rows is not None else self.gamma
+        return {"gamma": gamma, "phi": self.phi}
 
 
 class SlicedWasserstein(Distance):
@@ -152,6 +188,8 @@ class SlicedWasserstein(Distance):
         self.count = directions if isinstance(directions, int) else None
         self.register_buffer("directions", None if isinstance(directions, int) else directions)
 
-    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+    _function = staticmethod(mk.sliced_wasserstein)
+
+    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
         directions = self.count if self.directions is None else self.directions
-        return mk.sliced_wasserstein(z, history, prior, directions=directions, p=self.p, generator=self.generator)
+        return {"directions": directions, "p": self.p, "generator": self.generator}

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+import mow_kernels as mk
+from mow.sums import KeptSums
+from mow_kernels import running
+
+RUNNING_PAIRS = 1 << 14
+"""Pairs within the history from which on running sums are worth their bookkeeping, which a small window pays for."""
 
 
 class MovingWindow(nn.Module):
@@ -41,6 +49,9 @@ class MovingWindow(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
         self._length = 0  # count on the host, so that len() never waits for a device
+        self._position = 0  # head on the host, as long as the window is in the state that _seen tells
+        self._sums = KeptSums()
+        self._seen = self._state()
 
     def __len__(self) -> int:
         return self._length
@@ -54,10 +65,8 @@ class MovingWindow(nn.Module):
         Returns:
             [h, dim], a copy.
         """
-        rows = max(0, min(self._length, self.n - _positive("k", k)))
-        return self.latents[self._ring(self.head - rows, rows)]
+        return self._newest(max(0, min(self._length, self.n - _positive("k", k))))
 
-    @torch.no_grad()
     def push(self, z: Tensor) -> None:
         """Append rows, detached and copied, and drop the oldest beyond n.
 
@@ -69,11 +78,23 @@ class MovingWindow(nn.Module):
             ValueError: its shape or device does not fit; the window stays as it was.
         """
         self._check(z)
-        z = z[-self.n :]
-        self.latents[self._ring(self.head, len(z))] = z.to(self.latents.dtype)
-        self.head.add_(len(z)).remainder_(self.n)
-        self._length = min(self.n, self._length + len(z))
-        self.count.fill_(self._length)
+        z = z.detach()[-self.n :]
+        rows, before = len(z), self._length
+        self._length = min(self.n, before + rows)
+        if self._on_host():
+            first = self._synchronise()
+            self._sums.push(z)
+            for part, rows_of in self._parts(first, rows):
+                part.copy_(z[rows_of])
+            self._position = (first + rows) % self.n
+            self.head.fill_(self._position)
+            if self._length != before:
+                self.count.fill_(self._length)
+            self._seen = self._state()
+        else:
+            self.latents[self._ring(self.head, rows)] = z.to(self.latents.dtype)
+            self.head.add_(rows).remainder_(self.n)
+            self.count.fill_(self._length)
 
     @torch.no_grad()
     def fill(self, z: Tensor) -> None:
@@ -85,6 +106,34 @@ class MovingWindow(nn.Module):
         self.head.zero_()
         self._length = 0
         self.push(z)
+
+    def running(self, function: Callable[..., Tensor], dtype: torch.dtype, **options: Any) -> mk.RunningSums | str:
+        """The running sums of a distance of `mow_kernels` to N(0, I), or the reason why there are none.
+
+        A window that was changed other than by `push` sets them up anew; a change through `.data` cannot be noticed.
+
+        Args:
+            function, options: `mow_kernels.mmd` or `cramer_wold` and its options.
+            dtype: of the new elements.
+        """
+        if self._length**2 < RUNNING_PAIRS:
+            return f"a window of {self._length} rows is as quick without"
+        if not self._on_host():
+            return f"the window is on {self.latents.device}, or torch.compile traces it"
+        reason = running.unsupported(function, dtype)
+        if reason is not None:
+            return reason
+        if dtype != self.latents.dtype:
+            return f"the window is {self.latents.dtype}"
+        first = self._synchronise() - self._length
+
+        def set_up() -> mk.RunningSums:
+            sums = mk.RunningSums(function, self.n, self.dim, dtype=dtype, **options)
+            sums.fill(self._newest(self._length), first)
+            return sums
+
+        sums = self._sums.measure((function, *sorted(options.items())), set_up)
+        return sums or "they begin with the second step that measures this distance"
 
     def extra_repr(self) -> str:
         return f"n={self.n}, dim={self.dim}, present={self._length}"
@@ -98,8 +147,42 @@ class MovingWindow(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._length = int(self.count)
 
+    def _newest(self, rows: int) -> Tensor:
+        if self._on_host():
+            first = self._synchronise() - rows
+            return torch.cat([part for part, _ in self._parts(first % self.n, rows)])
+        return self.latents[self._ring(self.head - rows, rows)]
+
     def _ring(self, start: Tensor, rows: int) -> Tensor:
         return (start + torch.arange(rows, device=self.latents.device)) % self.n
+
+    def _on_host(self) -> bool:
+        """Whether slots may be computed as integers: a compiler or a CUDA graph would take them for constants."""
+        return self.latents.is_cpu and not torch.compiler.is_compiling()
+
+    def _parts(self, first: int, rows: int) -> list[tuple[Tensor, slice]]:
+        """The latents of so many rows from slot `first` on, in one piece or in two, and which of the rows each has."""
+        latents, before = self.latents, self.n - first
+        if rows <= before:
+            return [(latents[first : first + rows], slice(None))]
+        return [(latents[first:], slice(before)), (latents[: rows - before], slice(before, None))]
+
+    def _synchronise(self) -> int:
+        """head on the host; forgets the running sums if the window was changed by other means than a push."""
+        state = self._state()
+        if self._seen != state:
+            self._sums.forget()
+            self._position, self._seen = int(self.head), state
+        return self._position
+
+    def _state(self) -> tuple[int, ...]:
+        """Differs after every change of the latents or of where they stand."""
+        latents, head = self.latents, self.head
+        return id(latents), latents._version, id(head), head._version
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies begin without running sums."""
+        return {**self.__dict__, "_sums": KeptSums(), "_seen": None}
 
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():

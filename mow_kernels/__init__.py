@@ -3,12 +3,14 @@
 from mow_kernels.checks import check_finite
 from mow_kernels.functions import SCALES, cramer_wold, explain, mmd, sliced_wasserstein
 from mow_kernels.registry import Explanation, use_backend
+from mow_kernels.running import RunningSums
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SCALES",
     "Explanation",
+    "RunningSums",
     "check_finite",
     "cramer_wold",
     "explain",

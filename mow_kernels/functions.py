@@ -193,7 +193,12 @@ def explain(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Expla
     current, directions = bound.arguments["current"], bound.arguments.get("directions")
     if isinstance(directions, int) and directions >= 1 and isinstance(current, Tensor) and current.dim() == 2:
         bound.arguments["directions"] = current.new_empty(current.shape[1], directions)
-    return explain_call(function.__wrapped__(*bound.args, **bound.kwargs))  # type: ignore[attr-defined]
+    return explain_call(check(function, *bound.args, **bound.kwargs))
+
+
+def check(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Call:
+    """What a public function makes of its arguments; raises what it would."""
+    return function.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
 
 
 def _samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -34,11 +34,13 @@ unavailable = _load()
 """Why there are no native ops, or None."""
 
 
-class _Call(NamedTuple):
-    """A call of an op, and of the reference function that says the same with `options`."""
+class Call(NamedTuple):
+    """fwd(current, history, prior, *arguments, needs_grad), and a differentiable reference(current, history, prior,
+    **options) that says the same."""
 
     fwd: Callable[..., tuple[Tensor, Tensor]]
     history: Tensor
+    """Or what else stands for the rows before current."""
     prior: Tensor | None
     arguments: tuple[Any, ...]
     reference: Callable[..., Tensor]
@@ -53,7 +55,7 @@ class _Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, call: _Call, current: Tensor) -> Tensor:
+    def forward(ctx, call: Call, current: Tensor) -> Tensor:
         value, ctx.g_current = call.fwd(current, call.history, call.prior, *call.arguments, True)
         ctx.call = call
         ctx.save_for_backward(current)
@@ -68,7 +70,8 @@ class _Fused(torch.autograd.Function):
         return None, g_out * ctx.g_current
 
 
-def _run(current: Tensor, call: _Call) -> Tensor:
+def run(current: Tensor, call: Call) -> Tensor:
+    """The value of a call, with a gradient for current where it requires one."""
     if current.requires_grad and torch.is_grad_enabled():
         return _Fused.apply(call, current)
     return call.fwd(current, call.history, call.prior, *call.arguments, False)[0]
@@ -80,14 +83,14 @@ def mmd(
     """`mow_kernels.reference.mmd` by csrc/cpu/mmd.cpp."""
     table = tables.mmd(current.shape[1], current.dtype, kernel, scales, estimator, prior is None)
     options = {"kernel": kernel, "scales": scales, "estimator": estimator}
-    return _run(current, _Call(_MMD, history, prior, (table,), reference.mmd, options))
+    return run(current, Call(_MMD, history, prior, (table,), reference.mmd, options))
 
 
 def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
     """`mow_kernels.reference.cramer_wold` by csrc/cpu/cramer_wold.cpp."""
     table = tables.cramer_wold(current.shape[1], current.dtype, phi)
     options = {"gamma": gamma, "phi": phi}
-    return _run(current, _Call(_CRAMER_WOLD, history, prior, (table, gamma), reference.cramer_wold, options))
+    return run(current, Call(_CRAMER_WOLD, history, prior, (table, gamma), reference.cramer_wold, options))
 
 
 def sliced_wasserstein(
@@ -96,7 +99,7 @@ def sliced_wasserstein(
     """`mow_kernels.reference.sliced_wasserstein` by csrc/cpu/sliced_wasserstein.cpp."""
     bins = tables.normal_bins(current.shape[0] + history.shape[0]) if prior is None else None
     options = {"directions": directions, "p": p}
-    return _run(current, _Call(_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options))
+    return run(current, Call(_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options))
 
 
 def _needs_cpu(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
@@ -109,8 +112,16 @@ def _fake(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     return current.new_empty(()), current.new_empty(current.shape if needs_grad else 0)
 
 
+def _over(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """An op over running sums with the arguments in the order of a `Call`."""
+    return lambda current, sums, prior, *arguments: op(sums, current, *arguments)
+
+
 CPP: dict[str, tuple[Callable[..., Tensor], Callable[..., str | None]]] | str
 """op -> (implementation, its `unsupported`), or the reason why there is none."""
+
+RUNNING: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]]] = {}
+"""op -> (`fwd` of a `Call`, push) over the sums of `mow_kernels.running`."""
 
 if unavailable is None:
     _MMD = torch.ops.mow_kernels.mmd_fwd.default
@@ -118,6 +129,14 @@ if unavailable is None:
     _SLICED = torch.ops.mow_kernels.sliced_wasserstein_fwd.default
     for _op in (_MMD, _CRAMER_WOLD, _SLICED):
         torch.library.register_fake(_op, _fake)
+    RUNNING["mmd"] = (
+        _over(torch.ops.mow_kernels.mmd_running_fwd.default),
+        torch.ops.mow_kernels.mmd_running_push.default,
+    )
+    RUNNING["cramer_wold"] = (
+        _over(torch.ops.mow_kernels.cramer_wold_running_fwd.default),
+        torch.ops.mow_kernels.cramer_wold_running_push.default,
+    )
     CPP = {function.__name__: (function, _needs_cpu) for function in (mmd, cramer_wold, sliced_wasserstein)}
 else:
     CPP = unavailable

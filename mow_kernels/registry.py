@@ -78,6 +78,11 @@ def use_backend(name: str) -> Iterator[None]:
         _wanted = previous
 
 
+def allows(backend: str) -> bool:
+    """Whether the wanted backend is this one or "auto"."""
+    return _wanted in ("auto", backend)
+
+
 def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Tensor]:
     """The implementation that runs a checked call.
 

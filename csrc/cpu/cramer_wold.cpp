@@ -5,7 +5,7 @@
 
 #include "cpu/ops.h"
 #include "cpu/pairwise.h"
-#include "cpu/radial_numbers.h"
+#include "cpu/running.h"
 
 namespace mow::cpu {
 namespace {
@@ -18,27 +18,24 @@ RadialNumbers<T> phi_of(const Tensor& table, double width) {
       Family::kSeriesHalf, static_cast<const double*>(table.data_ptr()), table.numel(), width);
 }
 
+// Over n rows, against m prior rows or the normal prior.
 template <class T>
-std::tuple<Tensor, Tensor> cramer_wold(
-    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
-    bool needs_grad) {
-  const double n = double(current.size(0) + history.size(0));
+PairwiseDistance<T> cramer_wold(const Tensor& phi, double gamma, double n, std::optional<double> m) {
   const double factor = 1 / (2 * std::sqrt(std::numbers::pi));
   const double root = std::sqrt(gamma);
-  const auto f = phi_of<T>(phi, 4 * gamma);
-  PairwiseDistance<T> distance{f.radial(), nullptr, factor / (n * root), factor / (n * n * root), 0, 0};
-  if (prior) {
-    const double m = double(prior->size(0));
-    distance.constant += factor / (m * root);  // phi(0) = 1 on both diagonals
-    distance.vv = factor / (m * m * root);
-    distance.zv = -2 * factor / (n * m * root);
-    return evaluate(distance, current, history, prior, needs_grad);
+  PairwiseDistance<T> distance{phi_of<T>(phi, 4 * gamma), {}};
+  distance.constant = factor / (n * root);  // phi(0) = 1 on the diagonal
+  distance.zz = factor / (n * n * root);
+  if (m) {
+    distance.constant += factor / (*m * root);
+    distance.vv = factor / (*m * *m * root);
+    distance.zv = -2 * factor / (n * *m * root);
+  } else {
+    distance.g = phi_of<double>(phi, 2 + 4 * gamma);
+    distance.constant += factor / std::sqrt(1 + gamma);
+    distance.zv = -2 * factor / (n * std::sqrt(gamma + 0.5));
   }
-  const auto g = phi_of<double>(phi, 2 + 4 * gamma);
-  distance.g = &g.radial();
-  distance.constant += factor / std::sqrt(1 + gamma);
-  distance.zv = -2 * factor / (n * std::sqrt(gamma + 0.5));
-  return evaluate(distance, current, history, prior, needs_grad);
+  return distance;
 }
 
 }  // namespace
@@ -46,8 +43,27 @@ std::tuple<Tensor, Tensor> cramer_wold(
 std::tuple<Tensor, Tensor> cramer_wold_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
     bool needs_grad) {
-  const bool single = current.scalar_type() == torch::headeronly::ScalarType::Float;
-  return (single ? cramer_wold<float> : cramer_wold<double>)(current, history, prior, phi, gamma, needs_grad);
+  return with_dtype(current, [&]<class T>(T) {
+    const auto distance = cramer_wold<T>(phi, gamma, rows_of(current, history), rows_of(prior));
+    return evaluate(distance, current, history, prior, needs_grad);
+  });
+}
+
+std::tuple<Tensor, Tensor> cramer_wold_running_fwd(
+    const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& phi, double gamma,
+    bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    const auto distance = cramer_wold<T>(phi, gamma, double(rows + current.size(0)), {});
+    return evaluate_running(distance, sums, current, {size, head, rows}, needs_grad);
+  });
+}
+
+void cramer_wold_running_push(
+    const Tensor& sums, const Tensor& rows, int64_t size, int64_t head, int64_t kept, const Tensor& phi, double gamma,
+    bool evaluated) {
+  with_dtype(rows, [&]<class T>(T) {
+    push_running(cramer_wold<T>(phi, gamma, double(size), {}), sums, rows, {size, head, kept}, evaluated);
+  });
 }
 
 }  // namespace mow::cpu

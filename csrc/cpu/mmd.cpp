@@ -2,7 +2,7 @@
 
 #include "cpu/ops.h"
 #include "cpu/pairwise.h"
-#include "cpu/radial_numbers.h"
+#include "cpu/running.h"
 
 namespace mow::cpu {
 namespace {
@@ -42,12 +42,10 @@ RadialNumbers<double> normal_mean(const Table& table) {
   return RadialNumbers<double>::series(Family::kSeriesOne, first, last - first, 2.0);  // a series in |z|^2/2
 }
 
+// Over n rows, against m prior rows or the normal prior.
 template <class T>
-std::tuple<Tensor, Tensor> mmd(
-    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Table& table,
-    bool needs_grad) {
-  const auto f = kernel<T>(table);
-  PairwiseDistance<T> distance{f.radial(), nullptr, 0, 0, 0, 0};
+PairwiseDistance<T> mmd(const Table& table, double n, std::optional<double> m) {
+  PairwiseDistance<T> distance{kernel<T>(table), {}};
 
   // The weight of a pair within `rows` rows; the diagonal, where k is the number of scales, goes into the constant. One
   // row alone has no pairs to weigh.
@@ -56,19 +54,16 @@ std::tuple<Tensor, Tensor> mmd(
     distance.constant += double(table.scales) / rows;
     return 1 / (rows * rows);
   };
-  const double n = double(current.size(0) + history.size(0));
   distance.zz = within(n);
-  if (prior) {
-    const double m = double(prior->size(0));
-    distance.vv = within(m);
-    distance.zv = -2 / (n * m);
-    return evaluate(distance, current, history, prior, needs_grad);
+  if (m) {
+    distance.vv = within(*m);
+    distance.zv = -2 / (n * *m);
+  } else {
+    distance.g = normal_mean(table);
+    distance.constant += table.normal[0];
+    distance.zv = -2 / n;
   }
-  const auto g = normal_mean(table);
-  distance.g = &g.radial();
-  distance.constant += table.normal[0];
-  distance.zv = -2 / n;
-  return evaluate(distance, current, history, prior, needs_grad);
+  return distance;
 }
 
 }  // namespace
@@ -76,8 +71,27 @@ std::tuple<Tensor, Tensor> mmd(
 std::tuple<Tensor, Tensor> mmd_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table,
     bool needs_grad) {
-  const bool single = current.scalar_type() == torch::headeronly::ScalarType::Float;
-  return (single ? mmd<float> : mmd<double>)(current, history, prior, Table(table), needs_grad);
+  return with_dtype(current, [&]<class T>(T) {
+    const auto distance = mmd<T>(Table(table), rows_of(current, history), rows_of(prior));
+    return evaluate(distance, current, history, prior, needs_grad);
+  });
+}
+
+std::tuple<Tensor, Tensor> mmd_running_fwd(
+    const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& table,
+    bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    const auto distance = mmd<T>(Table(table), double(rows + current.size(0)), {});
+    return evaluate_running(distance, sums, current, {size, head, rows}, needs_grad);
+  });
+}
+
+void mmd_running_push(
+    const Tensor& sums, const Tensor& rows, int64_t size, int64_t head, int64_t kept, const Tensor& table,
+    bool evaluated) {
+  with_dtype(rows, [&]<class T>(T) {
+    push_running(mmd<T>(Table(table), double(size), {}), sums, rows, {size, head, kept}, evaluated);
+  });
 }
 
 }  // namespace mow::cpu

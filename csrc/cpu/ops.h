@@ -18,6 +18,22 @@ std::tuple<Tensor, Tensor> cramer_wold_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
     bool needs_grad);
 
+std::tuple<Tensor, Tensor> mmd_running_fwd(
+    const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& table,
+    bool needs_grad);
+
+void mmd_running_push(
+    const Tensor& sums, const Tensor& rows, int64_t size, int64_t head, int64_t kept, const Tensor& table,
+    bool evaluated);
+
+std::tuple<Tensor, Tensor> cramer_wold_running_fwd(
+    const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& phi, double gamma,
+    bool needs_grad);
+
+void cramer_wold_running_push(
+    const Tensor& sums, const Tensor& rows, int64_t size, int64_t head, int64_t kept, const Tensor& phi, double gamma,
+    bool evaluated);
+
 std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p, bool needs_grad);

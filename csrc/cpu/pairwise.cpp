@@ -1,39 +1,13 @@
 #include "cpu/pairwise.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 #include <vector>
 
-#include "cpu/pairwise_kernels.h"
+#include "cpu/packed_rows.h"
 #include "cpu/parallel.h"
 
 namespace mow::cpu {
 namespace {
-
-// Rows of a task, the unit of work that one thread takes; a multiple of the rows of every register tile.
-constexpr int64_t kBand = 64;
-
-// Multiply-adds below which no other thread is woken: some 50 microseconds' worth.
-constexpr double kSerialWork = 1 << 22;
-
-const Kernels<float>& kernels(float) { return MOW_BEST_ISA(float_kernels); }
-const Kernels<double>& kernels(double) { return MOW_BEST_ISA(double_kernels); }
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-template <class T>
-using Buffer = std::unique_ptr<T[], Free>;
-
-template <class T>
-Buffer<T> allocate(int64_t count) {
-  const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
-  void* memory = std::aligned_alloc(64, std::max<size_t>(bytes, 64));
-  if (memory == nullptr) throw std::bad_alloc();
-  return Buffer<T>(static_cast<T*>(memory));
-}
 
 // One evaluation: the packed samples, and the work cut into bands of rows, each of which adds to a sum and to gradient
 // rows of its own. The sums are added up in the order of the bands, so the result does not depend on the threads.
@@ -43,28 +17,15 @@ Buffer<T> allocate(int64_t count) {
 template <class T>
 class Evaluation {
  public:
-  Evaluation(const PairwiseDistance<T>& distance, Rows<T> current, Rows<T> history, Rows<T> prior, int64_t dim)
-      : distance_(distance), kernels_(kernels(T{})), dim_(dim) {
-    int64_t count = 0;
-    const Rows<T>* samples[] = {&current, &history, &prior};
-    for (const auto* rows : samples) count += padded(rows->count);
-    packed_ = allocate<T>(count * dim + count + kBand);  // the last tile of rows may look at norms beyond the padding
-    T *panel = packed_.get(), *norms = panel + count * dim;
-    std::fill_n(norms + count, kBand, T(0));
-    Panel<T>* panels[] = {&current_, &history_, &prior_};
-    for (int i = 0; i < 3; ++i) {
-      const Rows<T>& rows = *samples[i];
-      kernels_.pack(rows.data, rows.count, rows.row_stride, rows.column_stride, dim, panel, norms);
-      *panels[i] = {panel, norms, rows.count};
-      panel += padded(rows.count) * dim;
-      norms += padded(rows.count);
-    }
-  }
+  Evaluation(
+      const PairwiseDistance<T>& distance, const Rows<T>& current, const Rows<T>& history, const Rows<T>& prior,
+      int64_t dim)
+      : distance_(distance), dim_(dim), current_(current, dim), history_(history, dim), prior_(prior, dim) {}
 
   // g_current [k, D] contiguous, or null.
   double run(T* g_current) const {
-    const int64_t current_bands = bands(current_), history_bands = bands(history_);
-    std::vector<double> sums(current_bands + history_bands + bands(prior_));
+    const int64_t current_bands = bands(current_.rows), history_bands = bands(history_.rows);
+    std::vector<double> sums(current_bands + history_bands + bands(prior_.rows));
     run_tasks(int64_t(sums.size()), work() > kSerialWork, [&](int64_t task) {
       if (task < current_bands) {
         sums[task] = current_band(task * kBand, g_current);
@@ -81,13 +42,8 @@ class Evaluation {
 
  private:
   const PairwiseDistance<T>& distance_;
-  const Kernels<T>& kernels_;
   const int64_t dim_;
-  Buffer<T> packed_;
-  Panel<T> current_, history_, prior_;
-
-  int64_t padded(int64_t rows) const { return (rows + kernels_.tile - 1) / kernels_.tile * kernels_.tile; }
-  static int64_t bands(const Panel<T>& panel) { return (panel.rows + kBand - 1) / kBand; }
+  const PackedRows<T> current_, history_, prior_;
 
   double work() const {
     const double k = double(current_.rows), h = double(history_.rows), m = double(prior_.rows);
@@ -96,7 +52,7 @@ class Evaluation {
 
   Visit<T> visit_of(const Panel<T>& rows, int64_t first) const {
     Visit<T> visit{};
-    visit.radial = &distance_.f;
+    visit.radial = &distance_.f.radial();
     visit.dim = dim_;
     visit.rows = rows;
     visit.first = first;
@@ -107,15 +63,16 @@ class Evaluation {
   // weight * the sum over pairs of the band's rows with all columns, and its gradient.
   double add(Visit<T>& visit, const Panel<T>& columns, Pairs pairs, double weight, double gradient_weight) const {
     visit.columns = columns;
+    visit.last_column = columns.rows;
     visit.pairs = pairs;
     visit.weight = gradient_weight;
-    return weight * kernels_.visit(visit);
+    return weight * kernels<T>().visit(visit);
   }
 
   double add_origin(Visit<T> visit) const {
-    if (distance_.g == nullptr) return 0;
+    if (!distance_.g) return 0;
     visit.weight = distance_.zv;
-    return distance_.zv * kernels_.visit_origin(visit, *distance_.g);
+    return distance_.zv * kernels<T>().visit_origin(visit, distance_.g->radial());
   }
 
   double current_band(int64_t first, T* g_current) const {
@@ -124,7 +81,7 @@ class Evaluation {
     std::vector<double> gradient(g_current ? size : 0);
     Buffer<T> scratch;
     if (g_current) {
-      scratch = allocate<T>(kernels_.scratch);
+      scratch = allocate<T>(kernels<T>().scratch);
       visit.gradient = gradient.data();
       visit.scratch = scratch.get();
     }

@@ -4,7 +4,7 @@
 #include <optional>
 #include <tuple>
 
-#include "common/radial.h"
+#include "cpu/radial_numbers.h"
 #include "cpu/tensors.h"
 
 namespace mow::cpu {
@@ -13,9 +13,9 @@ namespace mow::cpu {
 // without a prior sample constant + zz sum_{i != j} f(|z_i - z_j|^2) + zv sum_i g(|z_i|^2).
 template <class T>
 struct PairwiseDistance {
-  const Radial<T>& f;
-  const Radial<double>* g;  // null where there is a prior sample
-  double constant, zz, vv, zv;
+  RadialNumbers<T> f;
+  std::optional<RadialNumbers<double>> g;  // none where there is a prior sample
+  double constant = 0, zz = 0, vv = 0, zv = 0;
 };
 
 // The value [] and the gradient for current [k, D], or [0] where none is needed.

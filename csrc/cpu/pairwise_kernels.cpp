@@ -77,11 +77,12 @@ inline void distances_from_differences(const Rows<T, R>& rows, const T* columns,
   });
 }
 
-// Which pairs of a tile count: columns below `below + rise * i` in row i < rows, except column `own + i`.
+// Which pairs of a tile count: columns from `above` on and below `below + rise * i` in row i < rows, except column
+// `own + i`.
 struct Cut {
   bool needed;
   int rows;
-  int64_t below;
+  int64_t above, below;
   int rise;
   int64_t own;
 
@@ -89,7 +90,7 @@ struct Cut {
   Int<T> counts(int i) const {
     using Lane = typename MaskOf<T>::Lane;
     const Lane end = i < rows ? Lane(below + rise * i) : 0;
-    return (lane_numbers<T>() < end) & (lane_numbers<T>() != Lane(own + i));
+    return (lane_numbers<T>() >= Lane(above)) & (lane_numbers<T>() < end) & (lane_numbers<T>() != Lane(own + i));
   }
 };
 
@@ -101,35 +102,38 @@ constexpr double kCancelled = 0.25;
 
 // How often that happened to one visit; products are given up beyond one tile in eight.
 struct Products {
-  bool wanted;
+  bool wanted, for_ever;
   int64_t tiles = 0, cancelled = 0;
 
-  bool worthwhile() const { return wanted && 8 * cancelled <= tiles + 8; }
+  bool worthwhile() const { return wanted && (for_ever || 8 * cancelled <= tiles + 8); }
 };
 
-// False, and nothing of use in r, where a pair that counts cancels.
+// |row_i - column_j|^2.
 template <class T, int R>
-inline bool distances_from_products(
-    const Rows<T, R>& rows, const T* columns, int64_t dim, const T* row_norms, const T* column_norms, const Cut& cut,
+inline void squared_distances(
+    const Rows<T, R>& rows, const T* row_norms, const T* columns, const T* column_norms, int64_t dim, const Cut& cut,
     Products& products, Batch<T, R>& r) {
+  if (!products.worthwhile()) return distances_from_differences<T, R>(rows, columns, dim, r);
   sum_coordinates<T, R>(rows, columns, dim, r, [](Vec<T>& sum, T a, const Vec<T>& b) { sum += a * b; });
   const Vec<T> norms = load(column_norms);
   Int<T> cancelled{};
+  const auto cancels = [&](int i) { return ~(r[i] >= T(kCancelled) * (norms + row_norms[i])); };  // a NaN does
   for (int i = 0; i < R; ++i) {
-    const Vec<T> both = norms + row_norms[i];
-    r[i] = both - 2 * r[i];
-    const Int<T> bad = ~(r[i] >= T(kCancelled) * both);  // a NaN is bad
-    cancelled |= cut.needed ? bad & cut.counts<T>(i) : bad;
+    r[i] = norms + row_norms[i] - 2 * r[i];
+    cancelled |= cut.needed ? cancels(i) & cut.counts<T>(i) : cancels(i);
   }
-  const bool cancels = any<T>(cancelled);
   ++products.tiles;
-  products.cancelled += cancels;
-  return !cancels;
+  if (__builtin_expect(!any<T>(cancelled), true)) return;
+  ++products.cancelled;
+  Batch<T, R> exact;
+  distances_from_differences<T, R>(rows, columns, dim, exact);
+  for (int i = 0; i < R; ++i) r[i] = cancels(i) ? exact[i] : r[i];
 }
 
-// One tile: returns the sum of f and, for a gradient, stores f' at slopes[i * kStrip + column].
+// One tile: returns the sum of f; adds it to the sums of the columns where these are not null; and for a gradient stores
+// f' at slopes[i * kStrip + column].
 template <class T, class F, int R, bool kSlope>
-inline double visit_tile(const F& f, const Batch<T, R>& r, const Cut& cut, T* slopes) {
+inline double visit_tile(const F& f, const Batch<T, R>& r, const Cut& cut, double* column_sums, T* slopes) {
   constexpr int B = R < kBatch ? R : kBatch;
   Vec<T> total{};
   for (int start = 0; start < R; start += B) {
@@ -145,6 +149,12 @@ inline double visit_tile(const F& f, const Batch<T, R>& r, const Cut& cut, T* sl
       }
       total += value[b];
       if constexpr (kSlope) store(slopes + i * kStrip<T>, slope[b]);
+    }
+    if (column_sums == nullptr) continue;
+    for (int part = 0; part < Doubles<T>::kParts; ++part) {
+      Vec<double> sum = load(column_sums + part * kLanes<double>);
+      for (int b = 0; b < B; ++b) sum += widen<T>(value[b]).parts[part];
+      store(column_sums + part * kLanes<double>, sum);
     }
   }
   return sum_lanes<T>(total);
@@ -182,8 +192,8 @@ double visit_rows(
   int64_t visited = 0;
   for (int64_t tile = first_tile; tile < last_tile; ++tile) {
     const int64_t start = tile * kLanes<T>;
-    const int64_t left = v.columns.rows - start;
-    Cut cut{live < R || left < kLanes<T>, live, left, 0, -kRows<T>};
+    const int64_t left = v.last_column - start, skipped = v.first_column - start;
+    Cut cut{live < R || left < kLanes<T> || skipped > 0, live, skipped, left, 0, -kRows<T>};
     if (v.pairs == Pairs::kBelow) {
       cut.below = row - start, cut.rise = 1;
       cut.needed |= cut.below < kLanes<T>;
@@ -192,17 +202,14 @@ double visit_rows(
       cut.own = row - start;
       cut.needed |= cut.own > -R && cut.own < kLanes<T>;
     }
-    const T* columns = v.columns.data + start * v.dim;
     Batch<T, R> r;
-    if (!products.worthwhile() ||
-        !distances_from_products<T, R>(
-            rows, columns, v.dim, v.rows.norms + row, v.columns.norms + start, cut, products, r)) {
-      distances_from_differences<T, R>(rows, columns, v.dim, r);
-    }
+    squared_distances<T, R>(
+        rows, v.rows.norms + row, v.columns.data + start * v.dim, v.columns.norms + start, v.dim, cut, products, r);
+    double* column_sums = v.column_sums ? v.column_sums + start : nullptr;
     if (v.gradient) {
-      total += visit_tile<T, F, R, true>(f, r, cut, v.scratch + visited++ * kLanes<T>);
+      total += visit_tile<T, F, R, true>(f, r, cut, column_sums, v.scratch + visited++ * kLanes<T>);
     } else {
-      total += visit_tile<T, F, R, false>(f, r, cut, nullptr);
+      total += visit_tile<T, F, R, false>(f, r, cut, column_sums, nullptr);
     }
   }
   if (visited > 0) {
@@ -217,9 +224,9 @@ double visit_rows(
 template <class T, class F>
 double visit_pairs(const Visit<T>& v, const F& f) {
   double total = 0;
-  Products products{v.dim >= kProductWidth};
-  const int64_t end = tiles<T>(v.columns.rows);
-  for (int64_t strip = 0; strip < end; strip += kStripTiles) {
+  Products products{v.dim >= kProductWidth, v.column_sums != nullptr};
+  const int64_t end = tiles<T>(v.last_column);
+  for (int64_t strip = v.first_column / kLanes<T>; strip < end; strip += kStripTiles) {
     const int64_t strip_end = strip + kStripTiles < end ? strip + kStripTiles : end;
     for (int64_t row = v.first; row < v.last; row += kRows<T>) {
       const int live = int(v.last - row < kRows<T> ? v.last - row : kRows<T>);
@@ -230,8 +237,8 @@ double visit_pairs(const Visit<T>& v, const F& f) {
   return total;
 }
 
-// f in double precision: it is evaluated for each row
-// alone, and a closed form may bend where float resolves its argument badly.
+// f in double precision: it is evaluated for each row alone, and a closed form
+// may bend where float resolves its argument badly.
 template <class T, class F>
 double visit_norms(const Visit<T>& v, const F& f) {
   constexpr int L = kLanes<T>, D = kLanes<double>;
@@ -244,6 +251,7 @@ double visit_norms(const Visit<T>& v, const F& f) {
     const int live = int(v.last - start < L ? v.last - start : L);
     for (int i = 0; i < live; ++i) {
       total += value[i / D][i % D];
+      if (v.column_sums) v.column_sums[start - v.first + i] += value[i / D][i % D];
       if (!v.gradient) continue;
       const double factor = 2 * v.weight * slope[i / D][i % D];
       for (int64_t d = 0; d < v.dim; ++d) v.gradient[(start - v.first + i) * v.dim + d] += factor * rows[d * L + i];

@@ -30,10 +30,14 @@ struct Visit {
   Panel<T> rows;
   int64_t first, last;  // the rows to visit; first is a multiple of 64
   Panel<T> columns;
+  int64_t first_column, last_column;
   Pairs pairs;
   double* gradient;  // [last - first, dim], or null
   double weight;     // gradient += weight * d sum / d row
   T* scratch;        // Kernels::scratch numbers where there is a gradient
+  // Null, or a sum for each column to which its f with each row is added, row by row. What a pair adds then depends on its
+  // two rows alone: not on its neighbours, nor on which of them is the column.
+  double* column_sums;
 };
 
 template <class T>
@@ -45,7 +49,8 @@ struct Kernels {
       const T* rows, int64_t count, int64_t row_stride, int64_t column_stride, int64_t dim, T* panel, T* norms);
   // The sum of f(|row - column|^2) over the pairs.
   double (*visit)(const Visit<T>&);
-  // The sum of f(|row|^2) over the rows; radial, columns, pairs and scratch are not read.
+  // The sum of f(|row|^2) over the rows, and to column_sums [last - first] f(|row|^2) itself; radial, columns, pairs and
+  // scratch are not read.
   double (*visit_origin)(const Visit<T>&, const Radial<double>& f);
 };
 

@@ -93,6 +93,7 @@ class RadialNumbers {
   }
 
   RadialNumbers(RadialNumbers&&) = default;
+  RadialNumbers& operator=(RadialNumbers&&) = default;
 
   const Radial<T>& radial() const { return radial_; }
 

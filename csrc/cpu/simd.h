@@ -122,6 +122,23 @@ inline Vec<T> sum_each(Vec<T>* rows) {
   return rows[0];
 }
 
+// The lanes in double precision.
+template <class T>
+struct Doubles {
+  static constexpr int kParts = sizeof(double) / sizeof(T);
+  Vec<double> parts[kParts];
+};
+
+template <class T>
+inline Doubles<T> widen(Vec<T> x) {
+  constexpr int kParts = Doubles<T>::kParts;
+  typename VectorOf<T, kVectorBytes / kParts>::type narrow[kParts];
+  std::memcpy(narrow, &x, sizeof x);
+  Doubles<T> wide;
+  for (int i = 0; i < kParts; ++i) wide.parts[i] = __builtin_convertvector(narrow[i], Vec<double>);
+  return wide;
+}
+
 template <class T>
 inline bool any(Int<T> mask) {
   typename MaskOf<T>::Lane seen = 0;

@@ -98,23 +98,6 @@ void multiply(const Matrix<T>& matrix, const Vec<T>* packed, Out* products) {
   matrix.column_stride == 1 ? all(1) : all(matrix.column_stride);
 }
 
-// The lanes in double precision.
-template <class T>
-struct Doubles {
-  static constexpr int kParts = sizeof(double) / sizeof(T);
-  Vec<double> parts[kParts];
-};
-
-template <class T>
-inline Doubles<T> widen(Vec<T> x) {
-  constexpr int kParts = Doubles<T>::kParts;
-  typename VectorOf<T, kVectorBytes / kParts>::type narrow[kParts];
-  std::memcpy(narrow, &x, sizeof x);
-  Doubles<T> wide;
-  for (int i = 0; i < kParts; ++i) wide.parts[i] = __builtin_convertvector(narrow[i], Vec<double>);
-  return wide;
-}
-
 // The cost of differences, and the derivative for one.
 struct Absolute {
   Vec<double> cost(Vec<double> d) const { return d < 0 ? -d : d; }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 
 namespace mow::cpu {
 
@@ -20,6 +21,20 @@ inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       int64_t(sizes.size()), sizes.begin(), strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
+}
+
+// use(float()) or use(double()), by the type of the tensor.
+template <class Use>
+auto with_dtype(const Tensor& tensor, const Use& use) {
+  return tensor.scalar_type() == torch::headeronly::ScalarType::Float ? use(float()) : use(double());
+}
+
+inline double rows_of(const Tensor& current, const Tensor& history) {
+  return double(current.size(0) + history.size(0));
+}
+
+inline std::optional<double> rows_of(const std::optional<Tensor>& prior) {
+  return prior ? std::optional(double(prior->size(0))) : std::nullopt;
 }
 
 // A matrix [rows, D] that may be a strided view.

@@ -229,16 +229,20 @@ def test_without_weight_the_distance_does_nothing() -> None:
 @pytest.mark.parametrize("k", [1, 2, 4, 5])
 @pytest.mark.parametrize("reencode, warm_up", [(True, True), (False, True), (True, False)])
 def test_the_algorithm(name: str, k: int, reencode: bool, warm_up: bool) -> None:
-    """Twenty steps over passes of eleven pictures, which k = 2, 4 and 5 do not divide."""
+    """Twenty steps over passes of 17 pictures, which k = 2, 4 and 5 do not divide.
+
+    The seed is one with which no picture stands in two batches in a row, at the end of a pass and the beginning of the
+    next: encoded twice by the same weights, it would tie with itself but for rounding.
+    """
     module, formula = DISTANCES[name]
     if name == "mmd" and not warm_up and k == 1:
         formula = lambda z: gaussian_mmd(z) if len(z) > 1 else gaussian_mmd(z.expand(2, -1)) - 2  # noqa: E731
     trainer = trainer_of(module(), k=k, optimizer=adam, reencode=reencode)
-    trainer.fit(ShuffledStream(pictures(11), seed=9), steps=20, warm_up=warm_up)
+    trainer.fit(ShuffledStream(pictures(17), seed=15), steps=20, warm_up=warm_up)
 
     encoder, decoder = model()
     step = adam([*encoder.parameters(), *decoder.parameters()])
-    batches = ShuffledStream(pictures(11), seed=9)
+    batches = ShuffledStream(pictures(17), seed=15)
     rows = list(encoder(batches.take(N - k)).detach()) if warm_up else []
     for _ in range(20):
         x = batches.take(k)

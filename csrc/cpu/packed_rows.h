@@ -1,0 +1,58 @@
+// Rows packed for the kernels of csrc/cpu/pairwise_kernels.h, in memory of their own.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "cpu/pairwise_kernels.h"
+#include "cpu/tensors.h"
+
+namespace mow::cpu {
+
+// Rows of a task, the unit of work that one thread takes; a multiple of the rows of every register tile.
+constexpr int64_t kBand = 64;
+
+// Multiply-adds below which no other thread is woken: some 50 microseconds' worth.
+constexpr double kSerialWork = 1 << 22;
+
+inline int64_t bands(int64_t rows) { return (rows + kBand - 1) / kBand; }
+
+template <class T>
+const Kernels<T>& kernels();
+template <>
+inline const Kernels<float>& kernels() { return MOW_BEST_ISA(float_kernels); }
+template <>
+inline const Kernels<double>& kernels() { return MOW_BEST_ISA(double_kernels); }
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+template <class T>
+using Buffer = std::unique_ptr<T[], Free>;
+
+template <class T>
+Buffer<T> allocate(int64_t count) {
+  const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
+  void* memory = std::aligned_alloc(64, std::max<size_t>(bytes, 64));
+  if (memory == nullptr) throw std::bad_alloc();
+  return Buffer<T>(static_cast<T*>(memory));
+}
+
+template <class T>
+struct PackedRows : Panel<T> {
+  Buffer<T> memory;
+
+  PackedRows(const Rows<T>& rows, int64_t dim) {
+    const int64_t tile = kernels<T>().tile, padded = (rows.count + tile - 1) / tile * tile;
+    memory = allocate<T>(padded * dim + padded + kBand);  // the last tile of rows may look at norms beyond the padding
+    T *data = memory.get(), *norms = data + padded * dim;
+    std::fill_n(norms + padded, kBand, T(0));
+    kernels<T>().pack(rows.data, rows.count, rows.row_stride, rows.column_stride, dim, data, norms);
+    Panel<T>::data = data, Panel<T>::norms = norms, Panel<T>::rows = rows.count;
+  }
+};
+
+}  // namespace mow::cpu

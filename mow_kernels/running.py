@@ -1,0 +1,171 @@
+"""Distances over a moving window at O(k n D) a step: only the pairs with its k new rows are visited.
+
+Each row of the window keeps the sum of the kernel over the rows newer than it. New rows add to the sums of the older
+ones, and a row that leaves takes its sum along: nothing is subtracted, so nothing drifts and nothing is rebuilt, and the
+newest h rows have their sum for every h. Native only (csrc/cpu/running.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mow_kernels import checks, functions, operators, reference, registry, tables
+
+_SLOTS = 16
+"""The native code takes slots in tiles of 2, 4, 8 or 16."""
+
+_SPARE = 64
+"""Norms that a tile of rows may look at beyond the last slot."""
+
+
+class RunningSums:
+    """A window of n rows and the sums over the pairs within it, for `mow_kernels.mmd` or `cramer_wold` to N(0, I).
+
+        sums = RunningSums(mk.mmd, 4096, 64)
+        distance = sums.distance(z)         # over [the newest n-k rows; z], with a gradient for z [k, D]
+        sums.push(z)
+
+    The value and the gradient are those of the direct call up to rounding. A step takes O(k n D) and the window itself
+    n (D + 1) numbers and 3n doubles; the direct call takes O(n^2 D).
+
+    Args:
+        function: mow_kernels.mmd or mow_kernels.cramer_wold.
+        n, dim: rows of the full window and their width D, >= 1.
+        dtype: float32 or float64.
+        options: of the function. cramer_wold needs its gamma as a number: the sums belong to one gamma.
+
+    Raises:
+        ValueError, TypeError: a bad argument, by name; no native library (`unsupported` says why).
+    """
+
+    def __init__(
+        self, function: Callable[..., Tensor], n: int, dim: int, *, dtype: torch.dtype = torch.float32, **options: Any
+    ) -> None:
+        reason = unsupported(function, dtype)
+        if reason is not None:
+            raise ValueError(f"there are no such running sums: {reason}")
+        for name, value in (("n", n), ("dim", dim)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be an integer >= 1")
+        if function is functions.cramer_wold and options.get("gamma") is None:
+            raise ValueError("gamma is None; running sums belong to one gamma, which must be a number")
+        call = functions.check(function, torch.empty(2, dim, dtype=dtype), **options)
+        self.n, self.dim, self.rows, self._head, self._dtype = n, dim, 0, 0, dtype
+        self._op, self._options = call.op, call.options
+        self._fwd, self._push = operators.RUNNING[call.op]
+        if call.op == "mmd":
+            self._numbers: tuple[Any, ...] = (tables.mmd(dim, dtype, *call.options.values(), True),)
+        else:
+            self._numbers = (tables.cramer_wold(dim, dtype, call.options["phi"]), call.options["gamma"])
+        slots = -(-n // _SLOTS) * _SLOTS
+        numbers = slots * dim + slots + _SPARE
+        self._sums = torch.zeros(3 * slots + numbers // (8 // dtype.itemsize), dtype=torch.float64)
+        self._pushes = 0
+        self._evaluated: tuple[Tensor, int, int] | None = None
+
+    def distance(self, current: Tensor, history: Callable[[], Tensor] | None = None) -> Tensor:
+        """The distance over [the newest min(rows, n-k) rows; current], with a gradient for current.
+
+        Args:
+            current: [k, D], 1 <= k <= n.
+            history: gives those rows [h, D], in case the gradient itself is to be differentiated (create_graph), which
+                goes through the reference; None makes that an error.
+
+        Returns:
+            0-d, of the dtype of the sums.
+
+        Raises:
+            TypeError, ValueError: current is no such tensor; "unbiased" with one row in all.
+        """
+        self._check("current", current)
+        k = current.shape[0]
+        rows = min(self.rows, self.n - k)
+        if rows < 0:
+            raise ValueError(f"current has {k} rows; it must have at most n = {self.n}")
+        if self._options.get("estimator") == "unbiased" and rows + k == 1:
+            raise ValueError("estimator is 'unbiased' and current has 1 row; it needs at least 2 (or 'biased')")
+        call = operators.Call(
+            self._fwd,
+            self._sums,
+            None,
+            (self.n, self._head, rows, *self._numbers),
+            self._differentiable(self._pushes, history),
+            self._options,
+        )
+        value = operators.run(current, call)
+        self._evaluated = (current.detach(), current._version, rows)
+        return value
+
+    def push(self, rows: Tensor) -> None:
+        """Append rows [k, D], k >= 1; of more than n the newest n. Those that `distance` has just seen cost no second
+        pass over the window.
+
+        Raises:
+            TypeError, ValueError: not such a tensor; nothing has changed.
+        """
+        self._check("rows", rows)
+        rows = rows.detach()[-self.n :]
+        k = rows.shape[0]
+        kept = min(self.rows, self.n - k)
+        self._push(self._sums, rows, self.n, self._head, kept, *self._numbers, self._was_evaluated(rows, kept))
+        self._head, self.rows = (self._head + k) % self.n, kept + k
+        self._pushes, self._evaluated = self._pushes + 1, None
+
+    def fill(self, rows: Tensor, first: int = 0) -> None:
+        """Start afresh with these rows [h, D], from slot `first` of the ring on. O(h^2 D).
+
+        The same rows from the same slot give the same bits as pushes that ended up there.
+
+        Raises:
+            TypeError, ValueError: as for `push`.
+        """
+        if not (rows.dim() == 2 and rows.shape[0] == 0):
+            self._check("rows", rows)
+        self.rows, self._head, self._evaluated = 0, first % self.n, None
+        if rows.shape[0]:
+            self.push(rows)
+
+    def _check(self, name: str, value: object) -> None:
+        value = checks.rows(name, value)
+        if value.shape[0] == 0 or value.shape[1] != self.dim:
+            raise ValueError(f"{name} has shape {list(value.shape)}; it must be [k, {self.dim}] with k >= 1")
+        if value.dtype != self._dtype or not value.is_cpu:
+            raise ValueError(f"{name} is {value.dtype} on {value.device}; it must be {self._dtype} on the CPU")
+
+    def _was_evaluated(self, rows: Tensor, kept: int) -> bool:
+        if self._evaluated is None:
+            return False
+        seen, version, history = self._evaluated
+        return (
+            rows.data_ptr() == seen.data_ptr()
+            and rows.shape == seen.shape
+            and rows.stride() == seen.stride()
+            and rows._version == version
+            and kept == history
+        )
+
+    def _differentiable(self, pushes: int, history: Callable[[], Tensor] | None) -> Callable[..., Tensor]:
+        def differentiable(current: Tensor, sums: Tensor, prior: None, **options: Any) -> Tensor:
+            if history is None or pushes != self._pushes:
+                raise RuntimeError(
+                    "a gradient from running sums has no graph of its own; to differentiate it (create_graph), "
+                    "do so before the next push and give distance() the history"
+                )
+            return getattr(reference, self._op)(current, history(), None, **options)
+
+        return differentiable
+
+
+def unsupported(function: Callable[..., Tensor], dtype: torch.dtype = torch.float32) -> str | None:
+    """The reason why there are no running sums for a public function, or None."""
+    if function not in (functions.mmd, functions.cramer_wold):
+        return "only mmd and cramer_wold are sums over pairs"
+    if dtype not in (torch.float32, torch.float64):
+        return f"the window is {dtype}, and they are kept for float32 and float64"
+    if isinstance(operators.CPP, str):
+        return operators.CPP
+    return None if registry.allows("cpp") else "another backend than 'cpp' was asked for"
