@@ -44,7 +44,7 @@ def run(
         console.print(
             f"[yellow]The machine is busy[/] (load average {load:.1f}): the figures will say so, and little else."
         )
-    content = {**record.head(_command(), SEED), "cases": [], "steps": [], "memory": [], "failed": []}
+    content = {**record.head(_command(), SEED), "cases": [], "steps": [], "windows": [], "memory": [], "failed": []}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(jobs))
@@ -81,7 +81,7 @@ def make_report(
 def _line(section: str, entry: dict) -> str:
     """What a finished job is told as."""
     by_name = {row["name"]: row for row in entry["candidates"]}
-    ours, head = by_name[OURS], f"[bold]{entry['name']:<24}[/]"
+    ours, head = by_name["running" if section == "windows" else OURS], f"[bold]{entry['name']:<24}[/]"
     if section == "memory":
         size = "-" if "extra_mib" not in ours else f"{ours['extra_mib']:.0f} MiB extra"
         return f"{head} {size}  {escape(ours.get('reason', ''))}"
@@ -91,9 +91,11 @@ def _line(section: str, entry: dict) -> str:
     head += f"{ours['us']['median']:>9,.0f} us  "
     if section == "steps":
         return f"{head}{ours['cost']['empty']['median']:.3f}x the empty step"
+    speedups = (f"{ratio['median']:.3g}x {name}" for name, ratio in ours["speedup"].items())
+    if section == "windows":
+        return f"{head}[green]{', '.join(speedups)}[/]"
     if not ours["match"]["ok"]:
         return f"{head}[bold red]does not match the reference: {ours['match']['errors']}[/]"
-    speedups = (f"{ratio['median']:.3g}x {name}" for name, ratio in ours["speedup"].items())
     costs = (f"{cost['median']:.3g}x {floor}" for floor, cost in ours["cost"].items())
     return f"{head}[green]{', '.join(speedups)}[/]; costs {', '.join(costs)}"
 

@@ -24,6 +24,8 @@ LINES = {
     "compile": ("torch.compile", "#e08214", "-", 1.4),
     "rows-compile": ("rows only, compiled", "#8073ac", "-", 1.4),
     "cpp": ("mow-kernels", "#00695c", "-", 2.6),
+    "running": ("mow-kernels, running sums", "#00695c", "-", 2.6),
+    "direct": ("mow-kernels, direct", "#4db6ac", "-", 1.8),
     "empty": ("empty autograd call", "#777777", ":", 1.2),
     "product": ("matrix product, 1 core", "#777777", "--", 1.2),
 }
@@ -39,21 +41,38 @@ def scaling(entries: list[dict[str, Any]], axis: str) -> str | None:
     entries: the cases of a record; axis: "n", "k" or "dim".
     """
     curves = {distance: _curves(entries, axis, distance) for distance in DISTANCES}
+    held = ", ".join(f"{_SYMBOLS[name]} = {value}" for name, value in AXES[axis].items())
+    return _panels(curves, _AXIS_LABELS[axis], "time of value and gradient", held)
+
+
+def windows(entries: list[dict[str, Any]]) -> str | None:
+    """The same for steps of k = 1 over a window, entries: the windows of a record."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for entry in entries:
+        if entry["k"] == 1 and not entry["table"]:
+            for row in entry["candidates"]:
+                if row["name"] in LINES and row["status"] == "measured":
+                    point = (entry["n"], row["us"]["median"])
+                    curves.setdefault(entry["distance"], {}).setdefault(row["name"], []).append(point)
+    return _panels(curves, _AXIS_LABELS["n"], "time of value, gradient and push", "k = 1, D = 64, one core")
+
+
+def _panels(curves: dict[str, dict[str, list[tuple[int, float]]]], axis: str, quantity: str, held: str) -> str | None:
+    """A panel a distance, each with its curves: candidate -> (size, microseconds)."""
     if not any(curves.values()):
         return None
     style: Any = {"svg.hashsalt": "mow-kernels", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(13, 4.2), facecolor="white", layout="constrained")
-        panels = figure.subplots(1, len(DISTANCES), sharey=True)
-        for panel, distance in zip(panels, DISTANCES, strict=True):
-            _draw(panel, curves[distance])
+        panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+        for panel, (distance, lines) in zip(panels, curves.items(), strict=True):
+            _draw(panel, lines)
             panel.set_title(NAMES[distance], loc="left", fontweight="bold")
-            panel.set_xlabel(_AXIS_LABELS[axis])
-        for panel, distance in zip(panels, DISTANCES, strict=True):  # the common limits stand only now
-            _label(panel, curves[distance])
-        panels[0].set_ylabel("time of value and gradient")
+            panel.set_xlabel(axis)
+        for panel, lines in zip(panels, curves.values(), strict=True):  # the common limits stand only now
+            _label(panel, lines)
+        panels[0].set_ylabel(quantity)
         panels[0].yaxis.set_major_formatter(_duration)
-        held = ", ".join(f"{_SYMBOLS[name]} = {value}" for name, value in AXES[axis].items())
         figure.suptitle(f"{held}, float32", x=0.005, ha="left", color="#555555")
         content = io.StringIO()
         figure.savefig(content, format="svg", metadata={"Date": None})
@@ -110,6 +129,6 @@ def _label(panel: Axes, curves: dict[str, list[tuple[int, float]]]) -> None:
             textcoords="offset points",
             va="center",
             color=colour,
-            fontweight="bold" if name == "cpp" else "normal",
+            fontweight="bold" if name in ("cpp", "running") else "normal",
             annotation_clip=False,
         )

@@ -52,6 +52,7 @@ def write_report(source: Path, docs: Path, readme: Path | None = None) -> list[P
     content = record.read(source)
     spliced = splice(readme.read_text(), summary(content)) if readme else ""
     images = {f"bench_{axis}.svg": plots.scaling(content["cases"], axis) for axis in plots.AXES}
+    images["bench_window.svg"] = plots.windows(content.get("windows", []))
     drawn = {name: svg for name, svg in images.items() if svg is not None}
     (docs / "images").mkdir(parents=True, exist_ok=True)
     written = [write_whole(docs / "images" / name, svg) for name, svg in drawn.items()]
@@ -88,6 +89,8 @@ def page(content: dict[str, Any], source: str, images: Sequence[str] = ()) -> st
         parts += [f"## The main cases on {_cores(threads)}", _main(content["cases"], threads, spread=True)]
     for threads in _threads(content["steps"]):
         parts += [f"## A whole training step on {_cores(threads)}", _STEP, _steps(content["steps"], threads)]
+    if content.get("windows"):
+        parts += ["## A step over a moving window, on one core", _WINDOW, _windows(content["windows"])]
     if content["memory"]:
         parts += ["## Peak memory", _MEMORY, _memory(content["memory"])]
     if images:
@@ -160,6 +163,27 @@ def _steps(entries: Iterable[dict[str, Any]], threads: int) -> str:
     return _table(
         ["Step", "empty", f"{OURS}, as in the paper", f"{OURS}, default options", "reference", "plain PyTorch"], rows
     )
+
+
+_WINDOW = """\
+Value and gradient for the k new rows, then a push of other rows (the new elements, encoded again), D = 64. With running
+sums a step visits only the pairs with its new rows; the direct kernels and the naive code measure the whole window each
+time, and **rows only** has no value. All against N(0, I): in closed form, but for the naive MMD, which has a sample of
+n rows. Ratios are those of the other's time to that of the running sums."""
+
+
+def _windows(entries: Iterable[dict[str, Any]]) -> str:
+    rows = []
+    for entry in entries:
+        running, direct, *others = entry["candidates"]
+        found = {row["name"]: row for row in others}
+        cells = [f"{plots.NAMES[entry['distance']]}, n = {entry['n']}, k = {entry['k']}", _time(running)]
+        for row in (direct, *(found.get(name) for name in BASELINES)):
+            measured = row is not None and _measured(row) and _measured(running)
+            cells.append(_ratio(running["speedup"].get(row["name"]), spread=True) if measured else "-")
+        rows.append(cells)
+    heads = ["Step", "running sums", "against the direct kernel", *(f"against {_HEADINGS[b]}" for b in BASELINES)]
+    return _table(heads, rows)
 
 
 _MEMORY = """\

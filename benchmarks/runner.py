@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cases, memory, plots, record, step
+from benchmarks import cases, memory, plots, record, step, windows
 from benchmarks.candidates import BASELINES, FLOORS, OURS, candidates, variant
 from benchmarks.cases import Candidate, Case
 from benchmarks.timing import Effort, Entrant, interleave, ratios, summary
@@ -25,7 +25,7 @@ class Job:
     """One entry of the record."""
 
     section: str
-    """"cases", "steps" or "memory"."""
+    """"cases", "steps", "windows" or "memory"."""
     name: str
     run: Callable[[], dict[str, Any]]
 
@@ -45,6 +45,7 @@ def plan(quick: bool = False, patterns: Sequence[str] = ()) -> list[Job]:
     for distance in cases.DISTANCES:
         for optimizer in step.OPTIMIZERS:
             jobs += [_step_job(distance, optimizer, threads, quick) for threads in settings]
+    jobs += [_window_job(window, 1, quick) for window in [*windows.TABLE, *([] if quick else windows.CURVE)]]
     jobs += [_memory_job(case, quick) for case in cases.MEMORY]
     chosen = cases.matching([job.name for job in jobs], patterns)
     return [job for job in jobs if job.name in chosen]
@@ -64,6 +65,11 @@ def _case_job(case: Case, threads: int, quick: bool, alone: bool) -> Job:
 def _step_job(distance: str, optimizer: str, threads: int, quick: bool) -> Job:
     name = f"step-{cases.SHORT[distance]}-{optimizer}"
     return Job("steps", name, lambda: measure_step(name, distance, optimizer, threads, QUICK if quick else TABLE))
+
+
+def _window_job(window: windows.Window, threads: int, quick: bool) -> Job:
+    effort = QUICK if quick else TABLE if window in windows.TABLE else CURVE
+    return Job("windows", window.name, lambda: measure_window(window, threads, effort))
 
 
 def _memory_job(case: Case, quick: bool) -> Job:
@@ -117,6 +123,15 @@ def measure_step(name: str, distance: str, optimizer: str, threads: int, effort:
 
     about = {"name": name, "distance": distance, "optimizer": optimizer, "n": step.N, "k": step.K, "dim": step.DIM}
     return {**about, **_interleaved(step.participants(distance), enter, threads, effort)}
+
+
+def measure_window(
+    window: windows.Window, threads: int, effort: Effort, taking_part: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Time steps over a window with running sums against those that measure the whole window each time."""
+    chosen = [c for c in windows.participants(window) if taking_part is None or c.name in taking_part]
+    entry = _interleaved(chosen, lambda participant: windows.entrant(window, participant), threads, effort)
+    return {**window.describe(), "table": window in windows.TABLE, **entry}
 
 
 def measure_memory(name: str, case: Case, quick: bool = False) -> dict[str, Any]:

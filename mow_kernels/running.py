@@ -1,8 +1,8 @@
 """Distances over a moving window at O(k n D) a step: only the pairs with its k new rows are visited.
 
 Each row of the window keeps the sum of the kernel over the rows newer than it. New rows add to the sums of the older
-ones, and a row that leaves takes its sum along: nothing is subtracted, so nothing drifts and nothing is rebuilt, and the
-newest h rows have their sum for every h. Native only (csrc/cpu/running.cpp).
+ones, and a row that leaves takes its sum along: nothing is subtracted, so nothing drifts and nothing is rebuilt, and
+the newest h rows have their sum for every h. Native only (csrc/cpu/running.cpp).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RunningSums:
         numbers = slots * dim + slots + _SPARE
         self._sums = torch.zeros(3 * slots + numbers // (8 // dtype.itemsize), dtype=torch.float64)
         self._pushes = 0
-        self._evaluated: tuple[Tensor, int, int] | None = None
+        self._evaluated: tuple[Tensor, int] | None = None
 
     def distance(self, current: Tensor, history: Callable[[], Tensor] | None = None) -> Tensor:
         """The distance over [the newest min(rows, n-k) rows; current], with a gradient for current.
@@ -97,7 +97,7 @@ class RunningSums:
             self._options,
         )
         value = operators.run(current, call)
-        self._evaluated = (current.detach(), current._version, rows)
+        self._evaluated = (current.detach(), current._version)
         return value
 
     def push(self, rows: Tensor) -> None:
@@ -111,7 +111,7 @@ class RunningSums:
         rows = rows.detach()[-self.n :]
         k = rows.shape[0]
         kept = min(self.rows, self.n - k)
-        self._push(self._sums, rows, self.n, self._head, kept, *self._numbers, self._was_evaluated(rows, kept))
+        self._push(self._sums, rows, self.n, self._head, kept, *self._numbers, self._was_evaluated(rows))
         self._head, self.rows = (self._head + k) % self.n, kept + k
         self._pushes, self._evaluated = self._pushes + 1, None
 
@@ -136,16 +136,15 @@ class RunningSums:
         if value.dtype != self._dtype or not value.is_cpu:
             raise ValueError(f"{name} is {value.dtype} on {value.device}; it must be {self._dtype} on the CPU")
 
-    def _was_evaluated(self, rows: Tensor, kept: int) -> bool:
+    def _was_evaluated(self, rows: Tensor) -> bool:
         if self._evaluated is None:
             return False
-        seen, version, history = self._evaluated
+        seen, version = self._evaluated
         return (
             rows.data_ptr() == seen.data_ptr()
             and rows.shape == seen.shape
             and rows.stride() == seen.stride()
             and rows._version == version
-            and kept == history
         )
 
     def _differentiable(self, pushes: int, history: Callable[[], Tensor] | None) -> Callable[..., Tensor]:

@@ -15,6 +15,7 @@ import mow_kernels as mk
 from benchmarks import cases, floors, naive, plots, record, report, runner
 from benchmarks.cases import Candidate, Case
 from benchmarks.timing import Effort, Entrant
+from benchmarks.windows import Window
 
 BRIEF = Effort(rounds=(2, 2), seconds=0.0, sample_seconds=1e-5)
 OPTIONS = {"mmd": {}, "cramer_wold": {"phi": "asymptotic"}, "sliced_wasserstein": {}}
@@ -77,7 +78,9 @@ TAKING_PART = ("cpp", "reference", "plain", "rows", "empty", "product")
 def measured() -> dict:
     """A record of small cases, without what takes time: compilers, training steps, processes."""
     entries = [runner.measure(case, 1, BRIEF, TAKING_PART) for case in SMALL]
-    return {**record.head("python -m benchmarks run", 0), "cases": entries, "steps": [], "memory": [], "failed": []}
+    over = [runner.measure_window(Window("mmd", n, 1), 1, BRIEF, ("running", "direct", "plain")) for n in (128, 256)]
+    empty: dict = {"steps": [], "memory": [], "failed": []}
+    return {**record.head("python -m benchmarks run", 0), "cases": entries, "windows": over, **empty}
 
 
 def rows(content: dict, name: str) -> list[dict]:
@@ -152,7 +155,13 @@ def test_the_report_is_made_from_the_record(measured: dict, tmp_path) -> None:
     assert source.name in page and measured["machine"]["cpu"] in page and measured["command"] in page
     assert text.startswith("before\n") and text.endswith("after\n") and "stale" not in text
     assert page.count("Cramer-Wold, n = 16, k = 1, D = 8, normal prior") == 3  # the main table, and twice in full
-    assert written == [tmp_path / "docs" / "benchmarks.md", readme]  # one size is no curve
+    assert written == [  # one size of the cases is no curve
+        tmp_path / "docs" / "images" / "bench_window.svg",
+        tmp_path / "docs" / "benchmarks.md",
+        readme,
+    ]
+    for n in (128, 256):
+        assert f"| MMD, n = {n}, k = 1 | " in page
     report.write_report(source, tmp_path / "docs", readme)
     assert readme.read_text() == text
 

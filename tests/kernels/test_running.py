@@ -1,0 +1,186 @@
+"""Running sums against the reference on the rows that a plain list says are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_cpp_kernels import VARIANTS, absolute_terms, draw
+from torch import Tensor
+
+import mow_kernels as mk
+from mow_kernels import operators, reference
+
+pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
+
+UNBIASED = {"estimator": "unbiased"}
+
+
+def running(op: str, options: dict, n: int, dim: int, dtype: torch.dtype = torch.float32) -> mk.RunningSums:
+    return mk.RunningSums(getattr(mk, op), n, dim, dtype=dtype, **options)
+
+
+def measured(sums: mk.RunningSums, z: Tensor) -> tuple[Tensor, Tensor]:
+    live = z.detach().requires_grad_()
+    value = sums.distance(live)
+    (gradient,) = torch.autograd.grad(value, live)
+    assert value.dtype == gradient.dtype == z.dtype and value.shape == () and gradient.shape == z.shape
+    return value.detach().double(), gradient.double()
+
+
+def check(op: str, options: dict, sums: mk.RunningSums, z: Tensor, history: Tensor) -> None:
+    """The error is at most twice the direct kernel's, plus 8 eps times the sum of the absolute terms."""
+    live, live_z = z.double().requires_grad_(), z.detach().clone().requires_grad_()
+    truth = getattr(reference, op)(live, history.double(), None, **options)
+    (true_gradient,) = torch.autograd.grad(truth, live)
+    direct = getattr(operators, op)(live_z, history, None, **options)
+    (direct_gradient,) = torch.autograd.grad(direct, live_z)
+    terms, gradient_terms = absolute_terms(op, z.double(), history.double(), None, options)
+    value, gradient = measured(sums, z)
+    eps = 8 * torch.finfo(z.dtype).eps if z.dtype == torch.float32 else 2e-12
+    assert (value - truth).abs() <= 2 * (direct - truth).abs() + eps * terms
+    excess = (gradient - true_gradient).abs() - 2 * (direct_gradient - true_gradient).abs() - eps * gradient_terms
+    assert excess.max() <= 1e-30
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    variant=st.sampled_from(VARIANTS),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    n=st.integers(2, 70),
+    dim=st.sampled_from([2, 20, 40]),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["as measured", "encoded again", "fill", "unmeasured"]), st.integers(1, 40)),
+        max_size=12,
+    ),
+    far=st.booleans(),
+)
+def test_random_steps(
+    variant: tuple[str, dict], dtype: torch.dtype, n: int, dim: int, steps: list[tuple[str, int]], far: bool
+) -> None:
+    op, options = variant
+    sums, rows = running(op, options, n, dim, dtype), torch.empty(0, dim, dtype=dtype)
+    for number, (what, k) in enumerate(steps):
+        z, again = ((draw(k, dim, 2 * number + i) + 30 * far).to(dtype) for i in range(2))
+        if what == "fill":
+            sums.fill(z, first=number)
+            rows = z[-n:]
+            continue
+        if what == "unmeasured":
+            z = again
+        elif k <= n and not (options.get("estimator") == "unbiased" and min(len(rows), n - k) + k == 1):
+            check(op, options, sums, z, rows[max(0, len(rows) - (n - k)) :])
+        sums.push(again if what == "encoded again" else z)
+        rows = torch.cat([rows, z if what == "as measured" else again])[-n:]
+        assert sums.rows == len(rows)
+
+
+@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("dim", [20, 48])
+def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, dim: int) -> None:
+    """One fill, or pushes of any size, measured or not: the same bits for every later step."""
+    n, z = 100, draw(7, dim, 0).float()
+    stream = draw(260, dim, 1).float() + 5 * (torch.arange(260) % 9 == 0)[:, None]
+    pushed, filled = running(op, options, n, dim), running(op, options, n, dim)
+    at = 0
+    for size in (60, 1, 1, 30, 7, 64, 3, 94):
+        if size < 60:
+            measured(pushed, stream[at : at + size])
+        pushed.push(stream[at : at + size])
+        at += size
+    filled.fill(stream[at - n : at], first=at - n)
+    assert all(map(torch.equal, measured(pushed, z), measured(filled, z)))
+
+
+@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
+def test_large_windows_and_threads(op: str, options: dict) -> None:
+    """Several tasks and both threads; the bits do not depend on them."""
+    n, dim, results = 3000, 24, []
+    rows, z = draw(n, dim, 0).float(), draw(70, dim, 1).float()
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            sums = running(op, options, n, dim)
+            sums.fill(rows, first=1234)
+            first = measured(sums, z)
+            check(op, options, sums, z, rows[70:])
+            sums.push(z)
+            results.append((*first, *measured(sums, z[:1])))
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *results))
+
+
+def test_the_measured_rows_are_not_taken_for_changed_ones() -> None:
+    for change in (lambda z: z.mul_(2), lambda z: z.copy_(z.flip(0))):
+        sums, other = running("mmd", UNBIASED, 50, 4), running("mmd", UNBIASED, 50, 4)
+        rows, z = draw(50, 4, 0).float(), draw(3, 4, 1).float()
+        for each in (sums, other):
+            each.fill(rows)
+        measured(sums, z)
+        change(z)
+        sums.push(z)
+        other.push(z)
+        assert all(map(torch.equal, measured(sums, z), measured(other, z)))
+
+
+def test_nan_leaves_with_its_row() -> None:
+    sums, z = running("mmd", UNBIASED, 20, 4), draw(2, 4, 0).float()
+    sums.fill(draw(20, 4, 1).float())
+    sums.push(torch.full((1, 4), torch.nan))
+    assert measured(sums, z)[0].isnan()
+    for number in range(18):
+        sums.push(draw(1, 4, 2 + number).float())
+    assert measured(sums, z)[0].isfinite()
+
+
+@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
+def test_double_backward(op: str, options: dict) -> None:
+    sums, rows = running(op, options, 12, 3, torch.float64), draw(12, 3, 0)
+    sums.fill(rows)
+    z = draw(2, 3, 1).requires_grad_()
+
+    def penalty(value: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(value, z, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), z)[0]
+
+    seen = penalty(sums.distance(z, lambda: rows[2:]))
+    torch.testing.assert_close(seen, penalty(getattr(reference, op)(z, rows[2:], None, **options)))
+    with pytest.raises(RuntimeError, match="create_graph"):
+        penalty(sums.distance(z))
+    late = sums.distance(z, lambda: rows[2:])
+    sums.push(z)
+    with pytest.raises(RuntimeError, match="before the next push"):
+        penalty(late)
+
+
+@pytest.mark.parametrize(
+    "use, error, message",
+    [
+        (lambda: mk.RunningSums(mk.sliced_wasserstein, 4, 2), ValueError, "only mmd and cramer_wold"),
+        (lambda: mk.RunningSums(mk.cramer_wold, 4, 2), ValueError, "gamma is None"),
+        (lambda: mk.RunningSums(mk.mmd, 0, 2), ValueError, "n is 0"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2.0), ValueError, "dim is 2.0"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2, dtype=torch.float16), ValueError, "float16"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2, kernel="cubic"), ValueError, "kernel is 'cubic'"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(5, 2)), ValueError, "at most n = 4"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(1, 2)), ValueError, "'unbiased'"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(2, 3)), ValueError, r"\[2, 3\]"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(2, 2).double()), ValueError, "float64"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).push([1.0, 2.0]), TypeError, "rows is list"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(0, 2)), ValueError, r"\[0, 2\]"),
+    ],
+)
+def test_bad_arguments(use: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        use()
+
+
+def test_another_backend_has_none() -> None:
+    with mk.use_backend("reference"), pytest.raises(ValueError, match="another backend"):
+        mk.RunningSums(mk.mmd, 4, 2)

@@ -1,0 +1,241 @@
+"""The window's running sums behind the same calls: what is measured equals the reference over the rows of a list."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import mow
+import mow_kernels as mk
+from mow import MovingWindow, Trainer, window
+from mow_kernels import operators
+
+pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
+
+DIM = 3
+DISTANCES: dict[str, Callable[[], mow.losses.Distance]] = {
+    "mmd": mow.MMD,
+    "gaussian": lambda: mow.MMD(kernel="gaussian", estimator="biased", log=True),
+    "cramer-wold": mow.CramerWold,
+    "smooth": lambda: mow.CramerWold(gamma=0.5, phi="asymptotic"),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_windows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "RUNNING_PAIRS", 1)
+
+
+def rows(count: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(count, DIM, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def is_running(distance: mow.losses.Distance, z: Tensor, window: MovingWindow) -> bool:
+    return "\n  from running sums" in distance.explain(z, window)
+
+
+def both(distance: mow.losses.Distance, z: Tensor, history: Any) -> tuple[Tensor, Tensor]:
+    live = z.detach().requires_grad_()
+    value = distance(live, history)
+    return value.detach(), torch.autograd.grad(value, live)[0]
+
+
+def steady(distance: mow.losses.Distance, n: int = 8, k: int = 2) -> MovingWindow:
+    """A full window that this distance has been measured over at every step."""
+    window = MovingWindow(n, DIM, dtype=torch.float64)
+    window.fill(rows(n, 100))
+    for step in range(3):
+        z = rows(k, step)
+        distance(z, window)
+        window.push(z)
+    return window
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(sorted(DISTANCES)),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    n=st.integers(2, 9),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["step", "step", "step", "encoded again", "push", "fill", "reload", "assign", "edit"]),
+            st.integers(1, 9),
+        ),
+        max_size=20,
+    ),
+)
+def test_random_steps(name: str, dtype: torch.dtype, n: int, steps: list[tuple[str, int]]) -> None:
+    distance, window, known = DISTANCES[name](), MovingWindow(n, DIM, dtype=dtype), torch.empty(0, DIM, dtype=dtype)
+    for number, (what, k) in enumerate(steps):
+        z = rows(k, number, dtype)
+        if what in ("step", "encoded again") and k <= n:
+            history = known[max(0, len(known) - (n - k)) :]
+            value, gradient = both(distance, z, window)
+            with mk.use_backend("reference"):
+                right, right_gradient = both(distance, z.double(), history.double())
+            tolerance = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 2e-5}
+            torch.testing.assert_close(value.double(), right, **tolerance)
+            torch.testing.assert_close(gradient.double(), right_gradient, **tolerance)
+        if what == "reload":
+            state, window = copy.deepcopy(window.state_dict()), MovingWindow(n, DIM, dtype=dtype)
+            window.load_state_dict(state)
+        elif what == "assign":
+            window.latents = window.latents + 1
+            known = known + 1
+        elif what == "edit":
+            window.latents.mul_(2)
+            known = known * 2
+        else:
+            pushed = rows(k, 1000 + number, dtype) if what == "encoded again" else z
+            (window.fill if what == "fill" else window.push)(pushed)
+            known = torch.cat([known[:0] if what == "fill" else known, pushed])[-n:]
+    assert torch.equal(window.history(1), known[max(0, len(known) - (n - 1)) :])
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_they_begin_with_the_second_step_and_end_when_one_leaves_them_out(name: str) -> None:
+    distance, window = DISTANCES[name](), MovingWindow(8, DIM, dtype=torch.float64)
+    window.fill(rows(8, 0))
+    z = rows(2, 1)
+    seen = []
+    for measured in (True, True, True, False, True, True):
+        seen.append(is_running(distance, z, window) if measured else None)
+        window.push(z)
+    assert seen == [False, True, True, None, False, True]
+
+
+def test_cramer_wolds_begin_when_the_window_is_full() -> None:
+    """gamma depends on the rows present."""
+    distance, window, seen = mow.CramerWold(), MovingWindow(6, DIM, dtype=torch.float64), []
+    for step in range(8):
+        z = rows(1, step)
+        seen.append(is_running(distance, z, window))
+        window.push(z)
+    assert seen == [False] * 6 + [True] * 2
+
+
+def test_two_distances_each_have_their_own() -> None:
+    first, second, window = mow.MMD(), mow.CramerWold(), MovingWindow(8, DIM, dtype=torch.float64)
+    window.fill(rows(8, 0))
+    for step in range(4):
+        z = rows(2, step)
+        for distance in (first, second):
+            with mk.use_backend("reference"):
+                right = both(distance, z, window)
+            torch.testing.assert_close(both(distance, z, window), right)
+        assert is_running(first, z, window) == is_running(second, z, window) == (step > 0)
+        window.push(z)
+
+
+CHANGES: dict[str, Callable[[MovingWindow], Any]] = {
+    "fill": lambda window: window.fill(rows(8, 7)),
+    "an assignment": lambda window: setattr(window, "latents", window.latents.flip(0)),
+    "an edit in place": lambda window: window.latents.add_(1),
+    "a state": lambda window: window.load_state_dict(steady(mow.MMD(), k=1).state_dict()),
+    "a turned ring": lambda window: window.head.add_(1).remainder_(8),
+    "a dtype": lambda window: window.float().double(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_from_outside_is_noticed(change: str) -> None:
+    distance = mow.MMD()
+    window = steady(distance)
+    z = rows(2, 50)
+    assert is_running(distance, z, window)
+    CHANGES[change](window)
+    seen = both(distance, z, window)
+    with mk.use_backend("reference"):
+        torch.testing.assert_close(seen, both(distance, z, window.history(2)))
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda window: torch.load(_saved(window), weights_only=False)],
+    ids=["deepcopy", "pickle"],
+)
+def test_a_copy_goes_its_own_way(copied: Callable[[MovingWindow], MovingWindow]) -> None:
+    distance = mow.MMD()
+    window = steady(distance)
+    twin = copied(window)
+    for step in range(3):
+        z = rows(2, 60 + step)
+        seen = both(distance, z, twin)
+        with mk.use_backend("reference"):
+            torch.testing.assert_close(seen, both(distance, z, twin.history(2)))
+        twin.push(z)
+    assert is_running(distance, z, window)
+
+
+def _saved(window: MovingWindow) -> io.BytesIO:
+    buffer = io.BytesIO()
+    torch.save(window, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def test_double_backward_has_its_graph() -> None:
+    distance = mow.CramerWold()
+    window, z = steady(distance), rows(2, 70).requires_grad_()
+    assert is_running(distance, z, window)
+    penalties = []
+    for history in (window, window.history(2)):
+        (gradient,) = torch.autograd.grad(distance(z, history), z, create_graph=True)
+        penalties.append(torch.autograd.grad(gradient.square().sum(), z)[0])
+    torch.testing.assert_close(*penalties)
+
+
+def test_a_resumed_training_goes_on_with_the_same_bits() -> None:
+    """The sums are set up anew from the loaded window, to the bit as they were."""
+
+    def trainer() -> Trainer:
+        torch.manual_seed(0)
+        encoder, decoder = torch.nn.Linear(5, DIM), torch.nn.Linear(DIM, 5)
+        return Trainer(encoder, decoder, mow.CramerWold(log=True), MovingWindow(30, DIM), k=2)
+
+    data = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    whole, first, second = trainer(), trainer(), trainer()
+    stream = mow.ShuffledStream(data, seed=0)
+    losses = [float(seen["loss"]) for seen in whole.run(stream, 60)]
+    stream = mow.ShuffledStream(data, seed=0)
+    resumed = [float(seen["loss"]) for seen in first.run(stream, 31)]
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    resumed += [float(seen["loss"]) for seen in second.run(stream, 60)]
+    assert resumed == losses
+
+
+def test_what_explain_says() -> None:
+    window = steady(mow.MMD())
+    z = rows(2, 0)
+    assert "not from running sums: only mmd" in mow.SlicedWasserstein().explain(z, window)
+    assert "not from running sums: the prior is sampled" in mow.MMD("normal-sample").explain(z, window)
+    assert "running" not in mow.MMD().explain(z, window.history(2))
+    with mk.use_backend("reference"):
+        assert "not from running sums: another backend" in mow.MMD().explain(z, window)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["mmd", "cramer-wold"])
+def test_no_drift_over_a_hundred_thousand_pushes(name: str) -> None:
+    distance, window = DISTANCES[name](), MovingWindow(4096, DIM)
+    window.fill(rows(4096, 0, torch.float32))
+    sizes = torch.randint(1, 9, (100_000,), generator=torch.Generator().manual_seed(1)).tolist()
+    z = rows(200_000, 2, torch.float32)
+    for step, k in enumerate(sizes):
+        at = step % 190_000
+        new = z[at : at + k] * (1 + step / 50_000)
+        value = distance(new, window)
+        if step % 20_000 == 19_999:
+            with mk.use_backend("reference"):
+                right = distance(new.double(), window.history(k).double())
+            torch.testing.assert_close(value.double(), right, rtol=1e-6, atol=1e-6)
+            assert is_running(distance, new, window)
+        window.push(new if step % 2 else new.flip(0))
