@@ -190,7 +190,7 @@ def test_the_tables_hold_losses_and_hide_wrong_results(measured: dict) -> None:
 def test_curves_need_two_sizes(measured: dict, tmp_path) -> None:
     entries = [{**entry, "n": n, "dim": 64} for entry in measured["cases"] for n in (16, 64)]
     written = report.write_report(record.write({**measured, "cases": entries}, tmp_path), tmp_path)
-    assert [path.name for path in written] == ["bench_n.svg", "benchmarks.md"]
+    assert [path.name for path in written] == ["bench_n.svg", "bench_window.svg", "benchmarks.md"]
     assert "images/bench_n.svg" in (tmp_path / "benchmarks.md").read_text()
     assert plots.scaling([entry for entry in entries if entry["n"] == 64], "n") is None
 
