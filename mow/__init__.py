@@ -1,6 +1,7 @@
 """Training on batches as small as one, for models that compare samples: the moving window."""
 
 from mow import priors
+from mow.coreset import CoresetSampler, random_projection
 from mow.losses import MMD, CramerWold, SlicedWasserstein
 from mow.stream import ShuffledStream
 from mow.trainer import Trainer
@@ -9,6 +10,7 @@ from mow_kernels import __version__
 
 __all__ = [
     "MMD",
+    "CoresetSampler",
     "CramerWold",
     "MovingWindow",
     "ShuffledStream",
@@ -16,4 +18,5 @@ __all__ = [
     "Trainer",
     "__version__",
     "priors",
+    "random_projection",
 ]

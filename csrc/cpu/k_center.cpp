@@ -1,0 +1,85 @@
+// Greedy k-centre, equation (1) of mow_kernels/reference/k_center.py: all rounds in one call, and no matrix of distances.
+
+#include "cpu/k_center_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "cpu/ops.h"
+#include "cpu/pairwise_kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/tensors.h"
+
+namespace mow::cpu {
+namespace {
+
+// Tiles of a task, the unit of work that one thread takes.
+constexpr int64_t kBand = 256;
+
+// Numbers of a round below which no other thread is woken: some 50 microseconds' worth.
+constexpr int64_t kSerialWork = 1 << 20;
+
+const Kernels<float>& packing(float) { return MOW_BEST_ISA(float_kernels); }
+const Kernels<double>& packing(double) { return MOW_BEST_ISA(double_kernels); }
+const CenterKernels<float>& kernels(float) { return MOW_BEST_ISA(float_center_kernels); }
+const CenterKernels<double>& kernels(double) { return MOW_BEST_ISA(double_center_kernels); }
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64_t* counts) {
+  const Rows<T> rows(x);
+  const int64_t dim = x.size(1), lanes = packing(T{}).tile, tiles = ceil_divide(rows.count, lanes);
+  const Tensor panel = empty(x, {tiles * lanes * dim});
+  T* packed = static_cast<T*>(panel.data_ptr());
+  std::vector<T> nearest(tiles * lanes), center(dim);
+  const bool parallel = rows.count * dim > kSerialWork;
+  const int64_t bands = ceil_divide(tiles, kBand);
+  run_tasks(bands, parallel, [&](int64_t band) {
+    const int64_t first = band * kBand * lanes, count = std::min(kBand * lanes, rows.count - first);
+    packing(T{}).pack(
+        rows.data + first * rows.row_stride, count, rows.row_stride, rows.column_stride, dim, packed + first * dim,
+        &nearest[first]);  // the norms, which are not needed
+  });
+
+  std::fill_n(nearest.begin(), rows.count, std::numeric_limits<T>::infinity());
+  std::fill(nearest.begin() + rows.count, nearest.end(), T(-1));
+  std::vector<Number<T>> owner(tiles * lanes);
+  const Cover<T> cover{packed, dim, nearest.data(), owner.data()};
+  std::vector<Farthest> farthest(bands);
+  Farthest next{0, start};
+  for (int64_t taken = 0; taken < k; ++taken) {
+    const int64_t row = indices[taken] = next.row;
+    for (int64_t d = 0; d < dim; ++d) center[d] = rows.data[row * rows.row_stride + d * rows.column_stride];
+    if (nearest[row] > 0) owner[row] = Number<T>(taken);
+    nearest[row] = -1;
+    run_tasks(bands, parallel, [&](int64_t band) {
+      const int64_t first = band * kBand, last = std::min(first + kBand, tiles);
+      farthest[band] = kernels(T{}).visit(cover, first, last, center.data(), Number<T>(taken));
+    });
+    next = {};
+    for (const Farthest& one : farthest) {
+      if (one.distance > next.distance) next = one;
+    }
+  }
+
+  std::fill(counts, counts + k, 0);
+  for (int64_t i = 0; i < rows.count; ++i) ++counts[owner[i]];
+  Tensor radius = empty(x, {});
+  *static_cast<T*>(radius.data_ptr()) = std::sqrt(std::max(T(next.distance), T(0)));
+  return radius;
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> k_center(const Tensor& x, int64_t k, int64_t start) {
+  Tensor indices = empty(aoti_torch_dtype_int64(), {k}), counts = empty(aoti_torch_dtype_int64(), {k});
+  const bool single = x.scalar_type() == torch::headeronly::ScalarType::Float;
+  Tensor radius = (single ? select<float> : select<double>)(
+      x, k, start, static_cast<int64_t*>(indices.data_ptr()), static_cast<int64_t*>(counts.data_ptr()));
+  return {std::move(indices), std::move(radius), std::move(counts)};
+}
+
+}  // namespace mow::cpu
