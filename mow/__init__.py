@@ -3,6 +3,7 @@
 from mow import priors
 from mow.coreset import CoresetSampler, random_projection
 from mow.losses import MMD, CramerWold, SlicedWasserstein
+from mow.micro_batch import accumulate, accumulate_coupled
 from mow.stream import ShuffledStream
 from mow.trainer import Trainer
 from mow.window import MovingWindow
@@ -17,6 +18,8 @@ __all__ = [
     "SlicedWasserstein",
     "Trainer",
     "__version__",
+    "accumulate",
+    "accumulate_coupled",
     "priors",
     "random_projection",
 ]
