@@ -398,6 +398,12 @@ def test_auto_counts_the_decoder_and_leaves_the_random_state(model: nn.Module, r
     assert torch.equal(value, accumulate_coupled(model, DISTANCES["mmd"], x, separable=separable, micro_batch=N))
 
 
+def test_what_is_saved_twice_counts_once(randn: Any) -> None:
+    x = randn(10, 6).requires_grad_()
+    for forward in (lambda x: x.exp(), lambda x: torch.mul(*[x.exp().view(-1)] * 2)):
+        assert micro_batch._saved_bytes(forward, [x]) == 10 * 6 * 8
+
+
 def test_free_memory_is_the_least_of_the_machine_and_the_container(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
