@@ -96,7 +96,10 @@ def command(
         print(f"{size:>6} pictures: covering radius {covered:6.2f}, chosen at random {median(drawn):6.2f}")
     for kind, count in found["present"].items():
         print(f"classes in a batch of {batch}, {kind}: {count:.2f}")
-    write_whole(out / "coreset.json", json.dumps({"data": source.origin, "seed": seed, **found}, indent=1) + "\n")
+    write_whole(
+        out / "coreset.json",
+        json.dumps({"data": source.origin, "seed": seed, "torch": torch.__version__, **found}, indent=1) + "\n",
+    )
     for kind, indices in found["shown"].items():
         pictures.save_png(pictures.grid(source.train[indices], 10), out / f"{kind}-batch.png")
     content = io.BytesIO()

@@ -186,6 +186,7 @@ def command(
     result = {
         "data": source.origin,
         "seed": seed,
+        "torch": torch.__version__,
         "splits": SPLITS,
         "errors": found,
         "peaks": peaks,
