@@ -8,7 +8,7 @@ many to compare:
     loader = DataLoader(dataset, batch_sampler=mow.CoresetSampler(features, batch_size=64))
     prior = CoresetPrior(prior=mow.priors.Normal(), factor=4)               # the other side of a GAN
 
-Source: Sinha et al., "Small-GAN: Speeding up GAN Training using Core-Sets", ICML 2020, algorithm 1.
+Source: Sinha et al., "Small-GAN: Speeding up GAN Training using Core-Sets", ICML 2020.
 """
 
 from __future__ import annotations
