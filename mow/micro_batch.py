@@ -109,8 +109,8 @@ def accumulate_coupled(
 
         accumulate_coupled(encoder, distance, x, separable=lambda z, x: error(decoder(z), x), micro_batch=8)
 
-    Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers of
-    `encode` (dropout, noise) are the same in both passes.
+    Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers that
+    `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes.
 
     Args:
         encode: takes a piece of each tensor and returns its latents, n_j rows.
@@ -190,7 +190,7 @@ class _Work:
         places = {tensor.device for tensor in tensors}
         from_host = self.device is not None and self.device.type == "cuda" and places == {torch.device("cpu")}
         self.copies = torch.cuda.Stream(self.device) if from_host else None
-        self.gpus = [place for place in places | ({self.device} - {None}) if place.type == "cuda"]
+        self.gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
         self.several = False
         code = getattr(function, "__code__", type(function))  # a lambda is another object at each step
         self.key = (code, self.device, *((tensor.device, tensor.dtype, tensor.shape[1:]) for tensor in tensors))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +84,7 @@ def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str,
     """
     x = _pictures(source, BATCH, torch.float64)
     torch.manual_seed(seed)
-    model = AutoEncoder(*x.shape[2:], channels=4).double()
+    model = AutoEncoder(x.shape[2], x.shape[3], channels=4).double()
     directions = torch.nn.functional.normalize(torch.randn(LATENTS, 50, dtype=torch.float64), dim=0)
     mask = torch.rand(len(x)) > 0.5
 
@@ -104,7 +105,7 @@ def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str,
         "sliced-Wasserstein": mow.SlicedWasserstein(directions=directions),
     }
     ways: dict[str, Callable[[int | None], Any]] = {
-        name: lambda piece, distance=distance: step(model, distance, x, piece) for name, distance in distances.items()
+        name: partial(step, model, distance, x) for name, distance in distances.items()
     }
     ways["mean"] = lambda piece: accumulate(lambda x: pixels(x).mean(), x, micro_batch=piece or len(x))
     ways["masked mean"] = lambda piece: accumulate(
@@ -115,7 +116,8 @@ def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str,
     def gradient(way: Callable[[int | None], Any], piece: int | None) -> Tensor:
         model.zero_grad()
         way(piece)
-        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        gradients = (parameter.grad for parameter in model.parameters())
+        return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
 
     found = {}
     for name, way in ways.items():
