@@ -25,7 +25,7 @@ def run(
     parts: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(PARTS)}; default: all.")] = None,
     out: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS,
 ) -> None:
-    """Measure on one thread, and write a JSON file for each part; takes a quarter of an hour."""
+    """Measure on one thread, and write a JSON file for each part; takes some ten minutes."""
     out.mkdir(parents=True, exist_ok=True)
     for part in parts or PARTS:
         content = {**record.head(f"python -m benchmarks.coresets run {part}", 0), **PARTS[part].run()}

@@ -23,7 +23,7 @@ from mow.stream import to_unit_range
 
 CLASSES, SEEDS = range(10), range(3)
 DIM, BANKS = 32, (64, 512, 4096)
-BATCH, FACTOR, STEPS, LATENTS = 64, 8, 1500, 8
+BATCH, FACTOR, STEPS, LATENTS = 64, 8, 600, 8
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> float:
