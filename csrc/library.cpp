@@ -32,7 +32,7 @@ STABLE_TORCH_LIBRARY(mow_kernels, m) {
       "cramer_wold_running_push(Tensor(a!) sums, Tensor rows, int size, int head, int kept, Tensor phi, float gamma, "
       "bool evaluated) -> ()");
 
-  m.def("k_center(Tensor x, int k, int start) -> (Tensor indices, Tensor radius, Tensor counts)");
+  m.def("k_center(Tensor x, int k, int start) -> (Tensor indices, Tensor squared_radius, Tensor counts)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {

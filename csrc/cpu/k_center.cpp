@@ -3,7 +3,6 @@
 #include "cpu/k_center_kernels.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -67,9 +66,9 @@ Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64
 
   std::fill(counts, counts + k, 0);
   for (int64_t i = 0; i < rows.count; ++i) ++counts[owner[i]];
-  Tensor radius = empty(x, {});
-  *static_cast<T*>(radius.data_ptr()) = std::sqrt(std::max(T(next.distance), T(0)));
-  return radius;
+  Tensor squared_radius = empty(x, {});
+  *static_cast<T*>(squared_radius.data_ptr()) = std::max(T(next.distance), T(0));
+  return squared_radius;
 }
 
 }  // namespace
@@ -77,9 +76,9 @@ Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64
 std::tuple<Tensor, Tensor, Tensor> k_center(const Tensor& x, int64_t k, int64_t start) {
   Tensor indices = empty(aoti_torch_dtype_int64(), {k}), counts = empty(aoti_torch_dtype_int64(), {k});
   const bool single = x.scalar_type() == torch::headeronly::ScalarType::Float;
-  Tensor radius = (single ? select<float> : select<double>)(
+  Tensor squared_radius = (single ? select<float> : select<double>)(
       x, k, start, static_cast<int64_t*>(indices.data_ptr()), static_cast<int64_t*>(counts.data_ptr()));
-  return {std::move(indices), std::move(radius), std::move(counts)};
+  return {std::move(indices), std::move(squared_radius), std::move(counts)};
 }
 
 }  // namespace mow::cpu

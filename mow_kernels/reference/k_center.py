@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Equation (1). x [N, D] -> indices int64 [k], covering radius 0-d, Voronoi counts int64 [k].
+    """Equation (1). x [N, D] -> indices int64 [k], square of the covering radius 0-d, Voronoi counts int64 [k].
 
     A row whose distance is no number counts as infinitely far.
     """
@@ -40,4 +40,4 @@ def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
         nearest = torch.where(closer, distance, nearest)
         owner[closer] = taken
         index = nearest.argmax(keepdim=True)
-    return torch.cat(indices), nearest.max().clamp(min=0).sqrt(), torch.bincount(owner, minlength=k)
+    return torch.cat(indices), nearest.max().clamp(min=0), torch.bincount(owner, minlength=k)
