@@ -16,11 +16,14 @@ Setup" (2021).
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal
 
 import torch
@@ -192,8 +195,11 @@ class _Work:
         self.copies = torch.cuda.Stream(self.device) if from_host else None
         self.gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
         self.several = False
-        code = getattr(function, "__code__", type(function))  # a lambda is another object at each step
-        self.key = (code, self.device, *((tensor.device, tensor.dtype, tensor.shape[1:]) for tensor in tensors))
+        self.key = (
+            _identity(function),
+            self.device,
+            *((tensor.device, tensor.dtype, tensor.shape[1:]) for tensor in tensors),
+        )
         self.set_aside: dict[int, tuple[Tensor, Tensor | None]] = {}
 
     def run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Tensor]) -> Tensor:
@@ -318,6 +324,14 @@ def _weighing(rows: int, reduction: str, count: float | Tensor | None) -> Callab
     elif not 0 < count < float("inf"):
         raise ValueError(f"count is {count!r}; it must be finite and > 0")
     return lambda loss, here: loss / count
+
+
+def _identity(function: Callable[..., Any]) -> Hashable:
+    """The same for a lambda that is made anew at each step, different for two modules, and keeps nothing alive."""
+    function = inspect.unwrap(function)
+    if isinstance(function, FunctionType):
+        return function.__code__
+    return getattr(function, "__code__", None), weakref.ref(getattr(function, "__self__", function))
 
 
 def _check_tensors(tensors: Sequence[Tensor]) -> None:

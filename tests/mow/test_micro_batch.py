@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
+import gc
 import logging
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -275,6 +278,22 @@ def test_it_backs_off_and_the_result_is_that_of_the_smaller_pieces(
     assert calls[12:] == [5] * 10
     accumulate(loss_fn, x, micro_batch=3)
     assert max(calls[22:]) == 3
+
+
+def test_what_is_remembered_belongs_to_a_function_or_a_module() -> None:
+    identity = micro_batch._identity
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    made = [lambda x, model=model: model(x) for model in (one, other)]
+    assert identity(made[0]) == identity(made[1])
+    assert identity(one) == identity(one) != identity(other)
+    assert identity(one.forward) == identity(one.forward) != identity(other.forward)
+    wrapped = [functools.wraps(call)(lambda x: x) for call in (len, made[0])]
+    assert identity(wrapped[1]) == identity(made[0]) != identity(wrapped[0])
+    model = nn.Linear(2, 2)
+    remembered, place = identity(model), weakref.ref(model)
+    del model
+    gc.collect()
+    assert place() is None and hash(remembered)
 
 
 def test_the_coupled_form_backs_off_too(model: nn.Sequential, randn: Any) -> None:
