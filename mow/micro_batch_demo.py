@@ -77,7 +77,7 @@ def step(model: AutoEncoder, distance: Callable[[Tensor], Tensor], x: Tensor, pi
 
 
 def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str, list[float]]:
-    """By which loss, and at each split: |g - g_whole| / |g_whole| over all parameters, in float64.
+    """By which loss, and at each split: |g - g_whole| / |g_whole| over all its parameters, in float64.
 
     Three distances over the whole batch beside a mean, a masked mean, and the usual mistake: the mean of the pieces'
     means, which is wrong where the last piece is smaller.
@@ -94,6 +94,12 @@ def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str,
     def masked(x: Tensor, mask: Tensor) -> Tensor:
         return (pixels(x) * mask).sum()
 
+    def coupled(distance: Callable[[Tensor], Tensor], piece: int | None) -> None:
+        if piece is None:
+            distance(model.encoder(x)).backward()
+        else:
+            accumulate_coupled(model.encoder, distance, x, micro_batch=piece)
+
     def mean_of_means(x: Tensor, piece: int) -> None:
         parts = x.split(piece)
         for part in parts:
@@ -105,7 +111,7 @@ def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str,
         "sliced-Wasserstein": mow.SlicedWasserstein(directions=directions),
     }
     ways: dict[str, Callable[[int | None], Any]] = {
-        name: partial(step, model, distance, x) for name, distance in distances.items()
+        name: partial(coupled, distance) for name, distance in distances.items()
     }
     ways["mean"] = lambda piece: accumulate(lambda x: pixels(x).mean(), x, micro_batch=piece or len(x))
     ways["masked mean"] = lambda piece: accumulate(
@@ -219,9 +225,9 @@ def draw(result: dict[str, Any]) -> Figure:
         figure = Figure(figsize=(10, 3.8), facecolor="white", layout="constrained")
         gradient, memory = figure.subplots(1, 2)
         for name, values in result["errors"].items():
-            style = {"color": "#b2182b", "linestyle": "--"} if name == _WRONG else {}
+            style = {"color": "#b2182b", "marker": "x"} if name == _WRONG else {"marker": "o"}
             values = [max(value, _ROUND) for value in values]
-            gradient.plot(result["splits"], values, marker="o", markersize=3, linewidth=1, label=name, **style)
+            gradient.plot(result["splits"], values, markersize=4, linestyle="none", alpha=0.7, label=name, **style)
         gradient.axhline(1e-12, color="#777777", linewidth=0.8, linestyle=":")
         gradient.set(title="relative error of the gradient, float64", yscale="log", ylim=(_ROUND / 2, 2))
         gradient.set_xlabel(f"rows of a piece, batch of {BATCH}")
