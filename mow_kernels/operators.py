@@ -113,7 +113,7 @@ def _needs_cpu(current: Tensor, history: Tensor, prior: Tensor | None, **options
 
 
 def _needs_cpu_rows(x: Tensor, **options: Any) -> str | None:
-    return None if x.device.type == "cpu" else f"it runs on the CPU and x is on {x.device}"
+    return None if x.is_cpu else f"it runs on the CPU and x is on {x.device}"
 
 
 def _fake(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:

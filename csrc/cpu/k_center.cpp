@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cpu/ops.h"
-#include "cpu/pairwise_kernels.h"
+#include "cpu/packed_rows.h"
 #include "cpu/parallel.h"
 #include "cpu/tensors.h"
 
@@ -15,48 +15,33 @@ namespace mow::cpu {
 namespace {
 
 // Tiles of a task, the unit of work that one thread takes.
-constexpr int64_t kBand = 256;
+constexpr int64_t kTask = 256;
 
-// Numbers of a round below which no other thread is woken: some 50 microseconds' worth.
-constexpr int64_t kSerialWork = 1 << 20;
-
-const Kernels<float>& packing(float) { return MOW_BEST_ISA(float_kernels); }
-const Kernels<double>& packing(double) { return MOW_BEST_ISA(double_kernels); }
-const CenterKernels<float>& kernels(float) { return MOW_BEST_ISA(float_center_kernels); }
-const CenterKernels<double>& kernels(double) { return MOW_BEST_ISA(double_center_kernels); }
+const CenterKernels<float>& center_kernels(float) { return MOW_BEST_ISA(float_center_kernels); }
+const CenterKernels<double>& center_kernels(double) { return MOW_BEST_ISA(double_center_kernels); }
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64_t* counts) {
   const Rows<T> rows(x);
-  const int64_t dim = x.size(1), lanes = packing(T{}).tile, tiles = ceil_divide(rows.count, lanes);
-  const Tensor panel = empty(x, {tiles * lanes * dim});
-  T* packed = static_cast<T*>(panel.data_ptr());
-  std::vector<T> nearest(tiles * lanes), center(dim);
-  const bool parallel = rows.count * dim > kSerialWork;
-  const int64_t bands = ceil_divide(tiles, kBand);
-  run_tasks(bands, parallel, [&](int64_t band) {
-    const int64_t first = band * kBand * lanes, count = std::min(kBand * lanes, rows.count - first);
-    packing(T{}).pack(
-        rows.data + first * rows.row_stride, count, rows.row_stride, rows.column_stride, dim, packed + first * dim,
-        &nearest[first]);  // the norms, which are not needed
-  });
-
+  const int64_t dim = x.size(1), lanes = kernels<T>().tile;
+  const int64_t tiles = ceil_divide(rows.count, lanes), tasks = ceil_divide(tiles, kTask);
+  const PackedRows<T> packed(rows, dim);
+  std::vector<T> nearest(tiles * lanes, T(-1)), center(dim);
   std::fill_n(nearest.begin(), rows.count, std::numeric_limits<T>::infinity());
-  std::fill(nearest.begin() + rows.count, nearest.end(), T(-1));
   std::vector<Number<T>> owner(tiles * lanes);
-  const Cover<T> cover{packed, dim, nearest.data(), owner.data()};
-  std::vector<Farthest> farthest(bands);
+  const Cover<T> cover{packed.data, dim, nearest.data(), owner.data()};
+  std::vector<Farthest> farthest(tasks);
   Farthest next{0, start};
   for (int64_t taken = 0; taken < k; ++taken) {
     const int64_t row = indices[taken] = next.row;
     for (int64_t d = 0; d < dim; ++d) center[d] = rows.data[row * rows.row_stride + d * rows.column_stride];
     if (nearest[row] > 0) owner[row] = Number<T>(taken);
     nearest[row] = -1;
-    run_tasks(bands, parallel, [&](int64_t band) {
-      const int64_t first = band * kBand, last = std::min(first + kBand, tiles);
-      farthest[band] = kernels(T{}).visit(cover, first, last, center.data(), Number<T>(taken));
+    run_tasks(tasks, double(rows.count) * double(dim) > kSerialWork, [&](int64_t task) {
+      const int64_t first = task * kTask, last = std::min(first + kTask, tiles);
+      farthest[task] = center_kernels(T{}).visit(cover, first, last, center.data(), Number<T>(taken));
     });
     next = {};
     for (const Farthest& one : farthest) {
@@ -75,9 +60,9 @@ Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64
 
 std::tuple<Tensor, Tensor, Tensor> k_center(const Tensor& x, int64_t k, int64_t start) {
   Tensor indices = empty(aoti_torch_dtype_int64(), {k}), counts = empty(aoti_torch_dtype_int64(), {k});
-  const bool single = x.scalar_type() == torch::headeronly::ScalarType::Float;
-  Tensor squared_radius = (single ? select<float> : select<double>)(
-      x, k, start, static_cast<int64_t*>(indices.data_ptr()), static_cast<int64_t*>(counts.data_ptr()));
+  Tensor squared_radius = with_dtype(x, [&]<class T>(T) {
+    return select<T>(x, k, start, static_cast<int64_t*>(indices.data_ptr()), static_cast<int64_t*>(counts.data_ptr()));
+  });
   return {std::move(indices), std::move(squared_radius), std::move(counts)};
 }
 

@@ -12,7 +12,7 @@ namespace mow::cpu {
 template <class T>
 using Number = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
-// The rows of a sample, packed as for Kernels::pack of cpu/pairwise_kernels.h.
+// The rows of a sample, packed as by PackedRows of cpu/packed_rows.h.
 template <class T>
 struct Cover {
   const T* panel;

@@ -168,8 +168,8 @@ def test_the_backends_agree_to_the_bit(n, dim, share, start, dtype, layout, kind
 @native
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_threads_do_not_matter(dtype: torch.dtype, randn) -> None:
-    x = randn(40_000, 32, dtype=dtype)  # several bands, and above the limit from which other threads are woken
-    x[30_000:] = x[:10_000].clone()
+    x = randn(70_000, 64, dtype=dtype)  # many tasks, and above the limit from which other threads are woken
+    x[60_000:] = x[:10_000].clone()
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -181,7 +181,7 @@ def test_threads_do_not_matter(dtype: torch.dtype, randn) -> None:
     assert same(found[0], on("reference", x, 20, 7))
 
 
-LARGE = torch.randn(70_000, 16, generator=torch.Generator().manual_seed(2))  # made before the fork: torch uses threads
+LARGE = torch.randn(70_000, 64, generator=torch.Generator().manual_seed(2))  # made before the fork: torch uses threads
 
 
 def of_large() -> list[int]:
