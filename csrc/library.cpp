@@ -1,6 +1,6 @@
 // The ops of the library: their schemas, and which function runs them on which device.
 //
-// Each op returns the value and, when `needs_grad`, its gradient for `current` [k, D] (else an empty tensor [0]).
+// Each distance returns the value and, when `needs_grad`, its gradient for `current` [k, D] (else an empty tensor [0]).
 // What depends on the width, the type and the options alone comes in as a small float64 tensor on the CPU, made once by
 // mow_kernels/tables.py: each further argument costs half a microsecond a call, a list of numbers several.
 
@@ -31,6 +31,8 @@ STABLE_TORCH_LIBRARY(mow_kernels, m) {
   m.def(
       "cramer_wold_running_push(Tensor(a!) sums, Tensor rows, int size, int head, int kept, Tensor phi, float gamma, "
       "bool evaluated) -> ()");
+
+  m.def("k_center(Tensor x, int k, int start) -> (Tensor indices, Tensor squared_radius, Tensor counts)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
@@ -41,4 +43,5 @@ STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
   m.impl("cramer_wold_running_fwd", TORCH_BOX(&mow::cpu::cramer_wold_running_fwd));
   m.impl("cramer_wold_running_push", TORCH_BOX(&mow::cpu::cramer_wold_running_push));
   m.impl("sliced_wasserstein_fwd", TORCH_BOX(&mow::cpu::sliced_wasserstein_fwd));
+  m.impl("k_center", TORCH_BOX(&mow::cpu::k_center));
 }

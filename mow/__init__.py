@@ -1,7 +1,9 @@
 """Training on batches as small as one, for models that compare samples: the moving window."""
 
 from mow import priors
+from mow.coreset import CoresetSampler, random_projection
 from mow.losses import MMD, CramerWold, SlicedWasserstein
+from mow.micro_batch import accumulate, accumulate_coupled
 from mow.stream import ShuffledStream
 from mow.trainer import Trainer
 from mow.window import MovingWindow
@@ -9,11 +11,15 @@ from mow_kernels import __version__
 
 __all__ = [
     "MMD",
+    "CoresetSampler",
     "CramerWold",
     "MovingWindow",
     "ShuffledStream",
     "SlicedWasserstein",
     "Trainer",
     "__version__",
+    "accumulate",
+    "accumulate_coupled",
     "priors",
+    "random_projection",
 ]

@@ -1,9 +1,10 @@
-"""The command line: mow train, mow evaluate, mow sample."""
+"""The command line: mow train, mow evaluate, mow sample, and demonstrations."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mow import pictures
+from mow import coreset_demo, micro_batch_demo, pictures
 from mow.run import Model, OptimizerName, Options, Phi, PriorName, Run, Weighting
 
 app = typer.Typer(
@@ -147,7 +148,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f} steps/s" if task.speed else "-", style="green")
 
 
-class _plain_errors:
+class _plain_errors(ContextDecorator):
     """What a user can mend is told in one line; everything else keeps its traceback."""
 
     def __enter__(self) -> None:
@@ -160,3 +161,7 @@ class _plain_errors:
         if isinstance(error, (ValueError, TypeError, OSError)):
             typer.echo(" ".join(f"error: {error}".split()), err=True)
             raise typer.Exit(2) from None
+
+
+app.command("coreset")(_plain_errors()(coreset_demo.command))
+app.command("microbatch")(_plain_errors()(micro_batch_demo.command))

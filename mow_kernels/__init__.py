@@ -1,5 +1,6 @@
 """Distances between a window of samples and a distribution, with a gradient for the newest rows alone."""
 
+from mow_kernels.centers import Centers, k_center
 from mow_kernels.checks import check_finite
 from mow_kernels.functions import SCALES, cramer_wold, explain, mmd, sliced_wasserstein
 from mow_kernels.registry import Explanation, use_backend
@@ -9,11 +10,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SCALES",
+    "Centers",
     "Explanation",
     "RunningSums",
     "check_finite",
     "cramer_wold",
     "explain",
+    "k_center",
     "mmd",
     "sliced_wasserstein",
     "use_backend",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mow_kernels import checks
+from mow_kernels.centers import check_k_center, k_center
 from mow_kernels.registry import Call, Explanation, explain_call, select
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -176,7 +177,7 @@ def sliced_wasserstein(
     return Call("sliced_wasserstein", sample, {"directions": directions, "p": p})
 
 
-def explain(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Explanation:
+def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """Where a call of a public function would run. Checks the arguments; runs nothing and draws nothing.
 
     Returns:
@@ -186,10 +187,15 @@ def explain(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Expla
         ValueError: not one of the public functions.
         What the call itself would raise for its arguments.
     """
-    if function not in (mmd, cramer_wold, sliced_wasserstein):
-        raise ValueError(f"function is {function!r}; it must be mmd, cramer_wold or sliced_wasserstein of mow_kernels")
+    if function not in (mmd, cramer_wold, sliced_wasserstein, k_center):
+        names = "mmd, cramer_wold, sliced_wasserstein or k_center"
+        raise ValueError(f"function is {function!r}; it must be {names} of mow_kernels")
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
+    if function is k_center:
+        if bound.arguments["start"] is None:
+            bound.arguments["start"] = 0
+        return explain_call(check_k_center(*bound.args, **bound.kwargs))
     current, directions = bound.arguments["current"], bound.arguments.get("directions")
     if isinstance(directions, int) and directions >= 1 and isinstance(current, Tensor) and current.dim() == 2:
         bound.arguments["directions"] = current.new_empty(current.shape[1], directions)

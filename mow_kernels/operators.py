@@ -1,6 +1,7 @@
 """The fused native ops under autograd: the backend "cpp", or the reason why there is none.
 
-Each op of csrc/library.cpp returns the value together with its gradient for `current`, so that backward is one product.
+Each distance of csrc/library.cpp returns the value together with its gradient for `current`, so that backward is one
+product.
 """
 
 from __future__ import annotations
@@ -102,12 +103,21 @@ def sliced_wasserstein(
     return run(current, Call(_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options))
 
 
+def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`mow_kernels.reference.k_center` by csrc/cpu/k_center.cpp."""
+    return _K_CENTER(x, k, start)
+
+
 def _needs_cpu(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
     return None if current.is_cpu else f"it runs on the CPU and current is on {current.device}"
 
 
+def _needs_cpu_rows(x: Tensor, **options: Any) -> str | None:
+    return None if x.is_cpu else f"it runs on the CPU and x is on {x.device}"
+
+
 def _fake(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """The shapes of every op's results; the last argument is needs_grad."""
+    """The shapes of every distance's results; the last argument is needs_grad."""
     needs_grad = arguments[-1]
     return current.new_empty(()), current.new_empty(current.shape if needs_grad else 0)
 
@@ -117,7 +127,11 @@ def _over(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tenso
     return lambda current, sums, prior, *arguments: op(sums, current, *arguments)
 
 
-CPP: dict[str, tuple[Callable[..., Tensor], Callable[..., str | None]]] | str
+def _fake_k_center(x: Tensor, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(k, dtype=torch.int64), x.new_empty(()), x.new_empty(k, dtype=torch.int64)
+
+
+CPP: dict[str, tuple[Callable[..., Any], Callable[..., str | None]]] | str
 """op -> (implementation, its `unsupported`), or the reason why there is none."""
 
 RUNNING: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]]] = {}
@@ -137,6 +151,9 @@ if unavailable is None:
         _over(torch.ops.mow_kernels.cramer_wold_running_fwd.default),
         torch.ops.mow_kernels.cramer_wold_running_push.default,
     )
+    _K_CENTER = torch.ops.mow_kernels.k_center.default
+    torch.library.register_fake(_K_CENTER, _fake_k_center)
     CPP = {function.__name__: (function, _needs_cpu) for function in (mmd, cramer_wold, sliced_wasserstein)}
+    CPP["k_center"] = k_center, _needs_cpu_rows
 else:
     CPP = unavailable

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from mow_kernels import operators, reference
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
@@ -36,7 +34,7 @@ def _supports_all(*arguments: Any, **options: Any) -> None:
 class Implementation:
     """What one backend has for one op."""
 
-    run: Callable[..., Tensor]
+    run: Callable[..., Any]
     unsupported: Callable[..., str | None] = _supports_all
     """Takes the arguments of `run`; the reason why it cannot take them, or None."""
 
@@ -83,7 +81,7 @@ def allows(backend: str) -> bool:
     return _wanted in ("auto", backend)
 
 
-def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Tensor]:
+def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:
     """The implementation that runs a checked call.
 
     Raises:

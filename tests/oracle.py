@@ -1,4 +1,4 @@
-"""What the three distances are, in plain NumPy and SciPy: slow, float64, written from the formulas, and no torch.
+"""What the three distances and greedy k-centre are, in plain NumPy and SciPy: slow, float64, from the formulas.
 
 It tests the reference backend and nothing else; every other backend is compared with the reference. Samples are arrays
 [rows, D]. `v` (the prior) is a sample [m, D], or None for N(0, I). Nothing here is shared with the package.
@@ -175,3 +175,19 @@ def wasserstein_to_normal_by_quadrature(x: np.ndarray) -> float:
         quad(lambda t, xi=xi: (xi - t) ** 2 * exp(-t * t / 2) / sqrt(2 * pi), a, b, epsabs=1e-15, epsrel=1e-13)[0]
         for xi, a, b in zip(np.sort(x), edges[:-1], edges[1:], strict=True)
     )
+
+
+# Greedy k-centre
+
+
+def k_center(x: ArrayLike, k: int, start: int) -> tuple[list[int], float, list[int]]:
+    """Indices, covering radius and Voronoi counts from the matrix of all distances."""
+    x = np.asarray(x, dtype=np.float64)
+    r = squared_distances(x, x)
+    taken = [start]
+    while len(taken) < k:
+        nearest = r[:, taken].min(axis=1)
+        nearest[taken] = -inf
+        taken.append(int(np.argmax(nearest)))
+    owners = r[:, taken].argmin(axis=1)
+    return taken, sqrt(r[:, taken].min(axis=1).max()), np.bincount(owners, minlength=k).tolist()

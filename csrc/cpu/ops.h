@@ -38,4 +38,6 @@ std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p, bool needs_grad);
 
+std::tuple<Tensor, Tensor, Tensor> k_center(const Tensor& x, int64_t k, int64_t start);
+
 }  // namespace mow::cpu

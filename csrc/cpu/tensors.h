@@ -11,16 +11,21 @@ namespace mow::cpu {
 
 using torch::stable::Tensor;
 
-// A contiguous tensor of the type of `like`, uninitialised. Past the dispatcher, which costs a microsecond.
-inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
+// A contiguous tensor of a type (aoti_torch_dtype_...), uninitialised. Past the dispatcher, which costs a microsecond.
+inline Tensor empty(int32_t dtype, std::initializer_list<int64_t> sizes) {
   int64_t strides[2] = {1, 1};
   if (sizes.size() == 2) strides[0] = sizes.begin()[1];
-  int32_t dtype;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   AtenTensorHandle handle;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       int64_t(sizes.size()), sizes.begin(), strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
+}
+
+// The same, of the type of `like`.
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  int32_t dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  return empty(dtype, sizes);
 }
 
 // use(float()) or use(double()), by the type of the tensor.

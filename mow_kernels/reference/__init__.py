@@ -1,11 +1,12 @@
 """The reference backend: the mathematics in plain PyTorch, the definition of right for every other backend.
 
-Each function takes checked arguments: current [k, D], history [h, D] with h >= 0, prior [m, D] or None for N(0, I) in
+Each distance takes checked arguments: current [k, D], history [h, D] with h >= 0, prior [m, D] or None for N(0, I) in
 closed form, all of one device and of dtype float32 or float64. Any number of derivatives comes from autograd.
 """
 
 from mow_kernels.reference.cramer_wold import cramer_wold
+from mow_kernels.reference.k_center import k_center
 from mow_kernels.reference.mmd import mmd
 from mow_kernels.reference.sliced_wasserstein import sliced_wasserstein
 
-__all__ = ["cramer_wold", "mmd", "sliced_wasserstein"]
+__all__ = ["cramer_wold", "k_center", "mmd", "sliced_wasserstein"]

@@ -118,7 +118,7 @@ def test_a_checkpoint_holds_plain_options(trained: Path) -> None:
     assert {type(value) for value in options.values()} <= {str, int, float, bool, type(None)}
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["coreset"], ["microbatch"]])
 def test_help(command: list[str]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0 and "Usage" in result.output

@@ -1,0 +1,43 @@
+r"""Greedy k-centre (Gonzalez 1985): k rows of a sample that cover it.
+
+    i_1 = start,    i_(r+1) = argmax_i min_(s <= r) |x_i - x_(i_s)|^2 over the rows not yet taken                  (1)
+
+with ties to the lowest index. The covering radius max_i min_s |x_i - x_(i_s)| is at most twice the smallest that any k
+rows have. A row belongs to the centre nearest to it, to the earliest of equally near ones.
+
+Which row is the farthest may hang on the last bit, so the arithmetic is part of the definition: the squares of the
+differences are added up one by one, in the order of the columns, each operation rounded to x's dtype. Every backend
+then takes the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Equation (1). x [N, D] -> indices int64 [k], square of the covering radius 0-d, Voronoi counts int64 [k].
+
+    A row whose distance is no number counts as infinitely far.
+    """
+    columns = x.T.contiguous()
+    nearest = x.new_full((len(x),), math.inf)  # squared distance to the nearest centre; -1 for the centres themselves
+    owner = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    index = torch.full((1,), start, device=x.device)
+    indices = []
+    for taken in range(k):
+        indices.append(index)
+        owner[index] = torch.where(nearest[index] > 0, taken, owner[index])
+        nearest[index] = -1
+        distance = torch.zeros_like(nearest)
+        for column, center in zip(columns, columns[:, index], strict=True):
+            difference = column - center
+            distance += difference * difference
+        closer = distance < nearest
+        nearest = torch.where(closer, distance, nearest)
+        owner[closer] = taken
+        index = nearest.argmax(keepdim=True)
+    return torch.cat(indices), nearest.max().clamp(min=0), torch.bincount(owner, minlength=k)
