@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import mow_kernels as mk
+from mow.checks import positive
 from mow.sums import KeptSums
 from mow_kernels import running
 
@@ -44,7 +45,7 @@ class MovingWindow(nn.Module):
         self, n: int, dim: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
-        self.n, self.dim = _positive("n", n), _positive("dim", dim)
+        self.n, self.dim = positive("n", n), positive("dim", dim)
         self.register_buffer("latents", torch.zeros(n, dim, dtype=dtype, device=device))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
@@ -65,7 +66,7 @@ class MovingWindow(nn.Module):
         Returns:
             [h, dim], a copy.
         """
-        return self._newest(max(0, min(self._length, self.n - _positive("k", k))))
+        return self._newest(max(0, min(self._length, self.n - positive("k", k))))
 
     def push(self, z: Tensor) -> None:
         """Append rows, detached and copied, and drop the oldest beyond n.
@@ -191,11 +192,3 @@ class MovingWindow(nn.Module):
             raise ValueError(f"z has shape {list(z.shape)}; it must be [k, {self.dim}] with k >= 1")
         if z.device != self.latents.device:
             raise ValueError(f"z is on {z.device} and the window on {self.latents.device}; they must be on one device")
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be an integer >= 1")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; it must be >= 1")
-    return value
