@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -151,7 +152,19 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: another trainer's state; nothing has changed.
+        """
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: dict[str, Any]) -> None:
         for name in ("encoder", "decoder", "distance", "window", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]

@@ -469,3 +469,22 @@ def test_pictures_of_another_shape_are_not_broadcast(shape: tuple[int, ...]) -> 
 def test_no_pictures() -> None:
     with pytest.raises(ValueError, match="pictures is empty"):
         trainer_of().fit(torch.empty(0, WIDTH), steps=3)
+
+
+@pytest.mark.parametrize("broken", ["decoder", "window", "optimizer", "steps_done"])
+def test_a_state_that_does_not_fit_changes_nothing(broken: str) -> None:
+    trainer, other = trainer_of(k=2, optimizer=adam), trainer_of(k=2, optimizer=adam)
+    for step in range(3):
+        trainer.step(pictures(2, seed=step))
+        other.step(pictures(2, seed=10 + step))
+    state, before = other.state_dict(), copy.deepcopy(trainer.state_dict())
+    if broken == "steps_done":
+        del state["steps_done"]
+    else:
+        state[broken] = {"nothing": torch.zeros(1)} if broken != "optimizer" else {"state": {}, "param_groups": []}
+    with pytest.raises((KeyError, RuntimeError, ValueError)):
+        trainer.load_state_dict(state)
+    for part in ("encoder", "decoder", "window"):
+        assert all(map(torch.equal, trainer.state_dict()[part].values(), before[part].values()))
+    torch.testing.assert_close(trainer.optimizer.state_dict(), before["optimizer"], rtol=0, atol=0)
+    assert trainer.steps_done == before["steps_done"]
