@@ -1,0 +1,81 @@
+"""A GAN on a grid of 25 Gaussians, with and without core-sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.neighbours.step_memory import step_mib
+from mow.gan import GANTrainer
+from mow.models import mlp
+
+SIDE, SPACING, DEVIATION = 5, 2.0, 0.05
+"""Small-GAN's grid: 25 modes, 2 apart, with standard deviation .05 each."""
+NEAR = 4 * DEVIATION
+"""A sample of high quality is no farther from a mode."""
+PRIOR_FACTOR, DATA_FACTOR = 4, 8
+"""Small-GAN's f_z and f_x."""
+WIDTH, LR, PENALTY = 128, 1e-3, 0.1
+SAMPLES, SCORES = 10_000, 10
+
+
+def jobs() -> list[dict[str, Any]]:
+    return [
+        {"batch": batch, "coreset": coreset, "seed": seed, "steps": 10_000}
+        for coreset in (False, True)
+        for seed in range(4)
+        for batch in (4, 16, 64)
+    ]
+
+
+def run(settings: dict[str, Any]) -> dict[str, Any]:
+    """-> modes, high_quality and kl, each a list over ten equal parts of the run; step_mib."""
+    batch, seed, steps = (settings[name] for name in ("batch", "seed", "steps"))
+    prior_factor, data_factor = (PRIOR_FACTOR, DATA_FACTOR) if settings["coreset"] else (1, 1)
+    torch.manual_seed(seed)
+    trainer = GANTrainer(
+        mlp(2, WIDTH, WIDTH, WIDTH, 2),
+        mlp(2, WIDTH, WIDTH, WIDTH, 1),
+        2,
+        lr_discriminator=LR,
+        lr_generator=LR,
+        penalty=PENALTY,
+        prior_factor=prior_factor,
+        data_factor=data_factor,
+        seed=seed,
+    )
+    random = torch.Generator().manual_seed(seed)
+    scores: list[dict[str, float]] = []
+    for step in range(1, steps + 1):
+        trainer.step(draw(data_factor * batch, random))
+        if step % (steps // SCORES) == 0:
+            scores.append(score(trainer.sample(SAMPLES)))
+    curves = {name: [one[name] for one in scores] for name in scores[0]}
+    return {**curves, "step_mib": step_mib(lambda: trainer.step(draw(data_factor * batch, random)))}
+
+
+def modes() -> Tensor:
+    """The centres [25, 2]."""
+    side = SPACING * (torch.arange(SIDE) - (SIDE - 1) / 2)
+    return torch.cartesian_prod(side, side)
+
+
+def draw(count: int, random: torch.Generator) -> Tensor:
+    """count samples of the mixture [count, 2]."""
+    which = torch.randint(SIDE**2, (count,), generator=random)
+    return modes()[which] + DEVIATION * torch.randn(count, 2, generator=random)
+
+
+def score(samples: Tensor) -> dict[str, float]:
+    """Modes with a sample of high quality, the share of those, and KL(their frequencies over the modes || uniform)."""
+    distance, nearest = torch.cdist(samples, modes()).min(1)
+    good = nearest[distance <= NEAR]
+    counts = torch.bincount(good, minlength=SIDE**2).double()
+    share = counts / max(1, len(good))
+    return {
+        "modes": int((counts > 0).sum()),
+        "high_quality": len(good) / len(samples),
+        "kl": float(torch.xlogy(share, share * SIDE**2).sum()),
+    }

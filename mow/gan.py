@@ -1,0 +1,130 @@
+"""Two time-scale training of a GAN: a constant learning rate for the discriminator, another for the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.optim import Optimizer
+
+import mow_kernels as mk
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+    """Adam with beta = (0.5, 0.999), as is usual for GANs (Radford et al. 2016, arXiv 1511.06434)."""
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.999), fused=True)
+
+
+class GANTrainer:
+    """Trains a GAN with the non-saturating loss, one step of the discriminator and one of the generator at a time.
+
+    The discriminator descends softplus(-d(x)) + softplus(d(g(v))), the generator softplus(-d(g(v))), each a mean over
+    the batch and each with its own constant learning rate (the two time-scale update rule).
+
+    With a prior_factor or data_factor above 1 a step sees core-sets in place of random samples: of prior_factor * k
+    draws from the prior, and of the data_factor * k elements that it is given, the k that `mow_kernels.k_center` takes.
+
+    Args:
+        generator: prior samples [k, dim] -> elements [k, ...].
+        discriminator: elements [k, ...] -> logits [k, 1] or [k], high for real ones.
+        dim: of the prior N(0, I).
+        lr_discriminator, lr_generator: > 0.
+        optimizer: from parameters and a learning rate to an optimiser; Adam by default.
+        penalty: weight >= 0 of the mean of (|grad d| - 1)^2 at random points between real and generated elements.
+        prior_factor, data_factor: >= 1.
+        features: elements [N, ...] -> [N, F], the space in which a core-set of the data is selected.
+        seed: of the prior and of the penalty's points.
+
+    Raises:
+        ValueError: a bad argument, by name.
+
+    Sources: Goodfellow et al. 2014 (arXiv 1406.2661), section 3, for the loss; Heusel et al. 2017 (arXiv 1706.08500)
+    for the two time-scales; Gulrajani et al. 2017 (arXiv 1704.00028) for the penalty; Sinha et al. 2020 (arXiv
+    1910.13540) for the core-sets.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        dim: int,
+        *,
+        lr_discriminator: float = 3e-4,
+        lr_generator: float = 1e-4,
+        optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer] = adam,
+        penalty: float = 0.0,
+        prior_factor: int = 1,
+        data_factor: int = 1,
+        features: Callable[[Tensor], Tensor] = lambda x: x.flatten(1),
+        seed: int = 0,
+    ) -> None:
+        for name, value in (("lr_discriminator", lr_discriminator), ("lr_generator", lr_generator)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value!r}; it must be finite and > 0")
+        if not 0 <= penalty < float("inf"):
+            raise ValueError(f"penalty is {penalty!r}; it must be finite and >= 0")
+        for name, count in (("dim", dim), ("prior_factor", prior_factor), ("data_factor", data_factor)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name} is {count!r}; it must be an integer >= 1")
+        self.generator, self.discriminator, self.dim, self.penalty = generator, discriminator, dim, penalty
+        self.prior_factor, self.data_factor, self.features = prior_factor, data_factor, features
+        self.generator_optimizer = optimizer(generator.parameters(), lr_generator)
+        self.discriminator_optimizer = optimizer(discriminator.parameters(), lr_discriminator)
+        self._random = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
+
+    def step(self, x: Tensor) -> dict[str, Tensor]:
+        """One step of both networks on k real elements.
+
+        Args:
+            x: [data_factor * k, ...].
+
+        Returns:
+            discriminator, its loss without the penalty, and generator, its loss; 0-d and detached.
+
+        Raises:
+            ValueError: x has no multiple of data_factor elements. Nothing has changed.
+        """
+        k, rest = divmod(len(x), self.data_factor)
+        if k == 0 or rest:
+            raise ValueError(f"x has {len(x)} elements; it must have a multiple of data_factor = {self.data_factor}")
+        if self.data_factor > 1:
+            with torch.no_grad():
+                x = x[mk.k_center(self.features(x), k)[0]]
+        fake = self.generator(self._prior(k))
+
+        loss = softplus(-self.discriminator(x)).mean() + softplus(self.discriminator(fake.detach())).mean()
+        penalty = self.penalty * self._slope(x, fake.detach()) if self.penalty else 0.0
+        self.discriminator_optimizer.zero_grad()
+        (loss + penalty).backward()
+        self.discriminator_optimizer.step()
+
+        self.discriminator.requires_grad_(False)  # the generator's gradient passes through it and stops nowhere in it
+        try:
+            generator_loss = softplus(-self.discriminator(fake)).mean()
+            self.generator_optimizer.zero_grad()
+            generator_loss.backward()
+        finally:
+            self.discriminator.requires_grad_(True)
+        self.generator_optimizer.step()
+        return {"discriminator": loss.detach(), "generator": generator_loss.detach()}
+
+    @torch.no_grad()
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """count generated elements; the same prior samples for the same seed, and none of the training's drawn."""
+        device = self._random.device
+        v = torch.randn(count, self.dim, device=device, generator=torch.Generator(device).manual_seed(seed))
+        return self.generator(v)
+
+    def _prior(self, k: int) -> Tensor:
+        v = torch.randn(self.prior_factor * k, self.dim, device=self._random.device, generator=self._random)
+        return v if self.prior_factor == 1 else v[mk.k_center(v, k)[0]]
+
+    def _slope(self, x: Tensor, fake: Tensor) -> Tensor:
+        """mean of (|grad d| - 1)^2 at points between real and generated elements."""
+        shape = [len(x)] + [1] * (x.dim() - 1)
+        weight = torch.rand(shape, device=x.device, dtype=x.dtype, generator=self._random)
+        between = torch.lerp(fake, x, weight).requires_grad_()
+        (slopes,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
+        return (slopes.flatten(1).norm(dim=1) - 1).square().mean()
