@@ -50,6 +50,18 @@ def run(
             console.print(part, settings, f"{line['wall_seconds']} s", highlight=False, soft_wrap=True)
 
 
+@app.command(name="report")
+def make_report(
+    results: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS,
+    docs: Annotated[Path, typer.Option(help="The folder of neighbours.md and its images.")] = record.ROOT / "docs",
+) -> None:
+    """Make the tables of docs/neighbours.md and its plots from the results."""
+    from benchmarks.neighbours import report
+
+    for path in report.write(results, docs):
+        console.print(f"[green]wrote[/] {path}", soft_wrap=True, highlight=False)
+
+
 def read(path: Path) -> list[dict]:
     """The results in a file; a line that a killed run has left without its end is none."""
     lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
