@@ -104,7 +104,10 @@ class CriticalBatch:
         return self.batch_sizes * self.steps
 
     def __str__(self) -> str:
-        lines = [f"{'batch':>8} {'runs':>5} {'steps':>10} {'samples':>11}  " + "".join(f"{f.law.name:>13}" for f in self.fits)]
+        lines = [
+            f"{'batch':>8} {'runs':>5} {'steps':>10} {'samples':>11}  "
+            + "".join(f"{f.law.name:>13}" for f in self.fits)
+        ]
         for b in self.batch_sizes.unique():
             steps = self.steps[self.batch_sizes == b]
             mean = steps.log().mean().exp()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
-import mow_kernels as mk
+from mow.checks import positive
+from mow.priors import Normal, Prior
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
@@ -23,22 +24,20 @@ class GANTrainer:
     The discriminator descends softplus(-d(x)) + softplus(d(g(v))), the generator softplus(-d(g(v))), each a mean over
     the batch and each with its own constant learning rate (the two time-scale update rule).
 
-    With a prior_factor or data_factor above 1 a step sees core-sets in place of random samples: of prior_factor * k
-    draws from the prior, and of the data_factor * k elements that it is given, the k that `mow_kernels.k_center` takes.
+    Core-sets instead of random samples: `mow.coreset.CoresetPrior` as the prior, and `mow.CoresetSampler` for the data.
 
     Args:
-        generator: prior samples [k, dim] -> elements [k, ...].
+        generator: prior samples [k, D] -> elements [k, ...].
         discriminator: elements [k, ...] -> logits [k, 1] or [k], high for real ones.
-        dim: of the prior N(0, I).
+        dim: D.
         lr_discriminator, lr_generator: > 0.
         optimizer: from parameters and a learning rate to an optimiser; Adam by default.
         penalty: weight >= 0 of the mean of (|grad d| - 1)^2 at random points between real and generated elements.
-        prior_factor, data_factor: >= 1.
-        features: elements [N, ...] -> [N, F], the space in which a core-set of the data is selected.
-        seed: of the prior and of the penalty's points.
+        prior: None for N(0, I), sampled from `seed`.
+        seed: of the draws.
 
     Raises:
-        ValueError: a bad argument, by name.
+        TypeError, ValueError: a bad argument, by name.
 
     Sources: Goodfellow et al. 2014 (arXiv 1406.2661), section 3, for the loss; Heusel et al. 2017 (arXiv 1706.08500)
     for the two time-scales; Gulrajani et al. 2017 (arXiv 1704.00028) for the penalty; Sinha et al. 2020 (arXiv
@@ -55,9 +54,7 @@ class GANTrainer:
         lr_generator: float = 1e-4,
         optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer] = adam,
         penalty: float = 0.0,
-        prior_factor: int = 1,
-        data_factor: int = 1,
-        features: Callable[[Tensor], Tensor] = lambda x: x.flatten(1),
+        prior: Prior | None = None,
         seed: int = 0,
     ) -> None:
         for name, value in (("lr_discriminator", lr_discriminator), ("lr_generator", lr_generator)):
@@ -65,34 +62,22 @@ class GANTrainer:
                 raise ValueError(f"{name} is {value!r}; it must be finite and > 0")
         if not 0 <= penalty < float("inf"):
             raise ValueError(f"penalty is {penalty!r}; it must be finite and >= 0")
-        for name, count in (("dim", dim), ("prior_factor", prior_factor), ("data_factor", data_factor)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} is {count!r}; it must be an integer >= 1")
-        self.generator, self.discriminator, self.dim, self.penalty = generator, discriminator, dim, penalty
-        self.prior_factor, self.data_factor, self.features = prior_factor, data_factor, features
+        if not (prior is None or isinstance(prior, Prior)):
+            raise TypeError(f"prior is {prior!r}; it must be a mow.priors.Prior or None")
+        self.generator, self.discriminator, self.penalty = generator, discriminator, penalty
         self.generator_optimizer = optimizer(generator.parameters(), lr_generator)
         self.discriminator_optimizer = optimizer(discriminator.parameters(), lr_discriminator)
-        self._random = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
+        self._like = next(generator.parameters()).new_empty(1, positive("dim", dim))
+        self._random = torch.Generator(self._like.device).manual_seed(seed)
+        self.prior = Normal(self._random) if prior is None else prior
 
     def step(self, x: Tensor) -> dict[str, Tensor]:
-        """One step of both networks on k real elements.
-
-        Args:
-            x: [data_factor * k, ...].
+        """One step of both networks on real elements x [k, ...].
 
         Returns:
             discriminator, its loss without the penalty, and generator, its loss; 0-d and detached.
-
-        Raises:
-            ValueError: x has no multiple of data_factor elements. Nothing has changed.
         """
-        k, rest = divmod(len(x), self.data_factor)
-        if k == 0 or rest:
-            raise ValueError(f"x has {len(x)} elements; it must have a multiple of data_factor = {self.data_factor}")
-        if self.data_factor > 1:
-            with torch.no_grad():
-                x = x[mk.k_center(self.features(x), k)[0]]
-        fake = self.generator(self._prior(k))
+        fake = self.generator(self.prior.sample(len(x), self._like))
 
         loss = softplus(-self.discriminator(x)).mean() + softplus(self.discriminator(fake.detach())).mean()
         penalty = self.penalty * self._slope(x, fake.detach()) if self.penalty else 0.0
@@ -112,14 +97,8 @@ class GANTrainer:
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """count generated elements; the same prior samples for the same seed, and none of the training's drawn."""
-        device = self._random.device
-        v = torch.randn(count, self.dim, device=device, generator=torch.Generator(device).manual_seed(seed))
-        return self.generator(v)
-
-    def _prior(self, k: int) -> Tensor:
-        v = torch.randn(self.prior_factor * k, self.dim, device=self._random.device, generator=self._random)
-        return v if self.prior_factor == 1 else v[mk.k_center(v, k)[0]]
+        """count elements generated from N(0, I); the same draws for the same seed, and none of the training's."""
+        return self.generator(Normal(torch.Generator(self._like.device).manual_seed(seed)).sample(count, self._like))
 
     def _slope(self, x: Tensor, fake: Tensor) -> Tensor:
         """mean of (|grad d| - 1)^2 at points between real and generated elements."""
