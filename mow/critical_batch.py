@@ -1,4 +1,4 @@
-"""How large a batch should be: the critical batch size from steps to a quality, the noise scale from gradients alone."""
+"""How large a batch should be: the critical batch size from steps to a quality, the noise scale from gradients."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ HYPERBOLA = Law(
 """K(b) = A b / ((eps^2 - C) b - B) of Sato and Iiduka, so K_min = A/(eps^2 - C) and b* = 2B/(eps^2 - C).
 
 1/K is linear in 1/b, and b* = -2 slope/intercept. There is no K at b <= b*/2; the samples K b are fewest at b = b*.
-Source: "Existence and Estimation of Critical Batch Size for Training Generative Adversarial Networks with Two Time-Scale
-Update Rule" (2023, arXiv 2201.11989), section 3.
+Source: Sato and Iiduka, "Existence and Estimation of Critical Batch Size for Training Generative Adversarial Networks
+with Two Time-Scale Update Rule" (ICML 2023, arXiv 2201.11989), section 3.
 """
 
 NOISE_SCALE = Law(
@@ -44,7 +44,7 @@ NOISE_SCALE = Law(
 """K(b) = K_min (1 + B_c/b): the steps fall towards K_min, the samples K_min (b + B_c) rise with b from the start.
 
 At b = B_c both the steps and the samples are twice their least.
-Source: McCandlish et al. 2018, "An Empirical Model of Large-Batch Training" (arXiv 1812.06162), equations 2.11 and 2.12.
+Source: McCandlish et al. 2018, "An Empirical Model of Large-Batch Training" (arXiv 1812.06162), section 2.
 """
 
 
@@ -103,11 +103,16 @@ class CriticalBatch:
         """The SFO complexity of each measurement: steps times batch size [N]."""
         return self.batch_sizes * self.steps
 
+    @property
+    def spread(self) -> float:
+        """The rms of ln K about the mean of each batch size: what no curve gets below."""
+        logs = self.steps.log()
+        means = [logs[self.batch_sizes == b].mean() for b in self.batch_sizes]
+        return float((logs - torch.stack(means)).square().mean().sqrt())
+
     def __str__(self) -> str:
-        lines = [
-            f"{'batch':>8} {'runs':>5} {'steps':>10} {'samples':>11}  "
-            + "".join(f"{f.law.name:>13}" for f in self.fits)
-        ]
+        names = "".join(f"{fit.law.name:>13}" for fit in self.fits)
+        lines = [f"{'batch':>8} {'runs':>5} {'steps':>10} {'samples':>11}  {names}"]
         for b in self.batch_sizes.unique():
             steps = self.steps[self.batch_sizes == b]
             mean = steps.log().mean().exp()
@@ -117,9 +122,12 @@ class CriticalBatch:
         for fit in self.fits:
             (low, high), (fewest, most) = fit.critical_batch_interval, fit.min_steps_interval
             lines.append(
-                f"{fit.law.name}, K = {fit.law.formula}: critical batch {fit.critical_batch:.3g} ({percent}: {low:.3g} to "
-                f"{high:.3g}), K_min {fit.min_steps:.4g} ({fewest:.4g} to {most:.4g}), rms of ln K {fit.rms:.3f}"
+                f"{fit.law.name}, K = {fit.law.formula}: critical batch {fit.critical_batch:.3g} "
+                f"({percent}: {low:.3g} to {high:.3g}), K_min {fit.min_steps:.4g} ({fewest:.4g} to {most:.4g}), "
+                f"rms of ln K {fit.rms:.3f}"
             )
+        if len(self.steps) > len(self.batch_sizes.unique()):
+            lines.append(f"The runs of one batch size differ by an rms of {self.spread:.3f}.")
         return "\n".join(lines)
 
 
@@ -133,8 +141,8 @@ def fit_critical_batch(
 ) -> CriticalBatch:
     """Fit both laws of the critical batch size to the steps that a quality took, at learning rates held constant.
 
-    Least squares on ln K, since what varies from seed to seed is the ratio. Intervals are percentiles of a bootstrap of the
-    residuals, scaled by sqrt(N/(N-2)); they take misfit for noise, so a law that does not fit gets wide ones.
+    Least squares on ln K, since what varies from seed to seed is the ratio. Intervals are percentiles of a bootstrap of
+    the residuals, scaled by sqrt(N/(N-2)); they take misfit for noise, so a law that does not fit gets wide ones.
 
     Args:
         batch_sizes: > 0, three different ones at least.
@@ -145,8 +153,9 @@ def fit_critical_batch(
         seed: of the bootstrap.
 
     Returns:
-        Both fits. The hyperbola's b* lies in [0, 2 min(b)): it must pass every measurement, b = 1 included. The noise-scale
-        law's B_c lies between 1e-6 min(b) and 1e6 max(b); at that upper end the steps were never seen to level off.
+        Both fits. The hyperbola's b* lies in [0, 2 min(b)), since each b measured has a finite K, b = 1 included.
+        The noise-scale law's B_c lies between 1e-6 min(b) and 1e6 max(b); at that upper end the steps were never seen
+        to level off.
 
     Raises:
         ValueError, TypeError: a bad argument, by name.
@@ -178,14 +187,14 @@ class GradientNoiseScale:
         optimizer.step()
         print(scale.value)
 
-    G is the gradient of the expected loss, Sigma the covariance of one row's gradient. The loss must be separable: a mean
-    over rows (or a sum: |G|^2 and tr(Sigma) are then rows^2 times as large, and their ratio is the same), its rows
+    G is the gradient of the expected loss, Sigma the covariance of one row's gradient. The loss must be separable: a
+    mean over rows (or a sum: |G|^2 and tr(Sigma) are then rows^2 times as large, and their ratio is the same), its rows
     independent draws. With pieces of b_j of the N rows, of which T = sum_j |(b_j/N) g_j|^2 and q = sum_j (b_j/N)^2,
 
         |G|^2 = (|g|^2 - T)/(1 - q),  tr(Sigma) = N (|g|^2 - |G|^2)
 
-    are unbiased, g being the whole gradient; for pieces of one size these are the paper's. Their ratio is biased and each
-    is noisy, so they are averaged over the steps first.
+    are unbiased, g being the whole gradient; for pieces of one size these are the paper's. Their ratio is biased and
+    each is noisy, so they are averaged over the steps first.
 
     Args:
         parameters: whose gradients count.
@@ -326,7 +335,7 @@ def _fit(law: Law, b: Tensor, log_steps: Tensor, draws: Tensor, confidence: floa
 def _least_squares(law: Law, b: Tensor, log_steps: Tensor) -> tuple[Tensor, Tensor]:
     """Critical batch size and ln K_min [R] of each row of log_steps [R, N].
 
-    ln K_min is the mean of what the shape leaves, so one parameter is left to look for: over a grid, then ever finer ones.
+    ln K_min is the mean of what the shape leaves, so one parameter is left to find: on a grid, then on finer ones.
     """
     low, high = float(b.min()), float(b.max())
     centre = torch.full((len(log_steps), 1), 0.5, dtype=torch.float64)
@@ -342,5 +351,5 @@ def _least_squares(law: Law, b: Tensor, log_steps: Tensor) -> tuple[Tensor, Tens
 
 
 def _interval(values: Tensor, confidence: float) -> tuple[float, float]:
-    low, high = values.quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=values.dtype)).tolist()
+    low, high = (float(values.quantile((1 + sign * confidence) / 2)) for sign in (-1, 1))
     return low, high

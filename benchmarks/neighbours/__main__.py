@@ -12,13 +12,14 @@ import typer
 from rich.console import Console
 
 from benchmarks import record
-from benchmarks.neighbours import critical, grid, window
+from benchmarks.neighbours import critical, grid, speed, window
+from mow.files import append_json_line, read_json_lines
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 
 RESULTS = record.RESULTS / "neighbours"
-PARTS = {"critical": critical, "grid": grid, "window": window}
+PARTS = {"critical": critical, "grid": grid, "window": window, "speed": speed}
 
 
 @app.command()
@@ -34,7 +35,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     for part in parts or PARTS:
         path = out / f"{part}.jsonl"
-        done = [line["settings"] for line in read(path)]
+        done = [line["settings"] for line in read_json_lines(path)]
         for settings in PARTS[part].jobs():
             if settings in done or not wanted.items() <= settings.items():
                 continue
@@ -45,9 +46,8 @@ def run(
             line["cpu_seconds_in_all"] = round(time.process_time() - cpu, 2)
             head = record.head(f"python -m benchmarks.neighbours run {part}", settings["seed"])
             line["on"] = {name: head[name] for name in ("created", "command", "machine", "versions")}
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            console.print(part, settings, f"{line['wall_seconds']} s", highlight=False, soft_wrap=True)
+            append_json_line(path, line)
+            console.print(f"{part} {settings} {line['wall_seconds']} s", highlight=False, soft_wrap=True)
 
 
 @app.command(name="report")
@@ -60,12 +60,6 @@ def make_report(
 
     for path in report.write(results, docs):
         console.print(f"[green]wrote[/] {path}", soft_wrap=True, highlight=False)
-
-
-def read(path: Path) -> list[dict]:
-    """The results in a file; a line that a killed run has left without its end is none."""
-    lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 if __name__ == "__main__":

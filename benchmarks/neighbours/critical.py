@@ -6,15 +6,14 @@ from functools import cache
 from typing import Any
 
 from mow import data
-from mow.critical_batch_demo import Task, measure
+from mow.critical_batch_demo import BATCHES, EVERY, LIMIT, THRESHOLD, Task, measure
 
-BATCHES = [2**i for i in range(10)]
 SEEDS = 10
 
 
 def jobs() -> list[dict[str, Any]]:
     return [
-        {"batch": batch, "seed": seed, "threshold": 4.0, "every": 10, "limit": 20_000}
+        {"batch": batch, "seed": seed, "threshold": THRESHOLD, "every": EVERY, "limit": LIMIT}
         for seed in range(SEEDS)
         for batch in BATCHES
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,9 +35,19 @@ def jobs() -> list[dict[str, Any]]:
 
 
 def run(settings: dict[str, Any]) -> dict[str, Any]:
-    """-> modes, high_quality and kl, each a list over ten equal parts of the run; step_cpu_ms and step_mib."""
-    batch, seed, steps = (settings[name] for name in ("batch", "seed", "steps"))
-    coreset = settings["coreset"]
+    """-> modes, high_quality and kl, each a list over ten equal parts of the run; step_mib."""
+    trainer, step = prepare(settings["batch"], settings["coreset"], settings["seed"])
+    scores: list[dict[str, float]] = []
+    for _ in range(SCORES):
+        for _ in range(settings["steps"] // SCORES):
+            step()
+        scores.append(score(trainer.sample(SAMPLES)))
+    curves = {name: [one[name] for one in scores] for name in scores[0]}
+    return {**curves, "step_mib": step_mib(step)}
+
+
+def prepare(batch: int, coreset: bool, seed: int) -> tuple[GANTrainer, Callable[[], None]]:
+    """A trainer, and what draws a batch and takes a step with it."""
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     trainer = GANTrainer(
@@ -55,16 +65,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
         x = draw(batch * (DATA_FACTOR if coreset else 1), random)
         trainer.step(x[mk.k_center(x, batch, generator=random).indices] if coreset else x)
 
-    scores: list[dict[str, float]] = []
-    cpu_seconds = 0.0
-    for _ in range(SCORES):
-        began = time.process_time()
-        for _ in range(steps // SCORES):
-            step()
-        cpu_seconds += time.process_time() - began
-        scores.append(score(trainer.sample(SAMPLES)))
-    curves = {name: [one[name] for one in scores] for name in scores[0]}
-    return {**curves, "step_cpu_ms": round(1000 * cpu_seconds / steps, 3), "step_mib": step_mib(step)}
+    return trainer, step
 
 
 def modes() -> Tensor:

@@ -8,13 +8,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from mow.micro_batch import accumulate, accumulate_coupled
-from torch import Tensor
+from torch import Tensor, nn
 
 import mow
 from benchmarks.neighbours.step_memory import step_mib
 from mow import data, evaluation, models
 from mow.data import PictureData
+from mow.micro_batch import accumulate, accumulate_coupled
 from mow.stream import ShuffledStream
 from mow.trainer import default_learning_rate
 
@@ -52,9 +52,7 @@ def jobs() -> list[dict[str, Any]]:
 def run(settings: dict[str, Any]) -> dict[str, Any]:
     """-> pictures, cpu_seconds (of training alone), test_reconstruction, test_cramer_wold: curves; step_mib."""
     source = _pictures()
-    torch.manual_seed(settings["seed"])
-    shape = source.train.shape[1:]
-    encoder, decoder = models.mlp_encoder(shape, DIM), models.mlp_decoder(shape, DIM)
+    encoder, decoder = _networks(source, settings["seed"])
     stream = ShuffledStream(source.train, settings["seed"])
     rows, step = _METHODS[settings["method"]](encoder, decoder, settings["k"], stream)
     tenths = [part * PICTURES // 10 for part in range(1, 10)]
@@ -75,23 +73,48 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
     return {"data": source.origin.split(", found")[0], **curves, "step_mib": step_mib(lambda: step(x))}
 
 
-def _trained(encoder: Any, decoder: Any, k: int, n: int) -> mow.Trainer:
+def prepare(method: str, k: int) -> Callable[[], None]:
+    """What trains on the next 64 pictures."""
+    source = _pictures()
+    stream = ShuffledStream(source.train)
+    rows, step = _METHODS[method](*_networks(source, 0), k, stream)
+
+    def advance() -> None:
+        for _ in range(BATCH // rows):
+            step(stream.take(rows))
+
+    return advance
+
+
+def _networks(source: PictureData, seed: int) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(seed)
+    shape = source.train.shape[1:]
+    return models.mlp_encoder(shape, DIM), models.mlp_decoder(shape, DIM)
+
+
+def _trained(encoder: nn.Module, decoder: nn.Module, k: int, n: int) -> mow.Trainer:
     window = mow.MovingWindow(n, DIM)
     return mow.Trainer(encoder, decoder, mow.CramerWold(log=True), window, k=k)
 
 
-def _classical(encoder: Any, decoder: Any, k: int, stream: ShuffledStream) -> tuple[int, Callable[[Tensor], object]]:
+def _classical(
+    encoder: nn.Module, decoder: nn.Module, k: int, stream: ShuffledStream
+) -> tuple[int, Callable[[Tensor], object]]:
     return k, _trained(encoder, decoder, k, k).step
 
 
-def _window(encoder: Any, decoder: Any, k: int, stream: ShuffledStream) -> tuple[int, Callable[[Tensor], object]]:
+def _window(
+    encoder: nn.Module, decoder: nn.Module, k: int, stream: ShuffledStream
+) -> tuple[int, Callable[[Tensor], object]]:
     trainer = _trained(encoder, decoder, k, BATCH)
     with torch.no_grad():
         trainer.window.fill(encoder(stream.take(BATCH - k)))
     return k, trainer.step
 
 
-def _pieces(encoder: Any, decoder: Any, k: int, stream: ShuffledStream) -> tuple[int, Callable[[Tensor], object]]:
+def _pieces(
+    encoder: nn.Module, decoder: nn.Module, k: int, stream: ShuffledStream
+) -> tuple[int, Callable[[Tensor], object]]:
     distance, optimizer = mow.CramerWold(log=True), _adam(encoder, decoder)
 
     def loss(x: Tensor) -> Tensor:
@@ -106,7 +129,9 @@ def _pieces(encoder: Any, decoder: Any, k: int, stream: ShuffledStream) -> tuple
     return BATCH, step
 
 
-def _two_pass(encoder: Any, decoder: Any, k: int, stream: ShuffledStream) -> tuple[int, Callable[[Tensor], object]]:
+def _two_pass(
+    encoder: nn.Module, decoder: nn.Module, k: int, stream: ShuffledStream
+) -> tuple[int, Callable[[Tensor], object]]:
     distance, optimizer = mow.CramerWold(log=True), _adam(encoder, decoder)
 
     def step(x: Tensor) -> None:
@@ -117,7 +142,7 @@ def _two_pass(encoder: Any, decoder: Any, k: int, stream: ShuffledStream) -> tup
     return BATCH, step
 
 
-def _adam(encoder: Any, decoder: Any) -> torch.optim.Optimizer:
+def _adam(encoder: nn.Module, decoder: nn.Module) -> torch.optim.Optimizer:
     parameters = [*encoder.parameters(), *decoder.parameters()]
     return torch.optim.Adam(parameters, lr=default_learning_rate(BATCH), fused=True)
 
