@@ -168,6 +168,18 @@ def test_linear_regression_has_its_closed_form(micro_batch: int, randn: Callable
     assert scale.value == pytest.approx(noise / square, rel=0.08)
 
 
+def test_it_listens_to_accumulate(randn: Callable[..., Tensor]) -> None:
+    model, x, y = Regression(3), randn(8, 3) + 1, randn(8) + 1
+    scale = mow.GradientNoiseScale(model.parameters(), decay=0)
+    backward_in_pieces(model, x, y, 3)
+    scale.update(rows=8, micro_batch=3)
+    expected = scale.gradient_square, scale.noise
+    model.zero_grad()
+    mow.accumulate(lambda x, y: model.losses(x, y).mean(), x, y, micro_batch=3)
+    scale.update(rows=8, micro_batch=3)
+    assert (scale.gradient_square, scale.noise) == pytest.approx(expected)
+
+
 def test_the_averages_are_of_the_terms_not_of_their_ratio(randn: Callable[..., Tensor]) -> None:
     model = Regression(3)
     alone, squares, noises = mow.GradientNoiseScale(model.parameters(), decay=0), [], []
