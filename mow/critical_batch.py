@@ -170,8 +170,8 @@ def fit_critical_batch(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1, both left out")
     draws = torch.randint(len(b), (resamples, len(b)), generator=torch.Generator().manual_seed(seed))
-    fits = (_fit(law, b, k.log(), draws, confidence) for law in (HYPERBOLA, NOISE_SCALE))
-    return CriticalBatch(b, k, *fits, confidence)
+    hyperbola, noise_scale = (_fit(law, b, k.log(), draws, confidence) for law in (HYPERBOLA, NOISE_SCALE))
+    return CriticalBatch(b, k, hyperbola, noise_scale, confidence)
 
 
 class GradientNoiseScale:
@@ -216,7 +216,8 @@ class GradientNoiseScale:
         self._averages = torch.zeros(2, dtype=torch.float64)
         self._weight = 0.0
         self._handles = [parameter.register_hook(self._hook(i)) for i, parameter in enumerate(self._parameters)]
-        self._forget()
+        self._pieces: Tensor | float = 0.0
+        self._passes = [0] * len(self._parameters)
 
     @torch.no_grad()
     def update(self, *, rows: int, micro_batch: int) -> None:
@@ -276,8 +277,7 @@ class GradientNoiseScale:
         return add
 
     def _forget(self) -> None:
-        self._pieces: Tensor | float = 0.0
-        self._passes = [0] * len(self._parameters)
+        self._pieces, self._passes = 0.0, [0] * len(self._parameters)
 
     def _average(self, index: int) -> float:
         return float(self._averages[index]) / self._weight if self._weight else math.nan

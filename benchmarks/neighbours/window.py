@@ -41,7 +41,8 @@ def jobs() -> list[dict[str, Any]]:
         found.append(("full", BATCH, seed))
         found += [(method, k, seed) for k in (4, 1) for method in METHODS[1:]]
     return [
-        {"method": method, "k": k, "seed": seed, "pictures": PASSES.get((method, k), 1) * PICTURES} for method, k, seed in found
+        {"method": method, "k": k, "seed": seed, "pictures": PASSES.get((method, k), 1) * PICTURES}
+        for method, k, seed in found
     ]
 
 
