@@ -62,17 +62,17 @@ def write_report(source: Path, docs: Path, readme: Path | None = None) -> list[P
     return written
 
 
-def splice(text: str, content: str, start: str = START, end: str = END) -> str:
+def splice(text: str, table: str) -> str:
     """The text with what stands between the two markers replaced.
 
     Raises:
         ValueError: a marker is missing, or they stand in the wrong order.
     """
-    before, opened, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if not (opened and closed):
-        raise ValueError(f"the page lacks the markers {start} and, after it, {end}")
-    return f"{before}{start}\n{content}\n{end}{after}"
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"the README lacks the markers {START} and, after it, {END}")
+    return f"{before}{START}\n{table}\n{END}{after}"
 
 
 def page(content: dict[str, Any], source: str, images: Sequence[str] = ()) -> str:
@@ -132,7 +132,7 @@ def _main(entries: Iterable[dict[str, Any]], threads: int, spread: bool) -> str:
         cells += [_ratio(ours.get("speedup", {}).get(name), spread) for name in BASELINES]
         rows.append([*cells, _floor(ours, by_name, spread)])
     heads = ["Value and gradient, float32", f"mow-kernels ({OURS})", *(f"against {_HEADINGS[b]}" for b in BASELINES)]
-    return table([*heads, "times the floor"], rows)
+    return _table([*heads, "times the floor"], rows)
 
 
 def _floor(row: dict[str, Any], by_name: dict[str, dict[str, Any]], spread: bool) -> str:
@@ -160,7 +160,7 @@ def _steps(entries: Iterable[dict[str, Any]], threads: int) -> str:
         for row in (ours, default, reference, plain):
             cells.append(_ratio(row.get("cost", {}).get("empty"), spread=True) if _measured(row) else row["reason"])
         rows.append(cells)
-    return table(
+    return _table(
         ["Step", "empty", f"{OURS}, as in the paper", f"{OURS}, default options", "reference", "plain PyTorch"], rows
     )
 
@@ -199,7 +199,7 @@ def _memory(entries: Iterable[dict[str, Any]]) -> str:
             reason = row.get("reason", "")
             cells = [_size(row.get("extra_mib")), _size(row.get("inside_mib")), reason]
             rows.append([_title(entry), row["label"], *cells])
-    return table(["Case", "Candidate", "peak from outside", "from inside", ""], rows)
+    return _table(["Case", "Candidate", "peak from outside", "from inside", ""], rows)
 
 
 def _everything(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -229,7 +229,7 @@ def _candidates(entry: dict[str, Any]) -> str:
         floor = "" if row["name"] in FLOORS else _floor(row, by_name, spread=False)
         rows.append([row["label"], _time(row), *speedups, floor, _match(row), row["note"]])
     heads = ["Candidate", "time", *(f"against {by_name[name]['label']}" for name in against), "times the floor"]
-    return table([*heads, "match", ""], rows)
+    return _table([*heads, "match", ""], rows)
 
 
 def _match(row: dict[str, Any]) -> str:
@@ -291,6 +291,6 @@ def _threads(entries: Iterable[dict[str, Any]], group: str | None = None) -> lis
     return sorted({e["threads"] for e in entries if group is None or group in e["groups"]}, reverse=True)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
