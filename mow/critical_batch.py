@@ -213,7 +213,7 @@ class GradientNoiseScale:
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay!r}; it must be in [0, 1)")
         self.decay = decay
-        self._averages = torch.zeros(2, dtype=torch.float64)
+        self._averages = torch.zeros(2, device=self._parameters[0].device)
         self._weight = 0.0
         self._handles = [parameter.register_hook(self._hook(i)) for i, parameter in enumerate(self._parameters)]
         self._pieces: Tensor | float = 0.0
@@ -241,7 +241,7 @@ class GradientNoiseScale:
                 f"{passes} backward passes have run; rows = {rows} and micro_batch = {micro_batch} make {len(sizes)}"
             )
         whole = sum(_square(p.grad) for p in self._parameters if p.grad is not None)
-        squares = torch.stack([torch.as_tensor(whole), torch.as_tensor(pieces)]).double().cpu()
+        squares = torch.stack([torch.as_tensor(whole), torch.as_tensor(pieces)])
         q = sum((size / rows) ** 2 for size in sizes)
         gradient = (squares[0] - squares[1]) / (1 - q)
         new = torch.stack([gradient, rows * (squares[0] - gradient)])

@@ -85,13 +85,9 @@ class GANTrainer:
         (loss + penalty).backward()
         self.discriminator_optimizer.step()
 
-        self.discriminator.requires_grad_(False)  # the generator's gradient passes through it and stops nowhere in it
-        try:
-            generator_loss = softplus(-self.discriminator(fake)).mean()
-            self.generator_optimizer.zero_grad()
-            generator_loss.backward()
-        finally:
-            self.discriminator.requires_grad_(True)
+        generator_loss = softplus(-self.discriminator(fake)).mean()
+        self.generator_optimizer.zero_grad()
+        generator_loss.backward(inputs=[p for p in self.generator.parameters() if p.requires_grad])
         self.generator_optimizer.step()
         return {"discriminator": loss.detach(), "generator": generator_loss.detach()}
 

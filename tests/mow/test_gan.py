@@ -52,7 +52,8 @@ def test_a_step_is_the_non_saturating_one_with_a_rate_each(randn: Callable[..., 
     g_generator = torch.autograd.grad(loss, tuple(generator.parameters()))
     torch.testing.assert_close(after - before[0], -0.1 * torch.cat([g.flatten() for g in g_generator]))
     assert float(result["generator"]) == pytest.approx(loss.item(), rel=1e-6)
-    assert all(parameter.requires_grad for parameter in discriminator.parameters())
+    for parameter, g in zip(discriminator.parameters(), g_discriminator, strict=True):
+        torch.testing.assert_close(parameter.grad, g)  # nothing of the generator's backward
 
 
 def test_the_penalty_pulls_the_slope_to_one() -> None:
