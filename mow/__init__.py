@@ -2,6 +2,7 @@
 
 from mow import priors
 from mow.coreset import CoresetSampler, random_projection
+from mow.critical_batch import GradientNoiseScale, fit_critical_batch
 from mow.losses import MMD, CramerWold, SlicedWasserstein
 from mow.micro_batch import accumulate, accumulate_coupled
 from mow.stream import ShuffledStream
@@ -13,6 +14,7 @@ __all__ = [
     "MMD",
     "CoresetSampler",
     "CramerWold",
+    "GradientNoiseScale",
     "MovingWindow",
     "ShuffledStream",
     "SlicedWasserstein",
@@ -20,6 +22,7 @@ __all__ = [
     "__version__",
     "accumulate",
     "accumulate_coupled",
+    "fit_critical_batch",
     "priors",
     "random_projection",
 ]

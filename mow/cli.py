@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mow import coreset_demo, micro_batch_demo, pictures
+from mow import coreset_demo, critical_batch_demo, micro_batch_demo, pictures
 from mow.run import Model, OptimizerName, Options, Phi, PriorName, Run, Weighting
 
 app = typer.Typer(
@@ -164,4 +164,5 @@ class _plain_errors(ContextDecorator):
 
 
 app.command("coreset")(_plain_errors()(coreset_demo.command))
+app.command("critical-batch")(_plain_errors()(critical_batch_demo.command))
 app.command("microbatch")(_plain_errors()(micro_batch_demo.command))

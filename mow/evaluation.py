@@ -41,6 +41,20 @@ def mean_picture_error(train: Tensor, test: Tensor) -> float:
     return float((to_unit_range(test) - mean).square().flatten(1).sum(1).mean())
 
 
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """The squared Frechet distance between the normal distributions fitted to samples [N, F] and [M, F]; N, M >= 2.
+
+    |mean a - mean b|^2 + tr(A + B - 2 (A B)^(1/2)) with the covariances A and B, in float64. It is called FID when the
+    F are features of Inception (Heusel et al. 2017, arXiv 1706.08500).
+    """
+    a, b = a.double(), b.double()
+    covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(covariance_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * cross)
+
+
 def reconstruct(encoder: nn.Module, decoder: nn.Module, pictures: Tensor) -> Tensor:
     """Pictures [N, C, H, W] through the auto-encoder, on the CPU."""
     with _evaluating(encoder, decoder):

@@ -1,10 +1,13 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and logs of JSON lines that a kill leaves readable."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | memoryview | str) -> Path:
@@ -31,3 +34,29 @@ def write_whole(path: str | os.PathLike[str], content: bytes | memoryview | str)
         temporary.unlink(missing_ok=True)
         raise
     return target
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The complete lines of a file of JSON objects, none if there is no file. A kill may leave a last one unfinished.
+
+    Raises ValueError where a line is no JSON.
+    """
+    records = []
+    path = Path(path)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(True) if path.exists() else (), 1):
+        if line.endswith("\n"):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}, is no JSON: {error}") from error
+    return records
+
+
+def append_json_line(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Add a JSON object as a line, in place of a last line that a kill has left without its end."""
+    path = Path(path)
+    content = path.read_bytes() if path.exists() else b""
+    if not content.endswith(b"\n") and content:
+        write_whole(path, content[: content.rfind(b"\n") + 1])
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")

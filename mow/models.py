@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -22,12 +22,16 @@ def mlp_decoder(shape: Sequence[int], dim: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Sigmoid(), nn.Unflatten(1, tuple(shape)))
 
 
-def _layers(widths: Sequence[int]) -> list[nn.Module]:
-    """Linear layers with ReLU between them."""
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers of these widths with the activation between them: [k, widths[0]] -> [k, widths[-1]]."""
+    return nn.Sequential(*_layers(widths, activation))
+
+
+def _layers(widths: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
         linear = nn.Linear(wide, narrow)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
+        layers += [linear, activation()]
     return layers[:-1]

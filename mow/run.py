@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mow import checkpoint, data, evaluation, models, pictures, priors
 from mow.data import PictureData
-from mow.files import write_whole
+from mow.files import read_json_lines, write_whole
 from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
 from mow.report import write_report
 from mow.stream import ShuffledStream
@@ -148,7 +148,7 @@ class Run:
             ValueError: an option out of range, or data that cannot be had, by name.
         """
         # A start that was killed before its first checkpoint may leave the line of step 0.
-        lines = _read_lines(out / "metrics.jsonl")
+        lines = read_json_lines(out / "metrics.jsonl")
         if (out / "checkpoint.pt").exists() or any(record.get("step") != 0 for record in lines):
             raise FileExistsError(f"{out} already holds a run: go on with --resume {out}, or name another folder")
         options = options.resolved()
@@ -249,7 +249,7 @@ class Run:
 
     def write_report(self) -> Path:
         """report.html from the files of the run. -> its path."""
-        scores = [record for record in _read_lines(self.out / "metrics.jsonl") if "test_reconstruction" in record]
+        scores = [record for record in read_json_lines(self.out / "metrics.jsonl") if "test_reconstruction" in record]
         baseline = evaluation.mean_picture_error(self.source.train, self.source.test)
         first, last = scores[0], scores[-1]
         summary = [
@@ -287,20 +287,8 @@ class Run:
 
     def _cut_metrics(self) -> None:
         path = self.out / "metrics.jsonl"
-        kept = [record for record in _read_lines(path) if record["step"] <= self.trainer.steps_done]
+        kept = [record for record in read_json_lines(path) if record["step"] <= self.trainer.steps_done]
         write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; a killed run may leave a last one without its end."""
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(True) if path.exists() else (), 1):
-        if line.endswith("\n"):
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}, is no JSON: {error}") from error
-    return records
 
 
 def _load(options: Options) -> PictureData:

@@ -21,6 +21,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """As PyTorch has them: whatever trains flushes them to zero."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def reference() -> Iterator[None]:
     """Runs the test on the backend that defines right."""

@@ -17,13 +17,6 @@ from torch import Tensor
 from mow import checkpoint
 
 
-@pytest.fixture(autouse=True)
-def denormals() -> Iterator[None]:
-    """As PyTorch has them: a Run flushes them to zero."""
-    yield
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture(scope="session")
 def pictures_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 grey pictures of 8 x 8 with a bright bar of random place, width and light each."""

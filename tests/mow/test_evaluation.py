@@ -144,3 +144,20 @@ def test_interpolations_go_from_one_reconstruction_to_the_other() -> None:
     a, b = (evaluation.reconstruct(encoder, decoder, x) for x in (starts, ends))
     for stage, walk in enumerate(walks.unbind(1)):  # the decoder is linear, hence so are the walks
         torch.testing.assert_close(walk, a + stage / 4 * (b - a), rtol=1e-5, atol=1e-6)
+
+
+def test_the_frechet_distance_of_a_scaled_and_shifted_sample(randn: Callable[..., Tensor]) -> None:
+    """B = s^2 A, hence (A B)^(1/2) = s A and |shift of the mean|^2 + (1 - s)^2 tr A remain."""
+    a = randn(50, 3) @ randn(3, 5)  # of rank 3
+    b = 3 * a + torch.tensor([1.0, 0, 0, 2, 0], dtype=torch.float64)
+    expected = (b.mean(0) - a.mean(0)).square().sum() + 4 * torch.cov(a.T).trace()
+    assert evaluation.frechet_distance(a, b) == pytest.approx(float(expected))
+    assert evaluation.frechet_distance(b, a) == pytest.approx(float(expected))
+    assert evaluation.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_frechet_distance_of_covariances_that_do_not_commute(randn: Callable[..., Tensor]) -> None:
+    a, b = randn(40, 4) @ randn(4, 4), randn(60, 4) @ randn(4, 4)
+    root = torch.linalg.eigvals(torch.cov(a.T) @ torch.cov(b.T)).sqrt().sum().real
+    expected = (a.mean(0) - b.mean(0)).square().sum() + torch.cov(a.T).trace() + torch.cov(b.T).trace() - 2 * root
+    assert evaluation.frechet_distance(a, b) == pytest.approx(float(expected))

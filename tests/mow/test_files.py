@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mow.files import write_whole
+from mow.files import append_json_line, read_json_lines, write_whole
 
 
 def test_writes_text_and_bytes_and_replaces_what_was_there(tmp_path: Path) -> None:
@@ -81,3 +81,19 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / "nowhere" / "a", b"")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_line_that_a_kill_has_cut_is_not_read_and_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    assert read_json_lines(path) == []
+    append_json_line(path, {"step": 1})
+    append_json_line(path, {"step": 2})
+    for cut in ('{"st', '{"step": 3}'):
+        with open(path, "a") as file:
+            file.write(cut)
+        assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+    append_json_line(path, {"step": 4})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 4}\n'
+    path.write_text('{"step": 1}\n{"st\n')
+    with pytest.raises(ValueError, match="line 2, is no JSON"):
+        read_json_lines(path)
