@@ -1,8 +1,8 @@
 """The backend "triton": one op a distance, each defined in the file of its name.
 
-The ops stand without Triton, which the first call imports: a machine without a GPU never waits for it. They are opaque to
-torch.compile, which calls them as they are, and to CUDA graphs they are a few launches. No autograd and no checks here:
-mow_kernels/operators.py and mow_kernels/functions.py have them.
+The first call imports Triton, not this file: a machine without a GPU never waits for it. torch.compile calls the ops as
+they are, and a CUDA graph sees a few launches. No autograd and no checks here: mow_kernels/operators.py and
+mow_kernels/functions.py have them.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ unavailable = None if importlib.util.find_spec("triton") else "Triton is not ins
 
 def unsupported(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
     """Why a checked call cannot run here, or None."""
-    if current.device.type != "cuda":
-        return None if INTERPRETED else f"it runs on GPUs and current is on {current.device}"
+    if current.is_cpu:
+        return None if INTERPRETED else "it runs on GPUs and current is on cpu"
+    if not current.is_cuda:
+        return f"it runs on CUDA and ROCm devices and current is on {current.device}"
     if current.shape[1] > MAX_DIM and "directions" not in options:
         return f"it takes D up to {MAX_DIM} and current has D = {current.shape[1]}"
     return _too_old(current.device)

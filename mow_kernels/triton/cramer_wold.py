@@ -1,4 +1,4 @@
-"""Cramer-Wold distance, equations (1) and (2) of mow_kernels/reference/cramer_wold.py, as sums over pairs (pairs.py)."""
+"""Cramer-Wold distance, equations (1) and (2) of mow_kernels/reference/cramer_wold.py, as sums over pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy, equations (1) to (5) of mow_kernels/reference/mmd.py, as sums over pairs (pairs.py)."""
+"""Maximum mean discrepancy, equations (1) to (5) of mow_kernels/reference/mmd.py, as sums over pairs."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
     constant + zz sum_{i != j} f(|z_i - z_j|^2) + vv sum_{i != j} f(|v_i - v_j|^2) + zv sum_ij f(|z_i - v_j|^2)      (1)
 
-over the window z = [history; current] and the prior sample v; without one, constant + the first sum + zv sum_i g(|z_i|^2).
+over the window z = [history; current] and the prior sample v. Without one, the last two sums are
+zv sum_i g(|z_i|^2).
 
-All rows are first copied, widened and transposed into one buffer [D, N]: there neighbouring rows are neighbours in memory,
-and the kernels know neither strides nor half types. Then
+All rows are first copied, widened and transposed into one buffer [D, N]: there neighbouring rows are neighbours in
+memory, and the kernels know neither strides nor half types. Then
 
     value      tiles [ROWS, COLUMNS] of pairs, each unordered pair once
-    gradient   one current row against tiles [D, COLUMNS] of all others, each pair from its own side, by differences
+    gradient   one current row against tiles [OTHERS, D] of all others, each pair from its own side, by differences
 
 The gradient's share is k/(n+m) of the work. One program does all three for a small window, in one launch; else they are
 spread over many, and a second stage adds up their parts in a fixed order.
@@ -31,7 +32,7 @@ PAD = 128
 """Samples begin at multiples of it in the buffer, and zeros fill the gaps: no tile needs a mask to be loaded."""
 
 ONE_PROGRAM = 2**20
-"""Multiply-adds that one program does alone: some 10 microseconds' worth, what two more launches and their gaps cost."""
+"""Multiply-adds that one program does alone: some 10 microseconds' worth by estimate, as two more launches cost."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ class Blocks:
 def blocks(dim: int, dtype: torch.dtype, one: bool) -> Blocks:
     """The sizes, by rule.
 
-    A pair costs 2D instructions by differences, D by a matrix product, and 10 to 30 for f. The product needs operands in
-    shared memory, and a second look where it cancels, which in few dimensions some pair of every tile asks for: it
+    A pair costs 2D instructions by differences, D by a matrix product, and 10 to 30 for f. The product needs operands
+    in shared memory, and a second look where it cancels, which in few dimensions some pair of every tile asks for: it
     begins at D = 32, in float32.
 
     8 warps hold a tile of 64 x 64 with 16 pairs a thread, whose sums, polynomials and operands fit into 128 registers:
-    two blocks a multiprocessor, so that one computes while the other waits. Differences load an operand for each row and
-    each column of a thread, so the wide tile loads less; in float64, and in few dimensions where f is nearly all the
-    work, half the pairs fill the registers. A lone program has its multiprocessor, and all registers, to itself.
+    two blocks a multiprocessor, so that one computes while the other waits. Differences load an operand for each row
+    and each column of a thread, so the wide tile loads less; in float64, and in few dimensions where f is nearly all
+    the work, half the pairs fill the registers. A lone program has its multiprocessor, and all registers, to itself.
     """
     width = max(2, triton.next_power_of_2(dim))
     double = dtype == torch.float64
@@ -168,7 +169,9 @@ def one_kernel(
         _pack(current, c_row, c_column, k, first, packed, h, start, stride, DIM, WIDTH, OTHERS)
         _pack(prior, p_row, p_column, m, first, packed, start, stride, stride, DIM, WIDTH, OTHERS)
     tl.debug_barrier()  # what the threads have written they read of each other from here on
-    total = _value(packed, stride, h + k, m, start, 0, 1, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS)
+    total = _value(
+        packed, stride, h + k, m, start, 0, 1, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS
+    )
     tl.store(value, (_double(numbers, 0) + total).to(value.dtype.element_ty))
     if GRADIENT:
         d = tl.arange(0, WIDTH)
@@ -250,7 +253,7 @@ def _value(
     F: tl.constexpr, G: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
 ):  # fmt: skip
-    """The sums of equation (1) over the tasks program, program + programs, ...; a task is ROWS rows and CHUNK columns."""
+    """The sums of equation (1) over the tasks program, program + programs, ...: each of ROWS rows and CHUNK columns."""
     zz, zv, vv, rate = _double(numbers, 1), _double(numbers, 2), _double(numbers, 3), _double(numbers, 4)
     tiles_n, chunks_n, chunks_m = tl.cdiv(n, ROWS), tl.cdiv(n, CHUNK), tl.cdiv(m, CHUNK)
     within_n, between = tiles_n * chunks_n, tiles_n * chunks_m
@@ -282,8 +285,8 @@ def _value(
         norms = tl.zeros([OTHERS], tl.float64)
         for first in range(program * OTHERS, n, programs * OTHERS):
             i = first + tl.arange(0, OTHERS)
-            z = tl.load(packed + d[:, None].to(tl.int64) * stride + i[None, :], mask=(d < DIM)[:, None], other=0)
-            g, _ = evaluate(tl.sum(z * z, 0).to(tl.float64), g_rate, G)  # once a row: in double precision
+            z = tl.load(packed + d[None, :].to(tl.int64) * stride + i[:, None], mask=(d < DIM)[None, :], other=0)
+            g, _ = evaluate(tl.sum(z * z, 1).to(tl.float64), g_rate, G)  # once a row: in double precision
             norms += tl.where(i < n, g, 0)
         return tl.sum(sums, 0) + zv * tl.sum(norms, 0)
     else:
@@ -300,24 +303,24 @@ def _squared_distances(
     row of the tile it loses few; where a pair that counts is still below 1/8 of its terms, the tile is done again by
     differences, which are exact for coinciding rows of any magnitude.
     """
+    RUN: tl.constexpr = 64  # coordinates added up in one run, which bounds the rounding error for wide rows
     if DEPTH > 0:
         product = tl.zeros([ROWS, COLUMNS], tl.float32)
         x_norms, y_norms = tl.zeros([ROWS], tl.float32), tl.zeros([COLUMNS], tl.float32)
         middle = tl.min(x, 0)
-        for first in range(0, DIM, DEPTH):
-            d = first + tl.arange(0, DEPTH)
-            line = (packed + d.to(tl.int64) * stride)[:, None]
-            if DIM % DEPTH == 0:
-                centre, x_d, y_d = tl.load(line + middle), tl.load(line + x[None, :]), tl.load(line + y[None, :])
-            else:
+        for run in range(0, DIM, RUN):
+            run_product = tl.zeros([ROWS, COLUMNS], tl.float32)
+            for first in range(run, tl.minimum(run + RUN, DIM), DEPTH):
+                d = first + tl.arange(0, DEPTH)
+                line = (packed + d.to(tl.int64) * stride)[:, None]
                 there = (d < DIM)[:, None]
                 centre = tl.load(line + middle, mask=there, other=0)
-                x_d = tl.load(line + x[None, :], mask=there, other=0)
-                y_d = tl.load(line + y[None, :], mask=there, other=0)
-            x_d, y_d = x_d - centre, y_d - centre
-            x_norms += tl.sum(x_d * x_d, 0)
-            y_norms += tl.sum(y_d * y_d, 0)
-            product = tl.dot(tl.trans(x_d), y_d, product, input_precision="ieee")
+                x_d = tl.load(line + x[None, :], mask=there, other=0) - centre
+                y_d = tl.load(line + y[None, :], mask=there, other=0) - centre
+                x_norms += tl.sum(x_d * x_d, 0)
+                y_norms += tl.sum(y_d * y_d, 0)
+                run_product = tl.dot(tl.trans(x_d), y_d, run_product, input_precision="ieee")
+            product += run_product
         terms = x_norms[:, None] + y_norms[None, :]
         r = terms - 2 * product
         cancels = counts & ((r >= 0.125 * terms) == 0)  # also where r is no number
@@ -330,7 +333,7 @@ def _squared_distances(
 
 @triton.jit
 def _differences(packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    RUN: tl.constexpr = 64  # coordinates added up in one run, which bounds the rounding error for wide rows
+    RUN: tl.constexpr = 64
     r = tl.zeros([ROWS, COLUMNS], packed.dtype.element_ty)
     line = packed
     for _ in range(0, DIM // RUN):
@@ -363,9 +366,9 @@ def _gradient(
         g += 2 * zv * _pull(packed, stride, i, first, last, rate, F, DIM, WIDTH, OTHERS)
     elif split == 0:
         d = tl.arange(0, WIDTH)
-        z = tl.load(packed + d.to(tl.int64) * stride + i, mask=d < DIM, other=0).to(tl.float64)[:, None]
-        _, slope = evaluate(tl.sum(z * z, 0), _double(numbers, 5), G)
-        g += 2 * zv * tl.sum(slope * z, 1)
+        z = tl.load(packed + d.to(tl.int64) * stride + i, mask=d < DIM, other=0).to(tl.float64)[None, :]
+        _, slope = evaluate(tl.sum(z * z, 1), _double(numbers, 5), G)
+        g += 2 * zv * tl.sum(slope[:, None] * z, 0)
     return g
 
 
@@ -375,15 +378,15 @@ def _pull(
 ):
     """sum_j f'(|x_i - x_j|^2) (x_i - x_j) over the columns first <= j < last of the buffer but i, float64 [WIDTH]."""
     d = tl.arange(0, WIDTH)
-    line = packed + d.to(tl.int64) * stride
-    x = tl.load(line + i, mask=d < DIM, other=0)[:, None]
+    line = (packed + d.to(tl.int64) * stride)[None, :]
+    x = tl.load(line + i, mask=(d < DIM)[None, :], other=0)
     total = tl.zeros([WIDTH], tl.float64)
     for block in range(first, last, 32 * OTHERS):
-        sums = tl.zeros([WIDTH, OTHERS], packed.dtype.element_ty)
+        sums = tl.zeros([OTHERS, WIDTH], packed.dtype.element_ty)
         for column in range(block, tl.minimum(block + 32 * OTHERS, last), OTHERS):
             j = column + tl.arange(0, OTHERS)
-            difference = x - tl.load(line[:, None] + j[None, :], mask=(d < DIM)[:, None], other=0)
-            _, slope = evaluate(tl.sum(difference * difference, 0), rate, F)
-            sums += tl.where((j < last) & (j != i), slope, 0)[None, :] * difference
-        total += tl.sum(sums, 1).to(tl.float64)
+            difference = x - tl.load(line + j[:, None], mask=(d < DIM)[None, :], other=0)
+            _, slope = evaluate(tl.sum(difference * difference, 1), rate, F)
+            sums += tl.where((j < last) & (j != i), slope, 0)[:, None] * difference
+        total += tl.sum(sums.to(tl.float64), 0)
     return total

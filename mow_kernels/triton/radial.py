@@ -6,8 +6,8 @@ As in csrc/common/radial.h, one of three families, in t = rate r:
     exponentials  sum_s a_s exp(-b_s t)                       Gaussian kernels, and phi_1
     series        w^a p(2w-1), w = 1/(1+t), a = 1/2 or 1      phi_D, and the mean of inverse multiquadric kernels
 
-The numbers stand in the machine code as constants: a kernel is compiled for one width and one set of options anyway, and
-a multiply-add takes a constant for free.
+The numbers stand in the machine code as constants: a kernel is compiled for one width and one set of options anyway,
+and a multiply-add takes a constant for free.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Sliced-Wasserstein distance, equations (1) and (2) of mow_kernels/reference/sliced_wasserstein.py.
 
-    match    a direction: its projections sorted, coupled with the prior's order statistics, the cost of the differences,
-             and for each current row the derivative of the cost for its projection
+    match    a direction: its projections sorted, coupled with the prior's order statistics, the cost of the
+             differences, and for each current row the derivative of the cost for its projection
     finish   the mean of the costs, and the derivatives times the directions: the gradient
 
 A position in the sorted order carries the number of its row, so a current row finds its partners without a search, and
-equal projections go by row index. Up to SORTED rows a block sorts in its registers, projections and all, and there are two
-launches; beyond, and in float64, the projections are written down and torch.sort puts them in order.
+equal projections go by row index. Up to SORTED rows a block sorts in its registers, projections and all, and there are
+two launches; beyond, and in float64, the projections are written down and torch.sort puts them in order.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ def match_kernel(
         tl.store(partners + j, y, mask=j < m)
         tl.debug_barrier()  # what the threads have written they read of each other from here on
     slopes += direction.to(tl.int64) * k
-    cost = _match(
-        x, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER
-    )
+    cost = _match(x, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER)
     tl.store(costs + direction, cost)
 
 
@@ -166,7 +164,7 @@ def match_sorted_kernel(
     DIM: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, NORMAL: tl.constexpr, GRADIENT: tl.constexpr,
     POWER: tl.constexpr,
 ):  # fmt: skip
-    """ROWS positions of direction l from the sorted projections [L, n] and their rows: costs [L * blocks], slopes [L, k]."""
+    """ROWS positions of direction l, from sorted [L, n] and the rows in that order: costs [L * blocks]; slopes [L, k]."""
     direction, n = tl.program_id(1).to(tl.int64), h + k
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     x = tl.load(sorted + direction * n + i, mask=i < n, other=0)
@@ -174,9 +172,7 @@ def match_sorted_kernel(
     if not NORMAL:
         partners += direction * m
     slopes += direction * k
-    cost = _match(
-        x, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER
-    )
+    cost = _match(x, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER)
     tl.store(costs + direction * tl.num_programs(0) + tl.program_id(0), cost)
 
 
@@ -227,7 +223,7 @@ def _project(source, row_step, column_step, rows, i, theta, d_row, DIM: tl.const
 
 @triton.jit
 def _sort(x, i, there):
-    """The float32 numbers x that are there, ascending, equal ones by i, and the i of each; what is not there comes last."""
+    """The float32 numbers x that are there, ascending, equal ones by i, and the i of each; then what is not there."""
     bits = x.to(tl.int32, bitcast=True)
     key = tl.where(there, bits ^ ((bits >> 31) & 0x7FFFFFFF), 0x7FFFFFFF)  # in the order of the numbers
     sorted = tl.sort((key.to(tl.int64) << 32) | i.to(tl.int64))
