@@ -20,6 +20,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -88,8 +89,21 @@ def blocks(dim: int, dtype: torch.dtype, one: bool) -> Blocks:
     product = dim >= 32 and not double
     rows, columns = (64, 64) if product else (32, 64 if double or one or dim < 16 else 128)
     others = min(128, max(1, 2048 // width))
-    limit = None if one or torch.version.hip else 128
+    limit = None if torch.version.hip else 255 if one else 128
     return Blocks(rows, columns, 16 if product else 0, 2048, width, others, 8, limit)
+
+
+@functools.lru_cache(maxsize=256)
+def compile_options(
+    f: Radial, g: Radial | None, gradient: bool, dim: int, dtype: torch.dtype, one: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `one_kernel` and `pairs_kernel` are compiled for: their constants, and the options of the compiler."""
+    b = blocks(dim, dtype, one)
+    constants = {
+        "F": f, "G": g, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns, "DEPTH": b.depth,
+        "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others,
+    }  # fmt: skip
+    return constants, {"num_warps": b.warps, "num_stages": 1, "maxnreg": b.registers}
 
 
 def evaluate_distance(
@@ -115,13 +129,9 @@ def evaluate_distance(
     work = (dim + 16) * ((n + m) * (n + m) // 2 + 2 * k * (n + m) * needs_grad)
     one = work <= ONE_PROGRAM
     b = blocks(dim, wide, one)
-    options = {
-        "F": distance.f, "G": distance.g, "GRADIENT": needs_grad, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns,
-        "DEPTH": b.depth, "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others, "num_warps": b.warps,
-        "num_stages": 2, "maxnreg": b.registers,
-    }  # fmt: skip
+    constants, launch = compile_options(distance.f, distance.g, needs_grad, dim, wide, one)
     if one:
-        one_kernel[(1,)](*given, value, g_current, numbers, **options)
+        one_kernel[(1,)](*given, value, g_current, numbers, **constants, **launch)
         return value, g_current
 
     processors = _processors(current.device)
@@ -135,7 +145,9 @@ def evaluate_distance(
     programs = min(max(tasks, k * splits), 8 * processors)
     value_parts = torch.empty(programs, dtype=torch.float64, device=current.device)
     g_parts = torch.empty((splits, k, dim) if needs_grad else 0, dtype=torch.float64, device=current.device)
-    pairs_kernel[(programs,)](packed, stride, h, k, m, start, value_parts, g_parts, splits, numbers, **options)
+    pairs_kernel[(programs,)](
+        packed, stride, h, k, m, start, value_parts, g_parts, splits, numbers, **constants, **launch
+    )
     finish_kernel[(triton.cdiv(max(1, g_current.numel()), 512),)](
         value_parts, programs, g_parts, splits, g_current.numel(), value, g_current, *numbers[:2], num_warps=4
     )

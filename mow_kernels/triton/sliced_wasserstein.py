@@ -164,7 +164,7 @@ def match_sorted_kernel(
     DIM: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, NORMAL: tl.constexpr, GRADIENT: tl.constexpr,
     POWER: tl.constexpr,
 ):  # fmt: skip
-    """ROWS positions of direction l, from sorted [L, n] and the rows in that order: costs [L * blocks]; slopes [L, k]."""
+    """ROWS positions of direction l, from sorted [L, n] and the rows in order: costs [L * blocks], slopes [L, k]."""
     direction, n = tl.program_id(1).to(tl.int64), h + k
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     x = tl.load(sorted + direction * n + i, mask=i < n, other=0)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from bounds import F32, F64, Sample, check_sliced, evaluate, lattice, smooth
-from conftest import Target
+from targets import Target
 
 import mow_kernels as mk
 
 POWERS = [1, 1.5, 2, 3]
-SIZES = [1, 2, 33, 64]
+SIZES = [1, 2, 19]
 LARGE_SIZES = [257, 1000, 1024, 1025, 5000]
 
 
 def some(sample: Sample, target: Target) -> Sample:
-    """On the device, and for the interpreter, which takes a second for each, only five of the directions."""
-    chosen = sample.directions[:, :5] if target.small else sample.directions
+    """On the device, and for the interpreter, which takes long for each, only two of the directions."""
+    chosen = sample.directions[:, :2] if target.small else sample.directions
     return Sample(sample.current, sample.history, sample.prior, chosen).to(target.device)
 
 
@@ -26,7 +26,7 @@ def cases(n: int) -> list[tuple[int, int | None, float]]:
     return [(1, None, 2), (n, n, 2), (k, n, 1.5), (k, n + 7, 3), (n, 2 * n, 1), (k, max(1, n // 3), 2)]
 
 
-@pytest.mark.parametrize("dim", [1, 20, 65])
+@pytest.mark.parametrize("dim", [1, 20])
 @pytest.mark.parametrize("n", SIZES)
 def test_float32(target: Target, n: int, dim: int, randn) -> None:
     for k, m, p in cases(n):
@@ -40,14 +40,14 @@ def test_large_samples(gpu: Target, n: int, dim: int, randn) -> None:
         check_sliced(gpu.backend, some(smooth(randn, n, k, m, dim, F32), gpu), p)
 
 
-@pytest.mark.parametrize("n", [2, 33])
+@pytest.mark.parametrize("n", [2, 19])
 def test_float64(target: Target, n: int, randn) -> None:
     for k, m, p in cases(n):
         check_sliced(target.backend, some(smooth(randn, n, k, m, 20, F64), target), p)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("n", [2, 33, 64])
+@pytest.mark.parametrize("n", [2, 19])
 def test_ties_go_by_row_index(target: Target, n: int, dtype: torch.dtype) -> None:
     for k, m, p in cases(n):
         if m is not None:
@@ -68,16 +68,14 @@ def test_views(target: Target, dtype: torch.dtype, randn) -> None:
         current=base[1:40:2, 3:43],
         history=base[41:60, 3:43].T.contiguous().T,
         prior=torch.stack([base, -base], -1)[200:230, 3:43, 0],
-        directions=base[:40, 5:11].T.contiguous().T,
+        directions=base[:40, 5:8].T.contiguous().T,
     )
     dense = Sample(*(view.contiguous() for view in vars(strided).values()))
-    for expected, actual in zip(
-        evaluate(target.backend, dense, 2), evaluate(target.backend, strided, 2), strict=True
-    ):
+    for expected, actual in zip(evaluate(target.backend, dense, 2), evaluate(target.backend, strided, 2), strict=True):
         torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("count", [1, 17, 50])
+@pytest.mark.parametrize("count", [1, 9])
 def test_any_number_of_directions(target: Target, count: int, randn) -> None:
     sample = smooth(randn, 16, 5, 16, 20, F32)
     directions = torch.nn.functional.normalize(randn(20, count, dtype=F32), dim=0)

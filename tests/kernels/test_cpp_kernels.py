@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, run, usable
 from torch import Tensor
 
-from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, run, usable
 from mow_kernels import operators, reference
 
 pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
