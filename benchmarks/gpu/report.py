@@ -44,10 +44,10 @@ def _page() -> Iterator[str]:
     yield "## What the compiler says (static)"
     yield ""
     yield "This is no measurement of speed. Registers are a thread's, local memory (spills) in bytes a thread, shared"
-    yield "memory in bytes a block. The last two columns look at the innermost loop with the most float32 multiply-adds:"
-    yield "its machine instructions, and the share of multiply-adds among them. That share bounds how near to the"
+    yield "memory in bytes a block. The last two columns look at the inner loop with the most float32 multiply-adds,"
+    yield "its machine instructions and the share of multiply-adds among them. That share bounds how near to the"
     yield "arithmetic limit the loop can run, and says nothing of waiting. At D = 20 the loop takes differences, each"
-    yield "of which is a subtraction more, and has f in it; from D = 32 on it is a matrix product, and f stands outside."
+    yield "a subtraction more, and has f in it; from D = 32 on it is a matrix product, and f stands outside."
     yield ""
     versions = static["versions"]
     yield f"Triton {versions['triton']}, PyTorch {versions['torch']}; commit {str(static['commit'])[:10]}; made with"

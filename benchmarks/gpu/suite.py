@@ -143,7 +143,7 @@ def attempt(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, 
     except torch.cuda.OutOfMemoryError:
         return {"status": "failed", "reason": "out of memory"}
     except Exception as error:
-        return {"status": "failed", "reason": f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"}
+        return {"status": "failed", "reason": f"{type(error).__name__}: {_first_line(str(error))}"}
     finally:
         torch.compiler.reset()
         machine.release()
@@ -197,7 +197,6 @@ def _value(case: Case, who: str, how: str) -> Callable[..., Tensor]:
     return value
 
 
-@functools.lru_cache(maxsize=1)
 def _truth(case: Case, given: Inputs) -> Answer:
     """By the reference, in float64, on the device."""
     wide = Inputs(*(None if x is None else x.detach().double() for x in given))  # type: ignore[arg-type]
@@ -216,12 +215,13 @@ def ceilings(machine: Gpu | StandIn, effort: Effort) -> dict[str, float]:
     product = torch.empty(size, size, device=here)
     tensor_cores, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
     try:
-        calls: list[Call] = [lambda: target.copy_(source), lambda: torch.mm(left, right, out=product)]
+        calls: list[Call] = [
+            functools.partial(target.copy_, source),
+            functools.partial(torch.mm, left, right, out=product),
+        ]
         best = [min(machine.seconds(call, 3) for _ in range(3)) for call in calls]
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tensor_cores
-    del source, target, left, right, product
-    machine.release()
     return {"bytes": 2 * effort.copy / best[0], "multiply_adds": size**3 / best[1]}
 
 
@@ -318,7 +318,8 @@ def table(content: dict[str, Any]) -> Iterator[str]:
             head = f"{name:<20}{candidate:<16}{row['us']:>11}{row['launches'] or '-':>9}{row['share']:>7.1%}"
             yield f"{head}  {', '.join(ratios)}{wrong}"
     if content["dropped"]:
-        yield f"dropped for want of time: {len(content['dropped'])}, from {content['dropped'][0]} on (all in the record)"
+        dropped = content["dropped"]
+        yield f"dropped for want of time: {len(dropped)}, from {dropped[0]} on; the record names them all"
 
 
 def is_green(content: dict[str, Any]) -> bool:
@@ -351,6 +352,10 @@ def _short(value: float) -> float:
 
 def _mib(size: int | None) -> float | None:
     return None if size is None else round(size / 2**20, 2)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
 
 
 def _last_line(text: str) -> str:
