@@ -63,7 +63,7 @@ def static(targets: Annotated[list[str] | None, typer.Option(help="sm_80, gfx942
             print(rows[-1], flush=True)
     head = record.head("python -m benchmarks.gpu static", 0)
     versions = head["versions"] | {"triton": compiler.triton.__version__}
-    report.write_static({key: head[key] for key in ("created", "commit", "command")} | {"versions": versions}, rows)
+    report.write_static({key: head[key] for key in ("created", "command")} | {"versions": versions}, rows)
 
 
 @app.command(name="report")

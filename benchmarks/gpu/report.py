@@ -50,8 +50,8 @@ def _page() -> Iterator[str]:
     yield "a subtraction more, and has f in it; from D = 32 on it is a matrix product, and f stands outside."
     yield ""
     versions = static["versions"]
-    yield f"Triton {versions['triton']}, PyTorch {versions['torch']}; commit {str(static['commit'])[:10]}; made with"
-    yield f"`{static['command']}`."
+    yield f"Triton {versions['triton']}, {static['created'][:10]}, made with `{static['command']}`."
+    yield "On sm_100 and sm_120 an instruction may hold two multiply-adds (FFMA2); it counts once."
     yield ""
     yield "| kernel | target | warps | registers | local memory | shared memory | loop | multiply-adds |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"

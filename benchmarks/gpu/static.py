@@ -166,6 +166,10 @@ def _loop(code: str) -> dict[str, Any]:
     inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
     if not inner:
         return {"loop": None, "share": None}
-    first, last = max(inner, key=lambda loop: operations[loop[0] : loop[1]].count("FFMA"))
-    count = operations[first:last].count("FFMA")
+
+    def multiply_adds(loop: tuple[int, int]) -> int:
+        return sum(operation.startswith("FFMA") for operation in operations[loop[0] : loop[1]])
+
+    first, last = max(inner, key=multiply_adds)
+    count = multiply_adds((first, last))
     return {"loop": last - first, "share": round(count / (last - first), 3)} if count else {"loop": None, "share": None}
