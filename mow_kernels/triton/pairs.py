@@ -388,7 +388,7 @@ def _gradient(
 def _pull(
     packed, stride, i, first, last, rate, F: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr
 ):
-    """sum_j f'(|x_i - x_j|^2) (x_i - x_j) over the columns first <= j < last of the buffer but i, float64 [WIDTH]."""
+    """sum_j f'(|x_i - x_j|^2) (x_i - x_j) over the columns first <= j < last of the buffer, float64 [WIDTH]."""
     d = tl.arange(0, WIDTH)
     line = (packed + d.to(tl.int64) * stride)[None, :]
     x = tl.load(line + i, mask=(d < DIM)[None, :], other=0)
@@ -399,6 +399,6 @@ def _pull(
             j = column + tl.arange(0, OTHERS)
             difference = x - tl.load(line + j[:, None], mask=(d < DIM)[None, :], other=0)
             _, slope = evaluate(tl.sum(difference * difference, 1), rate, F)
-            sums += tl.where((j < last) & (j != i), slope, 0)[:, None] * difference
+            sums += tl.where(j < last, slope, 0)[:, None] * difference  # nothing where j = i
         total += tl.sum(sums.to(tl.float64), 0)
     return total
