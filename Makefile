@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test test-long bench sanitize lint clean
+.PHONY: help demo test test-long bench gpu sanitize lint clean
 
 help:
 	@echo "make demo       train a one-element-batch auto-encoder on Fashion-MNIST (about five minutes)"
 	@echo "make test       run the tests (a few minutes)"
 	@echo "make test-long  run the tests that take longer: kill loops, long runs, sanitizers"
 	@echo "make bench      measure, and make the tables and plots of the docs from it"
+	@echo "make gpu        test and measure on a GPU, with what is installed there (eight minutes)"
 	@echo "make sanitize   run the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make lint       ruff"
 	@echo "make clean      remove what was built"
@@ -41,6 +42,11 @@ bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[bench]"
 	$(BIN)/python -m benchmarks run
 	$(BIN)/python -m benchmarks report
+
+# Installs nothing and needs no network: python3 has PyTorch, Triton, pytest and typer there. MOW_COMMIT names the commit
+# where there is no .git, OUT the folder for the record.
+gpu:
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu run
 
 # The tests of the kernels over a library built with the sanitizers, in a folder of its own.
 SANITIZED := build/sanitized

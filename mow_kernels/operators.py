@@ -1,4 +1,4 @@
-"""The fused native ops under autograd: the backend "cpp", or the reason why there is none.
+"""The fused ops under autograd: the backends "cpp" and "triton", or the reason why there is none.
 
 Each distance of csrc/library.cpp returns the value together with its gradient for `current`, so that backward is one
 product.
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mow_kernels import reference, tables
+from mow_kernels import reference, tables, triton
 
 _LIBRARY = Path(os.environ.get("MOW_NATIVE") or Path(__file__).with_name("_native.so"))
 """The environment variable MOW_NATIVE names another build of it, one with sanitizers for example."""
@@ -131,8 +131,21 @@ def _fake_k_center(x: Tensor, k: int, start: int) -> tuple[Tensor, Tensor, Tenso
     return x.new_empty(k, dtype=torch.int64), x.new_empty(()), x.new_empty(k, dtype=torch.int64)
 
 
-CPP: dict[str, tuple[Callable[..., Any], Callable[..., str | None]]] | str
+def _by_triton(op: str) -> Callable[..., Tensor]:
+    """`mow_kernels.reference` by mow_kernels/triton, whose ops take the options in the order in which they come."""
+    fwd, slow = getattr(torch.ops.mow_triton, op).default, getattr(reference, op)
+
+    def distance(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
+        return run(current, Call(fwd, history, prior, tuple(options.values()), slow, options))
+
+    return distance
+
+
+Backend = dict[str, tuple[Callable[..., Any], Callable[..., str | None]]] | str
 """op -> (implementation, its `unsupported`), or the reason why there is none."""
+
+TRITON: Backend = triton.unavailable or {op: (_by_triton(op), triton.unsupported) for op in triton.OPS}
+CPP: Backend
 
 RUNNING: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]]] = {}
 """op -> (`fwd` of a `Call`, push) over the sums of `mow_kernels.running`."""

@@ -41,11 +41,18 @@ class Implementation:
 
 _NOT_YET = "this release has no such kernels"
 
+
+def _entry(backend: operators.Backend, op: str) -> Implementation | str:
+    if isinstance(backend, str):
+        return backend
+    return Implementation(*backend[op]) if op in backend else _NOT_YET
+
+
 TABLE: dict[str, dict[str, Implementation | str]] = {
     op: {
         "cuda": _NOT_YET,
-        "triton": _NOT_YET,
-        "cpp": operators.CPP if isinstance(operators.CPP, str) else Implementation(*operators.CPP[op]),
+        "triton": _entry(operators.TRITON, op),
+        "cpp": _entry(operators.CPP, op),
         "reference": Implementation(getattr(reference, op)),
     }
     for op in reference.__all__

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from bounds import VARIANTS, absolute_terms, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cpp_kernels import VARIANTS, absolute_terms, draw
 from torch import Tensor
 
 import mow_kernels as mk

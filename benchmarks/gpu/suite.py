@@ -1,0 +1,368 @@
+"""The run of `make gpu`: tests, ceilings and cases, the important ones first, until the time is up."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mow_kernels as mk
+from benchmarks import naive, record
+from benchmarks.cases import DISTANCES, SEED, TOLERANCE, Answer, Case, Inputs, errors, inputs, library
+from benchmarks.gpu.devices import Call, Gpu, StandIn
+from mow_kernels.registry import BACKENDS, TABLE
+
+OPTIONS: dict[str, dict[str, Any]] = {"mmd": {}, "cramer_wold": {"phi": "asymptotic"}, "sliced_wasserstein": {}}
+"""What the plain code computes."""
+
+CHECKED = 4096
+"""Rows up to which a case is compared with the reference in float64."""
+
+TESTS = [
+    ("pairs-mmd", "tests/gpu/test_pairs.py", "mmd"),
+    ("pairs-cramer-wold", "tests/gpu/test_pairs.py", "cramer_wold"),
+    ("sliced", "tests/gpu/test_sliced.py", ""),
+    ("triton", "tests/gpu/test_triton.py", ""),
+]
+"""Side by side, each in a process: what they wait for is the compiler."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case with one candidate."""
+
+    case: Case
+    candidate: str
+    seconds: float
+    """What it takes at most, by guess."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.name} {self.candidate}"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the suite may take, and on what."""
+
+    seconds: float = 470.0
+    test_seconds: float = 200.0
+    sample_seconds: float = 0.05
+    ns: tuple[int, ...] = (64, 1024, 16384, 65536)
+    ks: tuple[int, ...] = (1, 64)
+    dims: tuple[int, ...] = (64, 20, 256)
+    copy: int = 2**30
+    product: int = 8192
+
+
+def backends(device: torch.device) -> list[str]:
+    """Those that can run some distance on the device, in the order of "auto"; the reference is none of them."""
+    probe = torch.zeros(2, 4, device=device)
+    found = []
+    for backend in BACKENDS:
+        with mk.use_backend(backend):
+            if backend != "reference" and mk.explain(mk.mmd, probe, probe).backend == backend:
+                found.append(backend)
+    return found
+
+
+def plan(effort: Effort, own: Sequence[str]) -> list[Job]:
+    """Every job, the most important first: small steps and the largest window, then what lies between, and what has to
+    be compiled for long last."""
+    main = [Case(name, n, k, options=OPTIONS[name]) for n, k in _corners(effort) for name in DISTANCES]
+    every = [
+        Case(name, n, k, dim, options=OPTIONS[name])
+        for dim in effort.dims
+        for n in effort.ns
+        for k in effort.ks
+        for name in DISTANCES
+    ]
+    rest = [case for case in every if case not in main]
+
+    def jobs(cases: Sequence[Case], candidates: Sequence[str], seconds: float) -> list[Job]:
+        return [Job(case, candidate, seconds) for case in cases for candidate in candidates]
+
+    eager = [*own, *(f"{backend}, graph" for backend in own), "plain", "plain, graph", "rows", "rows, graph"]
+    return [
+        *jobs(main, eager, 4),
+        *jobs(main, ["compile, reduce-overhead", "compile"], 30),
+        *jobs([case for case in rest if case.dim == effort.dims[0]], eager, 4),
+        *jobs(main, ["compile, max-autotune", "rows, compile"], 40),
+        *jobs([case for case in rest if case.dim != effort.dims[0]], eager, 4),
+        *jobs([case for case in rest if case.dim == effort.dims[0]], ["compile"], 30),
+    ]
+
+
+def _corners(effort: Effort) -> list[tuple[int, int]]:
+    return [(effort.ns[0], effort.ks[0]), (effort.ns[-1], effort.ks[-1])]
+
+
+def run(machine: Gpu | StandIn, effort: Effort, own: Sequence[str], tell: Callable[[str], None] = print) -> dict:
+    """The record of a run."""
+    started = time.monotonic()
+    deadline = started + effort.seconds
+    about = record.head("make gpu", SEED)
+    about["commit"] = os.environ.get("MOW_COMMIT") or about["commit"]
+    about["versions"] |= {name: _version(name) for name in ("triton", "pykeops", "flash-sinkhorn")}
+    content: dict[str, Any] = {**about, "device": machine.describe(), "backends": list(own)}
+    content["tests"] = tests(effort.test_seconds) if isinstance(machine, Gpu) else {}
+    for name, result in content["tests"].items():
+        tell(f"tests {name}: {result}")
+    content["sanitizer"] = sanitizer(60) if isinstance(machine, Gpu) else "unavailable"
+    tell(f"compute-sanitizer: {content['sanitizer']}")
+    content["ceilings"] = ceilings(machine, effort)
+    content["cases"], content["dropped"] = [], []
+    for job in plan(effort, own):
+        if time.monotonic() + job.seconds > deadline:
+            content["dropped"].append(job.name)
+            continue
+        row = {**job.case.describe(), "candidate": job.candidate, **attempt(machine, effort, job, content["ceilings"])}
+        content["cases"].append(row)
+        tell(f"{job.name}: {row.get('us', row.get('reason'))}")
+    content["seconds"] = round(time.monotonic() - started, 1)
+    return content
+
+
+def attempt(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, float]) -> dict[str, Any]:
+    """The figures of a job, or the reason why it has none: one candidate's failure is not the run's."""
+    try:
+        return measure(machine, effort, job, limits)
+    except torch.cuda.OutOfMemoryError:
+        return {"status": "failed", "reason": "out of memory"}
+    except Exception as error:
+        return {"status": "failed", "reason": f"{type(error).__name__}: {_first_line(str(error))}"}
+    finally:
+        torch.compiler.reset()
+        machine.release()
+
+
+def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, float]) -> dict[str, Any]:
+    """Value and gradient of a case by one candidate."""
+    case = job.case
+    tensors = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
+    given = Inputs(*tensors)  # type: ignore[arg-type]
+    given.current.requires_grad_()
+    who, _, how = job.candidate.partition(", ")
+    value = _value(case, who, how)
+
+    def step() -> tuple[Tensor, Tensor]:
+        if how == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
+        result = value(*given.arguments({}))
+        return result, torch.autograd.grad(result, given.current)[0]
+
+    with mk.use_backend(who if who in BACKENDS else "auto"):
+        call: Call = machine.captured(step) if how == "graph" else step
+        first = machine.seconds(call, 1)
+        warm = min(machine.seconds(call, 1) for _ in range(3))
+        repeats = max(1, min(500, int(effort.sample_seconds / max(warm, 1e-7))))
+        samples = sorted(machine.seconds(call, repeats) for _ in range(5 if warm < 1 else 1))
+        result: dict[str, Any] = {
+            "status": "measured",
+            "us": _short(1e6 * samples[len(samples) // 2]),
+            "us_range": [_short(1e6 * samples[0]), _short(1e6 * samples[-1])],
+            "first_seconds": _short(first),
+            "launches": machine.launches(call),
+            "extra_mib": _mib(machine.extra_bytes(call)),
+        }
+        if who in BACKENDS and case.n <= CHECKED:
+            seen = [x.detach().clone() for x in call()]  # type: ignore[attr-defined]
+            found = errors(case, Answer(float(seen[0]), seen[1].double()), _truth(case, given))
+            within = zip(("value", "gradient"), TOLERANCE[case.dtype], strict=True)
+            result |= {"errors": {key: _short(error) for key, error in found.items()}}
+            result["ok"] = all(found[key] <= bound for key, bound in within)
+    result["share"] = _short(case.dots * case.dim / (1e-6 * result["us"]) / limits["multiply_adds"])
+    return result
+
+
+def _value(case: Case, who: str, how: str) -> Callable[..., Tensor]:
+    if who in BACKENDS:
+        return library(case.distance, case.options)
+    value = getattr(naive, f"{case.distance}_rows" if who == "rows" else case.distance)
+    if who == "compile" or how == "compile":
+        return torch.compile(value, mode=how if how in ("max-autotune", "reduce-overhead") else None)
+    return value
+
+
+def _truth(case: Case, given: Inputs) -> Answer:
+    """By the reference, in float64, on the device."""
+    wide = Inputs(*(None if x is None else x.detach().double() for x in given))  # type: ignore[arg-type]
+    wide.current.requires_grad_()
+    with mk.use_backend("reference"):
+        value = library(case.distance, case.options)(*wide.arguments({}))
+    return Answer(float(value.detach()), torch.autograd.grad(value, wide.current)[0])
+
+
+def ceilings(machine: Gpu | StandIn, effort: Effort) -> dict[str, float]:
+    """A large copy in bytes a second (read and written), a large float32 product in multiply-adds a second."""
+    here = machine.device
+    source, target = torch.ones(effort.copy // 4, device=here), torch.empty(effort.copy // 4, device=here)
+    size = effort.product
+    left, right = torch.ones(size, size, device=here), torch.ones(size, size, device=here)
+    product = torch.empty(size, size, device=here)
+    tensor_cores, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    try:
+        calls: list[Call] = [
+            functools.partial(target.copy_, source),
+            functools.partial(torch.mm, left, right, out=product),
+        ]
+        best = [min(machine.seconds(call, 3) for _ in range(3)) for call in calls]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tensor_cores
+    return {"bytes": 2 * effort.copy / best[0], "multiply_adds": size**3 / best[1]}
+
+
+def tests(seconds: float) -> dict[str, dict[str, int | str]]:
+    """tests/gpu, in processes side by side: counts by outcome."""
+    with tempfile.TemporaryDirectory() as folder:
+        running = {}
+        for name, path, expression in TESTS:
+            report = Path(folder, f"{name}.xml")
+            command = [sys.executable, "-m", "pytest", path, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+            command += ["-k", expression] if expression else []
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            running[name] = (subprocess.Popen(command, cwd=record.ROOT, **pipes), report)  # type: ignore[call-overload]
+        deadline = time.monotonic() + seconds
+        results: dict[str, dict[str, int | str]] = {}
+        for name, (process, report) in running.items():
+            try:
+                output, _ = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output, _ = process.communicate()
+                results[name] = {"unfinished": _last_line(output)}
+                continue
+            results[name] = _counts(report) if report.exists() else {"broken": _last_line(output)}
+        return results
+
+
+def _counts(report: Path) -> dict[str, int | str]:
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    assert suite is not None
+    total, failed, skipped = (int(suite.get(key, "0")) for key in ("tests", "failures", "skipped"))
+    failed += int(suite.get("errors", "0"))
+    names = [
+        case.get("name", "") for case in suite if case.find("failure") is not None or case.find("error") is not None
+    ]
+    counts: dict[str, int | str] = {"passed": total - failed - skipped, "failed": failed, "skipped": skipped}
+    return counts | ({"first_failure": names[0]} if names else {})
+
+
+def sanitizer(seconds: float) -> str:
+    """compute-sanitizer's word on small calls of every distance and backend."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return "unavailable"
+    command = [program, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu", "probe"]
+    try:
+        done = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return "unfinished"
+    return "no errors" if done.returncode == 0 else f"failed: {_last_line(done.stdout + done.stderr)}"
+
+
+def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
+    """Each distance once by each backend, with and without a prior sample."""
+    for distance in DISTANCES:
+        case = Case(distance, 70, 3, 20, options=OPTIONS[distance])
+        for backend in own:
+            if isinstance(TABLE[distance][backend], str):
+                continue
+            given = Inputs(*(None if x is None else x.detach().to(machine.device) for x in inputs(case)))  # type: ignore[arg-type]
+            given.current.requires_grad_()
+            with mk.use_backend(backend):
+                for options in ({}, {"prior": "normal"} if case.prior == "sample" else {}):
+                    value = library(distance, case.options)(*given.arguments(options))
+                    torch.autograd.grad(value, given.current)[0].sum().item()
+
+
+def table(content: dict[str, Any]) -> Iterator[str]:
+    """The short table: each case's backends, and how many times faster than the others they are."""
+    yield f"{content['device']['name']}; commit {str(content['commit'])[:10]}; {content['seconds']} s"
+    groups: dict[str, dict[str, dict]] = {}
+    for row in content["cases"]:
+        groups.setdefault(row["name"], {})[row["candidate"]] = row
+    others = ("plain", "rows", "compile", "compile, reduce-overhead", "compile, max-autotune")
+    yield f"{'case':<20}{'backend':<16}{'us':>11}{'launches':>9}{'share':>7}  times faster than"
+    for name, rows in groups.items():
+        for candidate, row in rows.items():
+            backend, _, how = candidate.partition(", ")
+            if backend not in content["backends"]:
+                continue
+            if row["status"] != "measured":
+                yield f"{name:<20}{candidate:<16}{row['reason']}"
+                continue
+            peers = [f"{other}, graph" for other in ("plain", "rows")] if how else list(others)
+            peers += ["compile, reduce-overhead"] * bool(how)
+            ratios = [
+                f"{peer} {rows[peer]['us'] / row['us']:.3g}x"
+                if rows[peer]["status"] == "measured"
+                else f"{peer} failed"
+                for peer in peers
+                if peer in rows
+            ]
+            wrong = "" if row.get("ok", True) else "  WRONG"
+            head = f"{name:<20}{candidate:<16}{row['us']:>11}{row['launches'] or '-':>9}{row['share']:>7.1%}"
+            yield f"{head}  {', '.join(ratios)}{wrong}"
+    if content["dropped"]:
+        dropped = content["dropped"]
+        yield f"dropped for want of time: {len(dropped)}, from {dropped[0]} on; the record names them all"
+
+
+def is_green(content: dict[str, Any]) -> bool:
+    """Whether every test passed in time and every checked result is right."""
+    finished = all("failed" in result and result["failed"] == 0 for result in content["tests"].values())
+    own = [row for row in content["cases"] if row["candidate"].partition(", ")[0] in content["backends"]]
+    right = all(row["status"] == "measured" and row.get("ok", True) for row in own)
+    return finished and right and not str(content["sanitizer"]).startswith("failed")
+
+
+def rehearsal() -> Effort:
+    """Everything, in seconds, on a CPU."""
+    return replace(
+        Effort(), seconds=60.0, sample_seconds=1e-4, ns=(16, 24), ks=(1, 4), dims=(8, 5), copy=2**12, product=32
+    )
+
+
+def _version(package: str) -> str | None:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else round(size / 2**20, 2)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def write(content: dict[str, Any], folder: Path) -> Path:
+    """One JSON file in `folder`."""
+    content["machine"] = {**content["machine"], "cpu": content["device"]["name"]}  # names the file
+    return record.write(json.loads(json.dumps(content)), folder)

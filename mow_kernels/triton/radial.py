@@ -1,0 +1,237 @@
+"""Radial functions f(r) of a squared distance: their numbers, and value and derivative in Triton.
+
+As in csrc/common/radial.h, one of three families, in t = rate r:
+
+    rational      sum_s 1/(1 + c_s t) = P(t)/Q(t)             inverse multiquadric kernels
+    exponentials  sum_s a_s exp(-b_s t)                       Gaussian kernels, and phi_1
+    series        w^a p(2w-1), w = 1/(1+t), a = 1/2 or 1      phi_D, and the mean of inverse multiquadric kernels
+
+The numbers stand in the machine code as constants: a kernel is compiled for one width and one set of options anyway,
+and a multiply-add takes a constant for free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity, which costs a launch nothing; they are made once
+class Radial:
+    """The constants of one function; a field is empty where its family has no use for it."""
+
+    family: str
+    """"rational", "exponentials" or "series"."""
+    terms: int
+    """Scales, steps, or coefficients of p."""
+    p: tuple[float, ...]
+    """Rational: P. Exponentials: a_s. Series: the coefficients of p."""
+    q: tuple[float, ...]
+    """Rational: Q. Exponentials: b_s. Series: those of q = a p(x) + (x+1) p'(x), for the derivative."""
+    slope: tuple[float, ...] = ()
+    """Rational: P Q' - P' Q. All its coefficients are positive, as those of P and Q, so that nothing cancels."""
+    reciprocals: tuple[float, ...] = ()
+    """Rational: c_s."""
+    bound: float = 0.0
+    """Rational: beyond this t a polynomial could overflow, and the sum is taken as it stands."""
+    squares: tuple[bool, ...] = ()
+    """Exponentials: whether the term is the square of the one before, which costs one product."""
+    chebyshev: bool = False
+    """Series: whether the coefficients are those of Chebyshev polynomials, not of powers."""
+    half: bool = False
+    """Series: whether a = 1/2."""
+
+
+def inverse_multiquadric(constants: Sequence[float], dtype: torch.dtype) -> tuple[Radial, float]:
+    """sum_s C_s/(C_s + r), and the rate."""
+    unit = math.sqrt(min(constants)) * math.sqrt(max(constants))  # keeps the coefficients in range
+    reciprocals = [unit / constant for constant in constants]
+    count = len(constants)
+    q = [1.0]
+    for c in reciprocals:  # Q = prod (1 + c_s t)
+        q = [a + c * b for a, b in zip([*q, 0.0], [0.0, *q], strict=True)]
+    p = [(count - j) * q[j] for j in range(count)]  # sum_s Q/(1 + c_s t) has each product of j factors count - j times
+    slope = [0.0] * (2 * count - 1)
+    for i in range(count):
+        for j in range(count + 1):
+            if i + j > 0 and i + j < 2 * count:
+                slope[i + j - 1] += (j - i) * p[i] * q[j]
+    largest = torch.finfo(dtype).max / 16
+    bound = min(_largest_argument(q, largest), _largest_argument(slope, largest))
+    if bound < 0:
+        p, q, slope = [], [], []
+    return Radial("rational", count, tuple(p), tuple(q), tuple(slope), tuple(reciprocals), bound), 1 / unit
+
+
+def gaussian(constants: Sequence[float]) -> tuple[Radial, float]:
+    """sum_s exp(-r/C_s), and the rate. A constant that is half or a quarter of another costs a square."""
+    left, unit = sorted(constants, reverse=True), max(constants)
+    rates: list[float] = []
+    squares: list[bool] = []
+    while left:
+        constant = left.pop(0)
+        rates.append(unit / constant)
+        squares.append(False)
+        for _ in range(2):  # each square doubles the relative error
+            constant /= 2
+            if constant not in left:
+                break
+            left.remove(constant)
+            rates.append(unit / constant)
+            squares.append(True)
+    return _exponentials((1.0,) * len(rates), tuple(rates), tuple(squares)), 1 / unit
+
+
+def exponentials(amplitudes: Sequence[float], rates: Sequence[float]) -> Radial:
+    """sum_s amplitude_s exp(-rate_s r), for a rate of 1."""
+    return _exponentials(tuple(amplitudes), tuple(rates), (False,) * len(rates))
+
+
+def series(table: Sequence[float], *, half: bool) -> tuple[Radial, float]:
+    """From [knee, chebyshev, p_0.., q_0..] of mow_kernels/tables.py, and the knee: t = s / knee."""
+    terms = (len(table) - 2) // 2
+    p, q = tuple(table[2 : 2 + terms]), tuple(table[2 + terms :])
+    return Radial("series", terms, p, q, chebyshev=bool(table[1]), half=half), table[0]
+
+
+def _exponentials(amplitudes: tuple[float, ...], rates: tuple[float, ...], squares: tuple[bool, ...]) -> Radial:
+    return Radial("exponentials", len(rates), amplitudes, rates, squares=squares)
+
+
+def _largest_argument(coefficients: Sequence[float], largest: float) -> float:
+    """A t up to which a polynomial with positive coefficients stays below; -1 if there is none.
+
+    sum c_j t^j <= (sum c_j) t^degree for t >= 1.
+    """
+    room = largest / sum(coefficients)
+    degree = len(coefficients) - 1
+    if not room >= 1:
+        return -1.0
+    return min(largest, room ** (1 / degree)) if degree else largest
+
+
+@triton.jit
+def evaluate(r, rate, F: tl.constexpr):
+    """f(r) and f'(r) for a tensor r and a scalar rate."""
+    rate = rate.to(r.dtype)
+    if F.family == "rational":
+        if F.bound < 0:
+            return _sum_of_quotients(r * rate, rate, tl.constexpr(F.reciprocals), F.terms)
+        else:
+            return _rational(r * rate, rate, F)
+    elif F.family == "exponentials":
+        return _sum_of_exponentials(
+            r * rate, rate, tl.constexpr(F.p), tl.constexpr(F.q), tl.constexpr(F.squares), F.terms
+        )
+    else:
+        return _series(r * rate, rate, F)
+
+
+@triton.jit
+def _rational(t, rate, F: tl.constexpr):
+    inverse = _reciprocal(_horner(t, tl.constexpr(F.q), F.terms + 1))
+    value = _horner(t, tl.constexpr(F.p), F.terms) * inverse
+    slope = -rate * _horner(t, tl.constexpr(F.slope), 2 * F.terms - 1) * inverse * inverse
+    if tl.max((t > F.bound).to(tl.int32)) > 0:
+        value, slope = _sum_of_quotients(t, rate, tl.constexpr(F.reciprocals), F.terms)
+    return value, slope
+
+
+@triton.jit
+def _sum_of_quotients(t, rate, RECIPROCALS: tl.constexpr, TERMS: tl.constexpr):
+    value, slope = tl.zeros_like(t), tl.zeros_like(t)
+    for s in tl.static_range(TERMS):
+        term = _reciprocal(_finite(1 + t * RECIPROCALS[s]))
+        value += term
+        slope -= term * term * (rate * RECIPROCALS[s])
+    return value, slope
+
+
+@triton.jit
+def _sum_of_exponentials(
+    t, rate, AMPLITUDES: tl.constexpr, RATES: tl.constexpr, SQUARES: tl.constexpr, TERMS: tl.constexpr
+):
+    value, slope, term = tl.zeros_like(t), tl.zeros_like(t), tl.zeros_like(t)
+    for s in tl.static_range(TERMS):
+        if SQUARES[s]:
+            term = term * term
+        else:
+            term = _exp(-RATES[s] * t) * AMPLITUDES[s]
+        value += term
+        slope -= term * (rate * RATES[s])
+    return value, slope
+
+
+@triton.jit
+def _exp(x):
+    """exp(x) for x <= 0. tl.exp in float32 multiplies by log2(e) first, and that product's rounding grows with -x."""
+    if x.dtype == tl.float64:
+        return tl.exp(x)
+    else:
+        x = tl.where(x < -104.0, -104.0, x)  # zero from there on; NaN stays
+        n = tl.floor(x * 1.4426950408889634 + 0.5)
+        rest = (x - n * 0.693359375) - n * -2.12194440054690583e-4  # log(2) in two parts; the first product is exact
+        return tl.exp2(n) * tl.exp(rest)
+
+
+@triton.jit
+def _series(t, rate, F: tl.constexpr):
+    t = _finite(1 + t)
+    if F.half:
+        power = tl.rsqrt(t)
+        power = power * (1.5 - 0.5 * t * power * power)  # the instruction alone errs by some units in the last place
+        w = power * power
+    else:
+        power = _reciprocal(t)
+        w = power
+    x = w + w - 1
+    if F.chebyshev:
+        p = _clenshaw(x, tl.constexpr(F.p), F.terms)
+        q = _clenshaw(x, tl.constexpr(F.q), F.terms)
+    else:
+        p = _horner(x, tl.constexpr(F.p), F.terms)
+        q = _horner(x, tl.constexpr(F.q), F.terms)
+    return power * p, -rate * power * w * q
+
+
+@triton.jit
+def _finite(x):
+    """x, but the largest number for infinity; NaN stays."""
+    if x.dtype == tl.float64:
+        LARGEST: tl.constexpr = 1.7976931348623157e308
+    else:
+        LARGEST: tl.constexpr = 3.4028234663852886e38
+    return tl.where(x > LARGEST, LARGEST, x)
+
+
+@triton.jit
+def _reciprocal(x):
+    """1/x for finite x >= 1, in half of the instructions that a division takes."""
+    if x.dtype == tl.float64:
+        return 1 / x
+    else:
+        root = tl.rsqrt(x)
+        return root * root * (2 - x * root * root)  # one step of Newton's
+
+
+@triton.jit
+def _horner(x, C: tl.constexpr, TERMS: tl.constexpr):
+    """sum_j C_j x^j."""
+    y = tl.full(x.shape, C[TERMS - 1], x.dtype)
+    for j in tl.static_range(TERMS - 2, -1, -1):
+        y = y * x + C[j]
+    return y
+
+
+@triton.jit
+def _clenshaw(x, C: tl.constexpr, TERMS: tl.constexpr):
+    """sum_j C_j T_j(x), TERMS >= 2."""
+    y, above = tl.full(x.shape, C[TERMS - 1], x.dtype), tl.zeros_like(x)
+    for j in tl.static_range(TERMS - 2, 0, -1):
+        y, above = 2 * x * y + (C[j] - above), y
+    return x * y + (C[0] - above)

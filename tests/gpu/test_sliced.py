@@ -1,0 +1,116 @@
+"""Sliced-Wasserstein against the reference in float64 on the device, by tests/bounds.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bounds import F32, F64, Sample, check_sliced, evaluate, lattice, smooth
+from targets import Target
+
+import mow_kernels as mk
+
+POWERS = [1, 1.5, 2, 3]
+SIZES = [1, 2, 19]
+LARGE_SIZES = [257, 1000, 1024, 1025, 5000]
+
+
+def some(sample: Sample, target: Target) -> Sample:
+    """On the device, and for the interpreter, which takes long for each, only two of the directions."""
+    chosen = sample.directions[:, :2] if target.small else sample.directions
+    return Sample(sample.current, sample.history, sample.prior, chosen).to(target.device)
+
+
+def cases(n: int) -> list[tuple[int, int | None, float]]:
+    """k, m and p."""
+    k = max(1, n // 2)
+    return [(1, None, 2), (n, n, 2), (k, n, 1.5), (k, n + 7, 3), (n, 2 * n, 1), (k, max(1, n // 3), 2)]
+
+
+@pytest.mark.parametrize("dim", [1, 20])
+@pytest.mark.parametrize("n", SIZES)
+def test_float32(target: Target, n: int, dim: int, randn) -> None:
+    for k, m, p in cases(n):
+        check_sliced(target.backend, some(smooth(randn, n, k, m, dim, F32), target), p)
+
+
+@pytest.mark.parametrize("dim", [20, 513])
+@pytest.mark.parametrize("n", LARGE_SIZES)
+def test_large_samples(gpu: Target, n: int, dim: int, randn) -> None:
+    for k, m, p in cases(n):
+        check_sliced(gpu.backend, some(smooth(randn, n, k, m, dim, F32), gpu), p)
+
+
+@pytest.mark.parametrize("n", [2, 19])
+def test_float64(target: Target, n: int, randn) -> None:
+    for k, m, p in cases(n):
+        check_sliced(target.backend, some(smooth(randn, n, k, m, 20, F64), target), p)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("n", [2, 19])
+def test_ties_go_by_row_index(target: Target, n: int, dtype: torch.dtype) -> None:
+    for k, m, p in cases(n):
+        if m is not None:
+            check_sliced(target.backend, some(lattice(n, k, m, 5, dtype), target), p, exact_projections=True)
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
+@pytest.mark.parametrize("p", POWERS)
+def test_magnitudes(target: Target, p: float, scale: float) -> None:
+    sample = some(lattice(33, 16, 40, 20, F32, scale, spread=64), target)
+    check_sliced(target.backend, sample, p, exact_projections=True)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_views(target: Target, dtype: torch.dtype, randn) -> None:
+    base = randn(400, 60, dtype=dtype).to(target.device)
+    strided = Sample(
+        current=base[1:40:2, 3:43],
+        history=base[41:60, 3:43].T.contiguous().T,
+        prior=torch.stack([base, -base], -1)[200:230, 3:43, 0],
+        directions=base[:40, 5:8].T.contiguous().T,
+    )
+    dense = Sample(*(view.contiguous() for view in vars(strided).values()))
+    for expected, actual in zip(evaluate(target.backend, dense, 2), evaluate(target.backend, strided, 2), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_any_number_of_directions(target: Target, count: int, randn) -> None:
+    sample = smooth(randn, 16, 5, 16, 20, F32)
+    directions = torch.nn.functional.normalize(randn(20, count, dtype=F32), dim=0)
+    sample = Sample(sample.current, sample.history, sample.prior, directions)
+    check_sliced(target.backend, sample.to(target.device), 2)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_visible(target: Target, bad: float, randn) -> None:
+    for place in ("current", "history", "prior"):
+        sample = some(smooth(randn, 16, 5, 16, 20, F32), target)
+        getattr(sample, place)[0, 0] = bad
+        value, _ = evaluate(target.backend, sample, 2)
+        assert not value.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types(target: Target, dtype: torch.dtype, randn) -> None:
+    sample = some(smooth(randn, 32, 5, 32, 20, F32), target).to(dtype)
+    value, gradient = evaluate(target.backend, sample, 2)
+    right, right_gradient = evaluate("reference", sample.to(F32), 2)
+    assert value.dtype == F32 and gradient.dtype == dtype
+    torch.testing.assert_close(value, right, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.float(), right_gradient, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_the_same_bits_again(target: Target, randn) -> None:
+    n = 32 if target.small else 5000
+    sample = some(smooth(randn, n, n // 2, n, 20, F32), target)
+    for first, again in zip(evaluate(target.backend, sample, 2), evaluate(target.backend, sample, 2), strict=True):
+        assert torch.equal(first, again)
+
+
+def test_no_gradient_wanted(target: Target, randn) -> None:
+    sample = some(smooth(randn, 16, 5, 16, 20, F32), target)
+    with mk.use_backend(target.backend):
+        value = mk.sliced_wasserstein(sample.current, sample.history, sample.prior, directions=sample.directions)
+    assert torch.equal(value, evaluate(target.backend, sample, 2)[0])

@@ -1,0 +1,59 @@
+"""The Triton kernels in machine code, which needs no GPU: they compile, and nothing spills where it counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from mow_kernels import triton
+
+pytestmark = pytest.mark.skipif(bool(triton.unavailable) or triton.INTERPRETED, reason="Triton has to compile here")
+
+
+@pytest.fixture
+def static():
+    static = pytest.importorskip("benchmarks.gpu.static")
+    if reason := static.missing():
+        pytest.skip(reason)
+    return static
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("distance, dim", [("mmd", 20), ("mmd", 64), ("cramer_wold", 256)])
+def test_pairs_stay_in_registers(static, distance: str, dim: int, target: str) -> None:
+    for kernel in static.pair_kernels(distance, dim):
+        row = static.inspect(kernel, target)
+        assert (row["spills"], row["local"]) == (0, 0), row
+        assert row["registers"] * 32 * row["warps"] * (1 if "one" in kernel.name else 2) <= 2**16, row
+        assert row["share"] > (0.6 if dim >= 32 else 0.2), row  # a loop of products is mostly multiply-adds
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_sliced_stays_in_registers(static, target: str) -> None:
+    for kernel in static.sliced_kernels():
+        if "1024" not in kernel.name:
+            row = static.inspect(kernel, target)
+            assert (row["spills"], row["local"]) == (0, 0), row
+
+
+@pytest.mark.parametrize("target", ["sm_100", "sm_120", "gfx942"])
+def test_other_targets(static, target: str) -> None:
+    for kernel in (*static.pair_kernels("mmd", 64), next(static.sliced_kernels())):
+        row = static.inspect(kernel, target)
+        assert row["registers"] > 0 and row["shared"] < 2**16, row
+
+
+def test_the_loop_is_found(static) -> None:
+    """In machine code made up for it: a loop of four instructions, two of them multiply-adds, inside another."""
+    code = "\n".join(
+        [
+            ".L_x_0:",
+            "  /*0000*/   MOV R1, R2 ;",
+            ".L_x_1:",
+            "  /*0010*/   FFMA R1, R2, R3, R1 ;",
+            "  /*0020*/   @P0 FFMA R1, R2, R3, R1 ;",
+            "  /*0030*/   IADD3 R1, R2, R3, R1 ;",
+            "  /*0040*/   @!P1 BRA `(.L_x_1) ;",
+            "  /*0050*/   @P2 BRA `(.L_x_0) ;",
+        ]
+    )
+    assert static._loop(code) == {"loop": 4, "share": 0.5}

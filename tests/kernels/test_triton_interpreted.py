@@ -1,0 +1,45 @@
+"""The Triton kernels without a GPU: their tests (tests/gpu) on Triton's interpreter, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import mow_kernels as mk
+from mow_kernels import triton
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(bool(triton.unavailable), reason=str(triton.unavailable))
+
+
+@pytest.mark.skipif(triton.INTERPRETED, reason="this is that process")
+@pytest.mark.parametrize("name", ["test_pairs.py", "test_sliced.py", "test_triton.py"])
+def test_on_the_interpreter(name: str) -> None:
+    """Triton reads the variable when it is imported, and other tests want it compiled."""
+    command = [sys.executable, "-m", "pytest", f"tests/gpu/{name}", "-p", "no:cacheprovider", "--no-header", "-rf"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+@pytest.mark.skipif(triton.INTERPRETED, reason="the interpreter takes the CPU's tensors")
+def test_a_cpu_never_waits_for_triton() -> None:
+    current = torch.randn(2, 5)
+    assert mk.explain(mk.mmd, current).reasons["triton"] == "it runs on GPUs and current is on cpu"
+    script = (
+        "import sys, torch, mow_kernels as mk; mk.mmd(torch.randn(3, 2)); "
+        "print([m for m in sys.modules if m.startswith('mow_kernels.triton.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_too_wide() -> None:
+    with torch.device("meta"):
+        current, history = torch.empty(2, triton.MAX_DIM + 1), torch.empty(0, triton.MAX_DIM + 1)
+    assert "it runs on CUDA and ROCm devices" in str(triton.unsupported(current, history, None))
