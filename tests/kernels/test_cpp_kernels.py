@@ -1,10 +1,8 @@
-"""The native CPU kernels of MMD and Cramer-Wold against the reference in float64.
-
-The bound: an error of at most twice the float32 reference's, plus 8 eps times the sum of the absolute terms.
-"""
+"""The native CPU kernels of MMD and Cramer-Wold against the reference in float64, by tests/bounds.py."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -16,121 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, run, usable
 from mow_kernels import operators, reference
-from mow_kernels.reference import laplace
 
 pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
 
-SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-UNBIASED = {"kernel": "imq", "scales": SCALES, "estimator": "unbiased"}
-MMD = [
-    UNBIASED,
-    {"kernel": "imq", "scales": (1e-3, 1.0, 1e4), "estimator": "biased"},
-    {"kernel": "imq", "scales": tuple(2.0**j for j in range(-8, 8)), "estimator": "biased"},
-    {"kernel": "gaussian", "scales": SCALES, "estimator": "biased"},
-    {"kernel": "gaussian", "scales": (0.3,), "estimator": "unbiased"},
-]
-CRAMER_WOLD = [{"gamma": 0.2, "phi": "exact"}, {"gamma": 0.05, "phi": "asymptotic"}]
-VARIANTS = [*(("mmd", options) for options in MMD), *(("cramer_wold", options) for options in CRAMER_WOLD)]
+check = functools.partial(check_pairs, "cpp")
+
 SIZES = [  # n, k, D
     *((1, 1, 1), (1, 1, 64), (2, 1, 513), (2, 2, 2), (63, 1, 20), (63, 31, 128), (64, 1, 64), (64, 64, 1)),
     *((65, 1, 2), (65, 32, 20)),
 ]
 LARGE_SIZES = [(64, 32, 513), (65, 65, 128), (1000, 1, 20), (1000, 500, 2), (1000, 1000, 1)]
-STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
-    "transposed": lambda x: x.T.contiguous().T,
-    "every second column": lambda x: torch.stack([x, torch.full_like(x, torch.nan)], 2).flatten(1)[:, ::2],
-    "rows apart": lambda x: torch.cat([x, torch.full_like(x, torch.nan)], 1)[:, : x.shape[1]],
-    "one row for all": lambda x: x[:1].expand_as(x),
-    "offset": lambda x: torch.cat([torch.full_like(x[:1], torch.nan), x])[1:],
-}
-
-
-def draw(rows: int, dim: int, seed: int) -> Tensor:
-    return torch.randn(rows, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def run(
-    function: Callable, current: Tensor, history: Tensor, prior: Tensor | None, options: dict
-) -> tuple[Tensor, Tensor]:
-    """Value and gradient, in float64."""
-    live = current.detach().requires_grad_()
-    value = function(live, history, prior, **options)
-    (gradient,) = torch.autograd.grad(value, live)
-    assert value.dtype == gradient.dtype == current.dtype and value.shape == () and gradient.shape == current.shape
-    return value.detach().double(), gradient.double()
-
-
-def absolute_terms(
-    op: str, current: Tensor, history: Tensor, prior: Tensor | None, options: dict
-) -> tuple[Tensor, Tensor]:
-    """The sums of the absolute values of what the value [] and the gradient [k, D] add up, in float64."""
-    window, dim = torch.cat([history, current]), current.shape[1]
-    n, origin = len(window), torch.zeros(1, dim, dtype=torch.float64)
-
-    if op == "mmd":
-        constants = [2 * dim * scale for scale in options["scales"]]
-        weight = 1.0
-
-        def radial(r: Tensor) -> Tensor:
-            return sum(torch.exp(-r / c) if options["kernel"] == "gaussian" else c / (c + r) for c in constants)
-
-        def to_normal(r: Tensor) -> Tensor:
-            if options["kernel"] == "imq":
-                return laplace.imq_mean(r, dim, options["scales"])
-            return sum((c / (c + 2)) ** (dim / 2) * torch.exp(-r / (c + 2)) for c in constants)
-
-    else:
-        gamma = options["gamma"]
-        weight = 1 / (2 * (torch.pi * gamma) ** 0.5)
-
-        def radial(r: Tensor) -> Tensor:
-            return laplace.phi(r / (4 * gamma), dim)
-
-        def to_normal(r: Tensor) -> Tensor:
-            return laplace.phi(r / (2 + 4 * gamma), dim)
-
-    def pull(f: Callable[[Tensor], Tensor], others: Tensor) -> Tensor:
-        """sum_j |f'(r_ij)| |current_i - other_j| for each coordinate."""
-        parts = []
-        for rows in current.split(50):
-            difference = rows[:, None] - others
-            r = difference.square().sum(2).requires_grad_()
-            (slope,) = torch.autograd.grad(f(r).sum(), r)
-            parts.append(torch.einsum("ij,ijd->id", slope.abs(), difference.abs()))
-        return torch.cat(parts)
-
-    value = 4 * radial(torch.zeros((), dtype=torch.float64))
-    gradient = 4 * pull(radial, window) / max(1, n * (n - 1))
-    if prior is None:
-        gradient += 4 * pull(to_normal, origin) / n
-    else:
-        gradient += 4 * pull(radial, prior) / (n * len(prior))
-    return weight * value, weight * gradient
-
-
-def check(
-    op: str, options: dict, current: Tensor, history: Tensor, prior: Tensor | None, dtype: torch.dtype = torch.float32
-) -> None:
-    """Given samples in float64 whose numbers dtype holds exactly or is to round first."""
-    given = [None if x is None else x.to(dtype) for x in (current, history, prior)]
-    exact = [None if x is None else x.double() for x in given]
-    value, gradient = run(getattr(operators, op), *given, options)
-    truth, true_gradient = run(getattr(reference, op), *exact, options)
-    if dtype is torch.float32:
-        plain, plain_gradient = run(getattr(reference, op), *given, options)
-        allowed, eps = 2 * (plain - truth).abs(), 8 * torch.finfo(dtype).eps
-        allowed_gradient = 2 * (plain_gradient - true_gradient).abs()
-    else:  # the reference's own accuracy
-        allowed, allowed_gradient, eps = 0, 0, 2e-12
-    terms, gradient_terms = absolute_terms(op, *exact, options)
-    assert (value - truth).abs() <= allowed + eps * terms
-    excess = (gradient - true_gradient).abs() - allowed_gradient - eps * gradient_terms
-    assert excess.max() <= 1e-30
-
-
-def usable(op: str, options: dict, n: int, dim: int) -> bool:
-    return not (n == 1 and options.get("estimator") == "unbiased" or dim == 1 and options.get("phi") == "asymptotic")
 
 
 @pytest.mark.parametrize("n, k, dim", SIZES)

@@ -1,121 +1,26 @@
-"""The sliced-Wasserstein kernel of the backend "cpp" against the reference in float64.
-
-Allowed is twice the error of the reference in the same precision, plus 8 eps times the sum of the absolute terms: of
-the products inside the projections, carried to the result by the derivative of the cost, and of the costs themselves.
-"""
+"""The sliced-Wasserstein kernel of the backend "cpp" against the reference in float64, by tests/bounds.py."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
 import mow_kernels as mk
-from mow_kernels.reference.sliced_wasserstein import normal_bins, quantile_coupling
+from bounds import F32, F64, Sample, check_sliced, evaluate, lattice, smooth
 from mow_kernels.registry import TABLE
 
 _cpp = TABLE["sliced_wasserstein"]["cpp"]
 pytestmark = pytest.mark.skipif(isinstance(_cpp, str), reason=f"no native library: {_cpp}")
 
-F32, F64 = torch.float32, torch.float64
+check = functools.partial(check_sliced, "cpp")
+
 SIZES = [1, 2, 63, 64, 65, 1000]
 WIDTHS = [1, 2, 20, 64, 128, 513]
 POWERS = [1, 1.5, 2, 3]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A window, a prior and directions, in float32 or float64."""
-
-    current: Tensor
-    history: Tensor
-    prior: Tensor | None
-    directions: Tensor
-
-    def to(self, dtype: torch.dtype) -> Sample:
-        prior = None if self.prior is None else self.prior.to(dtype)
-        return Sample(self.current.to(dtype), self.history.to(dtype), prior, self.directions.to(dtype))
-
-    @property
-    def window(self) -> Tensor:
-        return torch.cat([self.history, self.current])
-
-
-def evaluate(backend: str, sample: Sample, p: float) -> tuple[Tensor, Tensor]:
-    """The value and its gradient for current."""
-    current = sample.current.detach().requires_grad_()
-    prior = "normal" if sample.prior is None else sample.prior
-    with mk.use_backend(backend):
-        value = mk.sliced_wasserstein(current, sample.history, prior, directions=sample.directions, p=p)
-        (g_current,) = torch.autograd.grad(value, current)
-    return value.detach(), g_current
-
-
-def absolute_terms(exact: Sample, p: float) -> tuple[Tensor, Tensor]:
-    """What a relative error of the products and costs is relative to: of the value [], of the gradient [D]."""
-    x = (exact.window @ exact.directions).sort(0).values
-    inside = (exact.window.abs() @ exact.directions.abs()).amax(0)
-    if exact.prior is None:
-        y = normal_bins(len(x))[0][:, None].expand_as(x)
-    else:
-        y = (exact.prior @ exact.directions).sort(0).values
-        inside = inside + (exact.prior.abs() @ exact.directions.abs()).amax(0)
-    i, j, widths = quantile_coupling(len(x), len(y))
-    d = (x[i] - y[j]).abs()
-    value = (widths @ (d**p + p * d ** (p - 1) * inside)).mean()
-    slope = p * d.amax(0) ** (p - 1) + (p * (p - 1) * d.amax(0) ** (p - 2) * inside if p >= 2 else 0)
-    return value, exact.directions.abs() @ slope / (len(x) * len(slope))
-
-
-def well_ordered(exact: Sample, eps: float) -> Tensor:
-    """[k]: whether no other row's projection comes so close that rounding could exchange the two."""
-    projections = exact.window @ exact.directions
-    margin = 8 * eps * (exact.window.abs() @ exact.directions.abs()).amax(0)
-    ascending, order = projections.sort(dim=0, stable=True)
-    apart = torch.nn.functional.pad(ascending.diff(dim=0) > margin, (0, 0, 1, 1), value=True)
-    alone = torch.zeros_like(projections, dtype=torch.bool).scatter(0, order, apart[1:] & apart[:-1])
-    return alone.all(1)[len(exact.history) :]
-
-
-def check(sample: Sample, p: float, *, exact_projections: bool = False) -> None:
-    """cpp against the reference.
-
-    Where projections are rounded, the ranks of neighbours are a matter of luck, and so is the slope for p < 2 at a
-    small difference: there the gradient is compared for p >= 2 and well-ordered rows alone.
-    """
-    exact, eps = sample.to(F64), torch.finfo(sample.current.dtype).eps
-    value, g_current = evaluate("reference", exact, p)
-    plain_value, plain_g = evaluate("reference", sample, p)
-    actual_value, actual_g = evaluate("cpp", sample, p)
-    assert actual_value.dtype == actual_g.dtype == sample.current.dtype and actual_g.shape == sample.current.shape
-
-    value_terms, g_terms = absolute_terms(exact, p)
-    assert (actual_value - value).abs() <= 2 * (plain_value - value).abs() + 8 * eps * value_terms
-    if exact_projections or p >= 2:
-        rows = slice(None) if exact_projections else well_ordered(exact, eps)
-        error, plain = ((g - g_current).abs()[rows] for g in (actual_g, plain_g))
-        assert (error <= 2 * plain + 8 * eps * g_terms).all()
-
-
-def smooth(randn, n: int, k: int, m: int | None, dim: int, dtype: torch.dtype) -> Sample:
-    """Normal rows off the origin, and unit directions; 19 of them fill no whole number of vectors."""
-    rows = 1.5 * randn(n, dim, dtype=dtype) + 0.25
-    directions = torch.nn.functional.normalize(randn(dim, 19, dtype=dtype), dim=0)
-    return Sample(rows[n - k :], rows[: n - k], None if m is None else randn(m, dim, dtype=dtype), directions)
-
-
-def lattice(n: int, k: int, m: int, dim: int, dtype: torch.dtype, scale: float = 1.0, spread: int = 4) -> Sample:
-    """Small integers times a power of two: every projection is exact and most of them are tied."""
-    generator = torch.Generator().manual_seed(n + dim)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randint(-spread, spread + 1, shape, generator=generator).to(dtype)
-
-    rows = draw(n, dim) * scale
-    return Sample(rows[n - k :], rows[: n - k], draw(m, dim) * scale, draw(dim, 19))
 
 
 def counts(n: int) -> list[int]:
