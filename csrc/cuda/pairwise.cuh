@@ -186,7 +186,7 @@ struct Block {
         const int64_t at_row = first_row + row + (start + i) / P, at_column = first_column + column + (start + i) % P;
         const bool present = at_row < rows.count() && at_column < columns.count();
         sum += present && (!same || at_column < at_row) ? value[i] : T(0);
-        r[start + i] = slopes && present && !(same && at_column == at_row) ? slope[i] : T(0);
+        r[start + i] = slopes && present ? slope[i] : T(0);  // a row with itself has no difference to multiply it
       }
     }
     const double weight = !same ? p.zv : 2 * (in_window ? p.zz : p.vv);
