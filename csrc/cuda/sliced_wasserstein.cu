@@ -139,7 +139,6 @@ __global__ void __launch_bounds__(kThreads) sliced_window(const __grid_constant_
       }
       gradient[i] += sum;
     }
-    __syncthreads();  // the entries and slopes are to be overwritten
   }
   block_results(total, m > 0 ? 0 : p.bins[0], needs_grad ? gradient : nullptr, k * dim, sums, p.results);
 }

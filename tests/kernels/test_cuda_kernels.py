@@ -118,8 +118,10 @@ def test_bits_depend_neither_on_the_order_of_threads_nor_on_the_run(n: int, k: i
 
 
 @pytest.mark.parametrize("major", [8, 9])
-def test_with_clusters_and_without(major: int) -> None:
+def test_with_clusters_and_without(major: int, randn) -> None:
+    """A single block takes the directions of a sliced-Wasserstein distance in several groups."""
     library.turn(major=major)
+    check_sliced("cuda", smooth(randn, 200, 10, 200, 3, F32), 2)
     window, prior = draw(64, 20, 12), draw(64, 20, 13)
     for op, options in BOTH:
         for sample in (prior, None):
