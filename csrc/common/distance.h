@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "cpu/radial_numbers.h"
+#include "common/radial_numbers.h"
 
 namespace mow {
 

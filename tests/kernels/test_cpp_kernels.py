@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, run, usable
 from torch import Tensor
 
-from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, run, usable
 from mow_kernels import operators, reference
 
 pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
@@ -139,7 +139,7 @@ def test_instruction_sets_agree(isa: str) -> None:
         "import sys; sys.path[:0] = sys.argv[1:]; import test_cpp_kernels as t; "
         "print(t.small_values(t.torch.float32), t.small_values(t.torch.float64))"
     )
-    paths = [str(Path(__file__).parent), str(Path(operators.__file__).parents[1])]
+    paths = [*map(str, Path(__file__).parents[:2]), str(Path(operators.__file__).parents[1])]
     finished = subprocess.run(
         [sys.executable, "-c", script, *paths], env=environment, capture_output=True, text=True, check=True
     )

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from bounds import F32, F64, Sample, check_sliced, evaluate, lattice, smooth
 
 import mow_kernels as mk
-from bounds import F32, F64, Sample, check_sliced, evaluate, lattice, smooth
 from mow_kernels.registry import TABLE
 
 _cpp = TABLE["sliced_wasserstein"]["cpp"]
