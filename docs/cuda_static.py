@@ -37,7 +37,8 @@ def compile_all() -> dict[str, Any]:
     version = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release ([\d.]+)", version)
     assert release is not None, version
-    sources = sorted(path for folder in ("common", "cuda") for path in (ROOT / "csrc" / folder).iterdir())
+    files = [path for folder in ("common", "cuda") for path in (ROOT / "csrc" / folder).iterdir()]
+    sources = sorted(path for path in files if path.suffix != ".cpp")
     digest = hashlib.sha256(b"".join([version.encode(), *(path.read_bytes() for path in sources)])).hexdigest()
     cached = ROOT / "build/cuda_static" / f"{digest[:16]}.json"
     if not cached.exists():

@@ -60,7 +60,8 @@ class Call {
   Tensor value_, g_current_;
 
   Tensor empty(std::initializer_list<int64_t> sizes) const {
-    return cpu::empty(current_, sizes, aoti_torch_device_type_cuda(), current_.get_device_index());
+    const int32_t dtype = sizeof(T) == 4 ? aoti_torch_dtype_float32() : aoti_torch_dtype_float64();
+    return cpu::empty(dtype, sizes, aoti_torch_device_type_cuda(), current_.get_device_index());
   }
 
  public:
