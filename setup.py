@@ -3,8 +3,9 @@
     python setup.py build_ext --inplace      or      pip install --no-build-isolation .
 
 both build mow_kernels/_native.so. Where a tool is missing or the build fails, the installation goes on without it, says
-so, and the package runs on its reference backend. The environment variable MOW_SANITIZE=address,undefined builds
-with sanitizers; to run that, preload the sanitizer's library into Python:
+so, and the package runs on its reference backend. The CUDA kernels are part of it where there is nvcc and torch has
+CUDA: docs/cuda.md. The environment variable MOW_SANITIZE=address,undefined builds with sanitizers; to run that, preload
+the sanitizer's library into Python:
 
     LD_PRELOAD=$(c++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 pytest tests/kernels/test_cpp_*.py
 """
@@ -44,6 +45,25 @@ def torch_folder() -> Path:
     return Path(torch.__file__).parent
 
 
+def nvcc() -> str | None:
+    """CUDA's compiler: CUDACXX, the one on the path, or CUDA_HOME's."""
+    found = os.environ.get("CUDACXX") or shutil.which("nvcc")
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return found or shutil.which("nvcc", path=os.path.join(home, "bin"))
+
+
+def wants_cuda() -> bool:
+    """Whether to build the CUDA kernels."""
+    import torch
+
+    forced = os.environ.get("MOW_CUDA", "")
+    if forced not in ("", "0", "1"):
+        sys.exit(f"mow-kernels: MOW_CUDA is {forced!r}; it must be 0, 1 or unset")
+    if forced == "1" and nvcc() is None:
+        sys.exit("mow-kernels: MOW_CUDA is 1, but there is no nvcc (CUDACXX or CUDA_HOME may name it)")
+    return forced == "1" or (forced == "" and torch.version.cuda is not None and nvcc() is not None)
+
+
 def missing() -> str | None:
     """Why the native library cannot be built here, or None."""
     if sys.platform == "win32":
@@ -78,18 +98,30 @@ class BuildNative(build_ext):
             f"-DMOW_TORCH_LIB={torch / 'lib'}",
             f"-DMOW_SANITIZE={os.environ.get('MOW_SANITIZE', '')}",
         ]
-        try:
-            cmake = tool("cmake")
-            subprocess.run([cmake, *configure], check=True)
-            subprocess.run([cmake, "--build", str(build), "--parallel", str(os.cpu_count())], check=True)
-        except subprocess.CalledProcessError as error:
-            say(f"left out: {NAME}: the build failed ({error})")
+        architectures = os.environ.get("MOW_CUDA_ARCH", "").replace(",", ";")
+        if architectures:
+            configure.append(f"-DMOW_CUDA_ARCHITECTURES={architectures}")
+        for cuda in (True, False) if wants_cuda() else (False,):
+            try:
+                self.run_cmake([*configure, f"-DMOW_CUDA={'ON' if cuda else 'OFF'}"], build, cuda)
+                break
+            except subprocess.CalledProcessError as error:
+                say(f"left out: {'the CUDA kernels of ' if cuda else ''}{NAME}: the build failed ({error})")
+        else:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
         shutil.copyfile(build / target.name, partial)
         partial.replace(target)  # a process that has the old library loaded keeps it
         say(f"built: {NAME} ({target})")
+
+    @staticmethod
+    def run_cmake(configure: list[str], build: Path, cuda: bool) -> None:
+        cmake = tool("cmake")
+        if cuda:
+            configure = [*configure, f"-DCMAKE_CUDA_COMPILER={nvcc()}"]
+        subprocess.run([cmake, *configure], check=True)
+        subprocess.run([cmake, "--build", str(build), "--parallel", str(os.cpu_count())], check=True)
 
 
 class PlainWheel(bdist_wheel):

@@ -98,7 +98,8 @@ def sliced_wasserstein(
     current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
 ) -> Tensor:
     """`mow_kernels.reference.sliced_wasserstein` by csrc/cpu/sliced_wasserstein.cpp."""
-    bins = tables.normal_bins(current.shape[0] + history.shape[0]) if prior is None else None
+    device = current.device if current.is_cuda else None
+    bins = tables.normal_bins(current.shape[0] + history.shape[0], device) if prior is None else None
     options = {"directions": directions, "p": p}
     return run(current, Call(_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options))
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mow_kernels import operators, reference
+from mow_kernels import cuda, operators, reference
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 """Every backend, in the order in which "auto" tries them."""
@@ -43,6 +43,7 @@ _NOT_YET = "this release has no such kernels"
 
 
 def _entry(backend: operators.Backend, op: str) -> Implementation | str:
+    """What a backend's own table, or the reason why there is none, says of an op."""
     if isinstance(backend, str):
         return backend
     return Implementation(*backend[op]) if op in backend else _NOT_YET
@@ -50,7 +51,7 @@ def _entry(backend: operators.Backend, op: str) -> Implementation | str:
 
 TABLE: dict[str, dict[str, Implementation | str]] = {
     op: {
-        "cuda": _NOT_YET,
+        "cuda": _entry(cuda.CUDA, op),
         "triton": _entry(operators.TRITON, op),
         "cpp": _entry(operators.CPP, op),
         "reference": Implementation(getattr(reference, op)),

@@ -68,10 +68,10 @@ def cramer_wold(dim: int, dtype: torch.dtype, phi: str) -> Tensor:
 
 
 @_constant
-def normal_bins(n: int) -> Tensor:
-    """[the mean variance of N(0, 1) inside n equal quantile bins, the bins' means, ascending...]."""
+def normal_bins(n: int, device: torch.device | None = None) -> Tensor:
+    """[the mean variance of N(0, 1) inside n equal quantile bins, the bins' means, ascending...], on the device."""
     means, variance_inside = reference_bins(n)
-    return torch.cat([means.new_tensor([variance_inside]), means])
+    return torch.cat([means.new_tensor([variance_inside]), means]).to(device)
 
 
 def _series(fitted: Callable[[int, torch.dtype], Series], dtype: torch.dtype) -> list[float]:

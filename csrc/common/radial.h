@@ -1,6 +1,6 @@
 // Radial functions f(r) of a squared distance r, as numbers: what the kernels of every device evaluate.
 //
-// A plain struct of one precision; the arrays belong to the caller (csrc/cpu/radial_numbers.h fills them).
+// A plain struct of one precision; the arrays belong to the caller (csrc/common/radial_numbers.h fills them).
 #pragma once
 
 namespace mow {

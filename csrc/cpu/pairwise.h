@@ -1,22 +1,13 @@
-// Distances between a window [history; current] and a prior that are weighted sums of a radial function over pairs.
+// The distances of common/distance.h between a window [history; current] and a prior.
 #pragma once
 
 #include <optional>
 #include <tuple>
 
-#include "cpu/radial_numbers.h"
+#include "common/distance.h"
 #include "cpu/tensors.h"
 
 namespace mow::cpu {
-
-// constant + zz sum_{i != j} f(|z_i - z_j|^2) + vv sum_{i != j} f(|v_i - v_j|^2) + zv sum_ij f(|z_i - v_j|^2), and
-// without a prior sample constant + zz sum_{i != j} f(|z_i - z_j|^2) + zv sum_i g(|z_i|^2).
-template <class T>
-struct PairwiseDistance {
-  RadialNumbers<T> f;
-  std::optional<RadialNumbers<double>> g;  // none where there is a prior sample
-  double constant = 0, zz = 0, vv = 0, zv = 0;
-};
 
 // The value [] and the gradient for current [k, D], or [0] where none is needed.
 template <class T>

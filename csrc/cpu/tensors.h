@@ -12,12 +12,14 @@ namespace mow::cpu {
 using torch::stable::Tensor;
 
 // A contiguous tensor of a type (aoti_torch_dtype_...), uninitialised. Past the dispatcher, which costs a microsecond.
-inline Tensor empty(int32_t dtype, std::initializer_list<int64_t> sizes) {
+inline Tensor empty(
+    int32_t dtype, std::initializer_list<int64_t> sizes, int32_t device_type = aoti_torch_device_type_cpu(),
+    int32_t device_index = 0) {
   int64_t strides[2] = {1, 1};
   if (sizes.size() == 2) strides[0] = sizes.begin()[1];
   AtenTensorHandle handle;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      int64_t(sizes.size()), sizes.begin(), strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+      int64_t(sizes.size()), sizes.begin(), strides, dtype, device_type, device_index, &handle));
   return Tensor(handle);
 }
 

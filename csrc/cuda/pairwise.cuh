@@ -1,0 +1,379 @@
+// Sums of a radial function over pairs of rows, and their gradients for the current rows.
+//
+// The window and the prior are cut into tiles of rows; a visit is a pair of tiles. Its distances are direct differences,
+// not |x|^2 + |y|^2 - 2xy: exact for coinciding rows of any magnitude, at no more multiply-adds. A visit sums in the type
+// of the rows; the visits are summed in double precision in a fixed order, so that the bits do not change from run to
+// run.
+//
+// A small window is one launch (pairwise_window); a large one is two: pairwise_tiles writes partial sums, pairwise_finish
+// adds them up.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/distance.h"
+#include "common/radial_values.h"
+#include "cuda/block.cuh"
+#include "cuda/samples.h"
+#include "cuda/team.cuh"
+
+namespace mow::cuda {
+
+template <class T, Family family>
+struct Pairwise {
+  Samples<T> samples;
+  RadialValues<T, family> f;
+  RadialValues<double, RadialValues<T, family>::kClosedForm> g;  // where there is no prior sample
+  double constant, zz, vv, zv;  // as in PairwiseDistance
+  Results<T> results;
+};
+
+// The tiles of a problem, for tiles of `rows` rows: those of the window, then those of the prior.
+struct Tiling {
+  int64_t rows, history, window, prior;
+  bool needs_grad;
+
+  MOW_HD int64_t of_window() const { return (window + rows - 1) / rows; }
+  MOW_HD int64_t of_prior() const { return (prior + rows - 1) / rows; }
+  MOW_HD int64_t count() const { return of_window() + of_prior(); }
+
+  // Rows of the window are in the order history, current.
+  MOW_HD bool has_gradient(int64_t tile) const {
+    return needs_grad && tile < of_window() && (tile + 1) * rows > history;
+  }
+
+  // The tiles that a tile meets: within a sample each unordered pair once, except that current rows meet all rows, since
+  // each of them needs its own gradient.
+  MOW_HD int64_t visits(int64_t tile) const {
+    if (tile >= of_window()) return tile - of_window() + 1;
+    return (has_gradient(tile) ? of_window() : tile + 1) + of_prior();
+  }
+
+  MOW_HD int64_t visited(int64_t tile, int64_t visit) const {
+    if (tile >= of_window()) return of_window() + visit;
+    const int64_t within = visits(tile) - of_prior();
+    return visit < within ? visit : of_window() + visit - within;
+  }
+};
+
+template <class T>
+MOW_HD Tiling tiling(const Samples<T>& samples, bool needs_grad, int rows) {
+  return {rows, samples.history.count, samples.window(), samples.prior.count, needs_grad};
+}
+
+// Shared memory of a block whose threads hold P x P pairs each.
+template <class T, int P>
+struct Tile {
+  static constexpr int kRows = 16 * P;
+  static constexpr int kStride = kTileStride<T, kRows>;
+
+  alignas(16) T rows[kDepth][kStride];
+  alignas(16) T columns[kDepth][kStride];
+  alignas(16) T slopes[kRows][kStride];
+  double sums[kWarps];
+};
+
+// One block's visits. Element (row, d) of the gradient belongs to one thread throughout: warp row/4 % kWarps, lane d % 32.
+template <class T, Family family, int P>
+struct Block {
+  using Shared = Tile<T, P>;
+  static constexpr int kRows = Shared::kRows, kPairs = P * P;
+  static constexpr int kBatch = kPairs < 8 ? kPairs : 8;
+  static constexpr int kGroup = 4;  // rows whose gradient a warp adds up at once
+  static_assert(kRows % (kGroup * kWarps) == 0);
+
+  const Pairwise<T, family>& p;
+  const Tiling tiles;
+  Shared& shared;
+  double* const gradient;  // [k, D], or null
+  double total = 0;        // of the pairs that this thread has seen
+
+  __device__ Block(const Pairwise<T, family>& p, Shared& shared, double* gradient)
+      : p(p), tiles(tiling(p.samples, gradient != nullptr, kRows)), shared(shared), gradient(gradient) {}
+
+  __device__ Sequence<T> sample(bool window) const {
+    if (window) return {p.samples.history, p.samples.current};
+    return {p.samples.prior, Rows<T>{nullptr, 0, 0, 0}};
+  }
+
+  // Calls each(row, its place in the gradient) for the current rows of a tile that belong to this thread's warp.
+  template <class Each>
+  __device__ void for_current_rows(int64_t tile, const Each& each) const {
+    for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
+      for (int i = 0; i < kGroup; ++i) {
+        const int64_t row = tile * kRows + group + i;
+        if (row >= tiles.history && row < tiles.window) each(row, gradient + (row - tiles.history) * p.samples.dim);
+      }
+    }
+  }
+
+  __device__ void clear(int64_t tile) const {
+    if (!tiles.has_gradient(tile)) return;
+    for_current_rows(tile, [&](int64_t, double* place) {
+      for (int64_t d = threadIdx.x % 32; d < p.samples.dim; d += 32) place[d] = 0;
+    });
+  }
+
+  // The closed form: g(|row|^2), in double precision, since it may bend where float resolves its argument badly.
+  __device__ void visit_origin(int64_t tile) {
+    const auto rows = sample(true);
+    const int lane = threadIdx.x % 32;
+    for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
+      for (int i = 0; i < kGroup; ++i) {
+        const int64_t row = tile * kRows + group + i;
+        if (row >= tiles.window) continue;
+        const Line<T> line = rows.line(row);
+        double norm[1] = {0}, value[1], slope[1];
+        for (int64_t d = lane; d < p.samples.dim; d += 32) {
+          const double x = line.data[d * line.stride];
+          norm[0] += x * x;
+        }
+        for (int other = 16; other > 0; other /= 2) norm[0] += __shfl_xor_sync(0xffffffff, norm[0], other);
+        p.g.template operator()<true>(norm, value, slope);
+        if (lane == 0) total += p.zv * value[0];
+        if (gradient == nullptr || row < tiles.history) continue;
+        double* const place = gradient + (row - tiles.history) * p.samples.dim;
+        const double factor = 2 * p.zv * slope[0];
+        for (int64_t d = lane; d < p.samples.dim; d += 32) place[d] += factor * double(line.data[d * line.stride]);
+      }
+    }
+  }
+
+  __device__ void visit(int64_t tile, int64_t other) {
+    const int64_t of_window = tiles.of_window(), dim = p.samples.dim;
+    const bool in_window = tile < of_window, same = in_window == (other < of_window);
+    const bool slopes = tiles.has_gradient(tile);
+    const auto rows = sample(in_window), columns = sample(other < of_window);
+    const int64_t first_row = (in_window ? tile : tile - of_window) * kRows;
+    const int64_t first_column = (other < of_window ? other : other - of_window) * kRows;
+    const int row = threadIdx.x / 16 * P, column = threadIdx.x % 16 * P;
+
+    T r[kPairs] = {};
+    for (int64_t start = 0; start < dim; start += kDepth) {
+      load_both(rows, first_row, columns, first_column, start);
+      T run[kPairs] = {};
+      const int depth = int(dim - start < kDepth ? dim - start : kDepth);
+#pragma unroll 4
+      for (int d = 0; d < depth; ++d) {
+        const auto a = *reinterpret_cast<const Pack<T, P>*>(&shared.rows[d][row]);
+        const auto b = *reinterpret_cast<const Pack<T, P>*>(&shared.columns[d][column]);
+#pragma unroll
+        for (int i = 0; i < kPairs; ++i) {
+          const T difference = a.v[i / P] - b.v[i % P];
+          run[i] += difference * difference;
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) r[i] += run[i];
+    }
+
+    T sum = 0;
+#pragma unroll
+    for (int start = 0; start < kPairs; start += kBatch) {
+      T some[kBatch], value[kBatch], slope[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) some[i] = r[start + i];
+      if (slopes) {
+        p.f.template operator()<true>(some, value, slope);
+      } else {
+        p.f.template operator()<false>(some, value, slope);
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int64_t at_row = first_row + row + (start + i) / P, at_column = first_column + column + (start + i) % P;
+        const bool present = at_row < rows.count() && at_column < columns.count();
+        sum += present && (!same || at_column < at_row) ? value[i] : T(0);
+        r[start + i] = slopes && present ? slope[i] : T(0);  // a row with itself has no difference to multiply it
+      }
+    }
+    const double weight = !same ? p.zv : 2 * (in_window ? p.zz : p.vv);
+    total += weight * double(sum);
+    if (!slopes) return;
+
+#pragma unroll
+    for (int i = 0; i < P; ++i) {
+      Pack<T, P> pack;
+      for (int j = 0; j < P; ++j) pack.v[j] = r[i * P + j];
+      *reinterpret_cast<Pack<T, P>*>(&shared.slopes[row + i][column]) = pack;
+    }
+    __syncthreads();
+    const int64_t last = (dim - 1) / kDepth * kDepth;
+    for (int64_t start = last; start >= 0; start -= kDepth) {  // the last coordinates are there already
+      if (start != last) load_both(rows, first_row, columns, first_column, start);
+      add_gradient(first_row, start, 2 * weight);
+    }
+  }
+
+ private:
+  // gradient += factor * sum_j slope_ij (row_i - column_j) in the coordinates that are in shared memory.
+  __device__ void add_gradient(int64_t first_row, int64_t start, double factor) const {
+    constexpr int kPack = 16 / sizeof(T);
+    const int lane = threadIdx.x % 32;
+    const int64_t d = start + lane;
+    if (d >= p.samples.dim) return;
+    for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
+      const int64_t row = first_row + group;
+      if (row + kGroup <= tiles.history || row >= tiles.window) continue;
+      T x[kGroup], sum[kGroup] = {};
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) x[i] = shared.rows[lane][group + i];
+      for (int j = 0; j < kRows; j += kPack) {
+        const auto y = *reinterpret_cast<const Pack<T, kPack>*>(&shared.columns[lane][j]);
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i) {
+          const auto s = *reinterpret_cast<const Pack<T, kPack>*>(&shared.slopes[group + i][j]);
+#pragma unroll
+          for (int e = 0; e < kPack; ++e) sum[i] += s.v[e] * (x[i] - y.v[e]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        if (row + i < tiles.history || row + i >= tiles.window) continue;
+        gradient[(row + i - tiles.history) * p.samples.dim + d] += factor * double(sum[i]);
+      }
+    }
+  }
+
+  __device__ void load_both(
+      const Sequence<T>& rows, int64_t first_row, const Sequence<T>& columns, int64_t first_column, int64_t start) const {
+    __syncthreads();
+    load_tile<T, kRows>(shared.rows, rows, first_row, start, p.samples.dim);
+    load_tile<T, kRows>(shared.columns, columns, first_column, start, p.samples.dim);
+    __syncthreads();
+  }
+};
+
+constexpr int kSmallP = 2;  // small windows in tiles of 32 rows, so that a team has something to share
+template <class T>
+constexpr int kLargeP = sizeof(T) == 4 ? 4 : 2;
+
+// A whole small window by one team. Shared memory: the tile, then the block's gradient [k, D] in double precision.
+template <class T, Family family>
+__global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constant__ Pairwise<T, family> p) {
+  using Worker = Block<T, family, kSmallP>;
+  unsigned char* const memory = dynamic_shared();
+  auto& shared = *reinterpret_cast<typename Worker::Shared*>(memory);
+  const bool needs_grad = p.results.g_current != nullptr;
+  double* const gradient = needs_grad ? reinterpret_cast<double*>(memory + sizeof shared) : nullptr;
+  const int rank = Team::rank(), size = Team::size();
+
+  Worker block(p, shared, gradient);
+  int64_t turn = 0;
+  for (int64_t tile = 0; tile < block.tiles.count(); ++tile) {
+    block.clear(tile);
+    const bool origin = p.samples.prior.count == 0;
+    if (origin && turn++ % size == rank) block.visit_origin(tile);
+    for (int64_t visit = 0; visit < block.tiles.visits(tile); ++visit) {
+      if (turn++ % size == rank) block.visit(tile, block.tiles.visited(tile, visit));
+    }
+  }
+
+  block_results(block.total, p.constant, gradient, p.samples.current.count * p.samples.dim, shared.sums, p.results);
+}
+
+// Block (tile, split): a part of the visits of a tile. totals [splits, tiles], gradients [splits, k, D].
+template <class T, Family family>
+__global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
+    const __grid_constant__ Pairwise<T, family> p, double* totals, double* gradients) {
+  using Worker = Block<T, family, kLargeP<T>>;
+  auto& shared = *reinterpret_cast<typename Worker::Shared*>(dynamic_shared());
+  const int64_t tile = blockIdx.x, split = blockIdx.y, splits = gridDim.y;
+  const int64_t size = p.samples.current.count * p.samples.dim;
+  Worker block(p, shared, p.results.g_current ? gradients + split * size : nullptr);
+  block.clear(tile);
+  if (split == 0 && p.samples.prior.count == 0) block.visit_origin(tile);
+  const int64_t visits = block.tiles.visits(tile), end = visits * (split + 1) / splits;
+  for (int64_t visit = visits * split / splits; visit < end; ++visit) block.visit(tile, block.tiles.visited(tile, visit));
+  const double total = block_sum(block.total, shared.sums);
+  if (threadIdx.x == 0) totals[split * gridDim.x + tile] = total;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) pairwise_finish(
+    double constant, const double* totals, int64_t count, const double* gradients, int64_t splits, int64_t size,
+    Results<T> results) {
+  if (blockIdx.x == 0) {
+    __shared__ double sums[kWarps];
+    double sum = 0;
+    for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += totals[i];
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) *results.value = T(constant + sum);
+  }
+  if (results.g_current == nullptr) return;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < size; i += int64_t(gridDim.x) * kThreads) {
+    double sum = 0;
+    for (int64_t split = 0; split < splits; ++split) sum += gradients[split * size + i];
+    results.g_current[i] = T(sum);
+  }
+}
+
+// How a problem is run. It depends on the sizes alone and not on the device, and with it the order of the sums.
+struct Plan {
+  bool single;          // one launch
+  int64_t tiles, work;  // work in visits of kDepth coordinates, where single
+  int64_t splits, shared, scratch;  // bytes of shared memory and of device memory
+
+  template <class T>
+  static Plan make(const Samples<T>& samples, bool needs_grad) {
+    const int64_t size = needs_grad ? samples.current.count * samples.dim : 0;
+    Plan plan{};
+    const Tiling small = tiling(samples, needs_grad, Tile<T, kSmallP>::kRows);
+    plan.shared = int64_t(sizeof(Tile<T, kSmallP>)) + size * int64_t(sizeof(double));
+    // A single block would take longer than the second launch from some 64 units on, of about half a microsecond each.
+    if (small.window + small.prior <= 256 && plan.shared <= kMostShared) {
+      for (int64_t tile = 0; tile < small.count(); ++tile) plan.work += small.visits(tile);
+      plan.single = plan.work * ((samples.dim + kDepth - 1) / kDepth) <= 64;
+      if (plan.single) return plan;
+    }
+    // Enough blocks for the largest devices, in memory that stays a multiple of the samples'.
+    const Tiling large = tiling(samples, needs_grad, Tile<T, kLargeP<T>>::kRows);
+    plan.tiles = large.count();
+    const int64_t most = std::max<int64_t>(1, 4 * (large.window + large.prior) / samples.current.count);
+    const int64_t wanted = (1024 + plan.tiles - 1) / plan.tiles;
+    plan.splits = std::clamp<int64_t>(wanted, 1, std::min(most, plan.tiles));
+    plan.shared = int64_t(sizeof(Tile<T, kLargeP<T>>));
+    plan.scratch = int64_t(sizeof(double)) * plan.splits * (plan.tiles + size);
+    return plan;
+  }
+};
+
+// Runs a problem. scratch: Plan::scratch bytes of device memory.
+template <class T, Family family>
+cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream) {
+  const Plan plan = Plan::make(p.samples, p.results.g_current != nullptr);
+  if (plan.single) {
+    const int team = team_size(plan.work);
+    return launch(pairwise_window<T, family>, dim3(unsigned(team)), kThreads, plan.shared, team, stream, p);
+  }
+  const int64_t size = p.samples.current.count * p.samples.dim, count = plan.splits * plan.tiles;
+  double *const totals = static_cast<double*>(scratch), *const gradients = totals + count;
+  const dim3 grid(unsigned(plan.tiles), unsigned(plan.splits));
+  const auto failed =
+      launch(pairwise_tiles<T, family>, grid, kThreads, plan.shared, 1, stream, p, totals, gradients);
+  if (failed != cudaSuccess) return failed;
+  const int64_t blocks = p.results.g_current ? std::clamp<int64_t>(size / kThreads, 1, 1024) : 1;
+  return launch(
+      pairwise_finish<T>, dim3(unsigned(blocks)), kThreads, 0, 1, stream, p.constant,
+      static_cast<const double*>(totals), count, static_cast<const double*>(gradients), plan.splits, size, p.results);
+}
+
+// The same for a distance whose f is of one family.
+template <Family family, class T>
+cudaError_t run(
+    const PairwiseDistance<T>& distance, const Samples<T>& samples, const Results<T>& results, void* scratch,
+    cudaStream_t stream) {
+  Pairwise<T, family> p{};
+  p.samples = samples, p.results = results;
+  p.constant = distance.constant, p.zz = distance.zz, p.vv = distance.vv, p.zv = distance.zv;
+  const bool fits = p.f.copy(distance.f.radial()) && (!distance.g || p.g.copy(distance.g->radial()));
+  return fits ? run(p, scratch, stream) : cudaErrorInvalidValue;
+}
+
+// Instantiated in mmd.cu; Cramer-Wold needs them for D = 1.
+extern template cudaError_t run(const Pairwise<float, Family::kExponentials>&, void*, cudaStream_t);
+extern template cudaError_t run(const Pairwise<double, Family::kExponentials>&, void*, cudaStream_t);
+
+}  // namespace mow::cuda

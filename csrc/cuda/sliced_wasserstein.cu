@@ -1,0 +1,392 @@
+// Sliced-Wasserstein distance, equations (1) and (2) of mow_kernels/reference/sliced_wasserstein.py.
+//
+// Projections are sorted together with their rows, so that ties go by row and the sorted array tells the rank of every
+// current row. Which way:
+//   - small windows (Plan::single): one launch; a team of blocks shares the directions, each block sorts several at a time
+//     by a bitonic network in shared memory.
+//   - large ones: runs of kRun entries by the same network, then merged pairwise, where an entry finds its place by binary
+//     search in the other run. No two entries are equal, so no merge has a tie to break. log2(n / kRun) passes over
+//     the entries; up to 4096 rows (2048 in double precision) there is none.
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/ranking.h"
+#include "cuda/block.cuh"
+#include "cuda/ops.h"
+#include "cuda/team.cuh"
+
+namespace mow::cuda {
+namespace {
+
+constexpr int kSortThreads = 1024;
+template <class T>
+constexpr int kRun = (32 << 10) / int(sizeof(Entry<T>));  // entries that a block sorts in shared memory
+
+constexpr int kTileRows = 64;  // rows, and directions, of a block that projects
+
+// A sample or N(0, I), projected and sorted: entries [directions, count], or the means of the normal's quantile bins.
+template <class T>
+struct Sorted {
+  const Entry<T>* entries;
+  int64_t count;
+  const double* bins;
+
+  __device__ T value(int64_t direction, int64_t rank) const {
+    return bins ? T(bins[rank]) : entries[direction * count + rank].value();
+  }
+};
+
+// Sorts each of the runs of `size` entries, a power of two, in shared memory. The blocks' threads must have written them.
+template <class T>
+__device__ void sort_runs(Entry<T>* entries, int size, int total, int threads) {
+  for (int run = 2; run <= size; run *= 2) {
+    for (int step = run / 2; step > 0; step /= 2) {
+      __syncthreads();
+      for (int i = threadIdx.x; i < total / 2; i += threads) {
+        const int low = 2 * i - (i & (step - 1)), high = low + step;
+        const bool descending = run < size && (low & run) != 0;
+        const Entry<T> a = entries[low], b = entries[high];
+        if ((b < a) != descending) entries[low] = b, entries[high] = a;
+      }
+    }
+  }
+  __syncthreads();
+}
+
+// The row of a rank in one direction: the cost and, for a current row, the slope, both times `whole`.
+template <class T>
+__device__ double match_rank(
+    const Sliced<T>& p, const Coupling& coupling, int64_t rank, T x, const Sorted<T>& prior, int64_t direction,
+    bool needs_slope, double& slope) {
+  const PowerCost cost{p.p};
+  double sum = 0;
+  slope = 0;
+  coupling.for_steps(rank, [&](int64_t j, double width) {
+    const double difference = x - prior.value(direction, j);
+    sum += width * cost.cost(difference);
+    if (needs_slope) slope += width * cost.slope(difference);
+  });
+  return sum;
+}
+
+// A whole small window by one team, `group` directions at a time. Shared memory: sums, the block's gradient [k, D], the
+// entries of the window and of the prior [group, size] each, the slopes [group, k].
+template <class T>
+__global__ void __launch_bounds__(kThreads) sliced_window(const __grid_constant__ Sliced<T> p, int group, int size) {
+  const Samples<T>& samples = p.samples;
+  const int n = int(samples.window()), m = int(samples.prior.count), h = int(samples.history.count), k = n - h;
+  const int64_t dim = samples.dim, count = p.directions.count;
+  const bool needs_grad = p.results.g_current != nullptr;
+
+  unsigned char* const memory = dynamic_shared();
+  auto& sums = *reinterpret_cast<double(*)[kWarps]>(memory);
+  double* const gradient = reinterpret_cast<double*>(memory + sizeof sums);
+  auto* const window = reinterpret_cast<Entry<T>*>(gradient + (needs_grad ? (k * dim + 1) / 2 * 2 : 0));
+  Entry<T>* const prior = window + group * size;
+  T* const slopes = reinterpret_cast<T*>(prior + (m > 0 ? group * size : 0));
+
+  const Sequence<T> rows{samples.history, samples.current}, prior_rows{samples.prior, Rows<T>{nullptr, 0, 0, 0}};
+  const Coupling coupling(n, m > 0 ? m : n);
+  const double weight = 1 / (double(coupling.whole) * double(count));
+  const Sorted<T> sorted{prior, size, m > 0 ? nullptr : p.bins + 1};
+
+  for (int64_t i = threadIdx.x; needs_grad && i < k * dim; i += kThreads) gradient[i] = 0;
+  double total = 0;
+  const int64_t end = count * (Team::rank() + 1) / Team::size();
+  for (int64_t first = count * Team::rank() / Team::size(); first < end; first += group) {
+    const int here = int(end - first < group ? end - first : group);
+    const int samples_here = m > 0 ? 2 : 1;
+    for (int i = threadIdx.x; i < samples_here * group * size; i += kThreads) {
+      const int row = i % size, direction = i / size % group;
+      const bool of_window = i / size < group;
+      Line<T> line{nullptr, 0};
+      if (direction < here) line = of_window ? rows.line(row) : prior_rows.line(row);
+      Entry<T> entry = Entry<T>::last();
+      if (line.data != nullptr) {
+        const Line<T> theta = line_of(p.directions, first + direction);
+        T sum = 0;
+        for (int64_t start = 0; start < dim; start += kDepth) {
+          T run = 0;
+          for (int64_t d = start; d < dim && d < start + kDepth; ++d) {
+            run += line.data[d * line.stride] * theta.data[d * theta.stride];
+          }
+          sum += run;
+        }
+        entry = Entry<T>::of(sum, uint32_t(row));
+      }
+      window[i] = entry;
+    }
+    sort_runs(window, size, samples_here * group * size, kThreads);
+
+    for (int i = threadIdx.x; i < here * n; i += kThreads) {
+      const int direction = i / n, rank = i % n;
+      const Entry<T> entry = window[direction * size + rank];
+      const int row = int(entry.row());
+      double slope;
+      total += weight * match_rank(p, coupling, rank, entry.value(), sorted, direction, needs_grad && row >= h, slope);
+      if (needs_grad && row >= h) slopes[direction * k + row - h] = T(weight * slope);
+    }
+    __syncthreads();
+    for (int64_t i = threadIdx.x; needs_grad && i < k * dim; i += kThreads) {
+      const int64_t row = i / dim, d = i % dim;
+      double sum = 0;
+      for (int direction = 0; direction < here; ++direction) {
+        const Line<T> theta = line_of(p.directions, first + direction);
+        sum += double(slopes[direction * k + row]) * double(theta.data[d * theta.stride]);
+      }
+      gradient[i] += sum;
+    }
+  }
+  block_results(total, m > 0 ? 0 : p.bins[0], needs_grad ? gradient : nullptr, k * dim, sums, p.results);
+}
+
+// entries [directions, rows] of a tile of 64 rows and 64 directions.
+template <class T>
+__global__ void __launch_bounds__(kThreads) project(
+    Sequence<T> rows, Sequence<T> directions, int64_t dim, Entry<T>* entries) {
+  constexpr int P = kTileRows / 16;
+  alignas(16) __shared__ T row_tile[kDepth][kTileStride<T, kTileRows>];
+  alignas(16) __shared__ T direction_tile[kDepth][kTileStride<T, kTileRows>];
+  const int64_t first_row = int64_t(blockIdx.x) * kTileRows, first_direction = int64_t(blockIdx.y) * kTileRows;
+  const int row = threadIdx.x % 16 * P, direction = threadIdx.x / 16 * P;
+  T sum[P][P] = {};
+  for (int64_t start = 0; start < dim; start += kDepth) {
+    __syncthreads();
+    load_tile<T, kTileRows>(row_tile, rows, first_row, start, dim);
+    load_tile<T, kTileRows>(direction_tile, directions, first_direction, start, dim);
+    __syncthreads();
+    T run[P][P] = {};
+    const int depth = int(dim - start < kDepth ? dim - start : kDepth);
+#pragma unroll 4
+    for (int d = 0; d < depth; ++d) {
+#pragma unroll
+      for (int i = 0; i < P; ++i) {
+#pragma unroll
+        for (int j = 0; j < P; ++j) run[i][j] += direction_tile[d][direction + i] * row_tile[d][row + j];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < P; ++i) {
+#pragma unroll
+      for (int j = 0; j < P; ++j) sum[i][j] += run[i][j];
+    }
+  }
+  const int64_t count = rows.count();
+  for (int i = 0; i < P; ++i) {
+    for (int j = 0; j < P; ++j) {
+      const int64_t at_row = first_row + row + j, at_direction = first_direction + direction + i;
+      if (at_row >= count || at_direction >= directions.count()) continue;
+      entries[at_direction * count + at_row] = Entry<T>::of(sum[i][j], uint32_t(at_row));
+    }
+  }
+}
+
+// Sorts run blockIdx.x of direction blockIdx.y in place. Shared memory: `size` entries, a power of two.
+template <class T>
+__global__ void __launch_bounds__(kSortThreads) sort_tiles(Entry<T>* entries, int64_t count, int size) {
+  auto* const run = reinterpret_cast<Entry<T>*>(dynamic_shared());
+  entries += blockIdx.y * count;
+  const int64_t first = int64_t(blockIdx.x) * size;
+  for (int i = threadIdx.x; i < size; i += kSortThreads) run[i] = first + i < count ? entries[first + i] : Entry<T>::last();
+  sort_runs(run, size, size, kSortThreads);
+  for (int i = threadIdx.x; i < size && first + i < count; i += kSortThreads) entries[first + i] = run[i];
+}
+
+// Merges pairs of neighbouring runs of `width` entries of direction blockIdx.y.
+template <class T>
+__global__ void __launch_bounds__(kThreads) merge_runs(
+    const Entry<T>* from, Entry<T>* to, int64_t count, int64_t width) {
+  from += blockIdx.y * count, to += blockIdx.y * count;
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) return;
+  const int64_t run = i / width, pair = run / 2 * 2 * width;
+  const int64_t other = run % 2 == 0 ? pair + width : pair, left = count - other;
+  const int64_t size = left < 0 ? 0 : left < width ? left : width;
+  to[pair + (i - run * width) + count_below(from + other, size, from[i])] = from[i];
+}
+
+// Ranks blockIdx.x * kThreads... of direction blockIdx.y: their part of the mean cost -> totals [directions, blocks], and
+// the slopes [directions, k].
+template <class T>
+__global__ void __launch_bounds__(kThreads) match_ranks(
+    const __grid_constant__ Sliced<T> p, Sorted<T> window, Sorted<T> prior, double* totals, T* slopes) {
+  __shared__ double sums[kWarps];
+  const int64_t rank = int64_t(blockIdx.x) * kThreads + threadIdx.x, direction = blockIdx.y;
+  const int64_t h = p.samples.history.count, k = p.samples.current.count;
+  const bool needs_grad = p.results.g_current != nullptr;
+  const Coupling coupling(window.count, prior.count);
+  const double weight = 1 / (double(coupling.whole) * double(p.directions.count));
+  double total = 0, slope;
+  if (rank < window.count) {
+    const Entry<T> entry = window.entries[direction * window.count + rank];
+    const int64_t row = entry.row();
+    total = weight * match_rank(p, coupling, rank, entry.value(), prior, direction, needs_grad && row >= h, slope);
+    if (needs_grad && row >= h) slopes[direction * k + row - h] = T(weight * slope);
+  }
+  total = block_sum(total, sums);
+  if (threadIdx.x == 0) totals[direction * gridDim.x + blockIdx.x] = total;
+}
+
+// g_current [k, D], set or added to: slopes [directions, k] times the directions.
+template <class T>
+__global__ void __launch_bounds__(kThreads) spread(
+    const __grid_constant__ Sliced<T> p, const T* slopes, int64_t first, int64_t here) {
+  const int64_t k = p.samples.current.count, dim = p.samples.dim;
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= k * dim) return;
+  const int64_t row = i / dim, d = i % dim;
+  double sum = first > 0 ? double(p.results.g_current[i]) : 0;
+  for (int64_t direction = 0; direction < here; ++direction) {
+    const Line<T> theta = line_of(p.directions, first + direction);
+    sum += double(slopes[direction * k + row]) * double(theta.data[d * theta.stride]);
+  }
+  p.results.g_current[i] = T(sum);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) sliced_finish(
+    const double* totals, int64_t count, const double* bins, Results<T> results) {
+  __shared__ double sums[kWarps];
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += totals[i];
+  sum = block_sum(sum, sums);
+  if (threadIdx.x == 0) *results.value = T(sum + (bins ? bins[0] : 0));
+}
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t power_of_two_from(int64_t count) {
+  int64_t size = 2;
+  while (size < count) size *= 2;
+  return size;
+}
+
+// How a problem is run. But for the team it depends on the sizes alone and not on the device.
+template <class T>
+struct Plan {
+  bool single;  // one launch
+  int64_t team, group, size, shared;  // there
+  int64_t chunk;                      // directions whose entries are held at once
+  int64_t window, prior, totals, slopes, scratch;  // bytes; each array of entries is there twice
+
+  explicit Plan(const Sliced<T>& p) : Plan() {
+    const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
+    const int64_t count = p.directions.count, entry = sizeof(Entry<T>);
+    const bool needs_grad = p.results.g_current != nullptr;
+    // A single block takes some ten microseconds for as much; beyond, several launches spread it over the device.
+    if (n <= 256 && m <= 256 && (n + m) * count <= 16384 && (n + m) * count * dim <= 1 << 20) {
+      size = power_of_two_from(std::max(n, m));
+      const int64_t per_direction = (m > 0 ? 2 : 1) * size * entry + (needs_grad ? k * int64_t(sizeof(T)) : 0);
+      team = team_size(count);
+      group = std::clamp<int64_t>((32 << 10) / per_direction, 1, ceil_divide(count, team));
+      const int64_t gradient = needs_grad ? (k * dim + 1) / 2 * 2 * int64_t(sizeof(double)) : 0;
+      shared = int64_t(sizeof(double)) * kWarps + gradient + group * per_direction;
+      single = shared <= kMostShared;
+      if (single) return;
+    }
+    chunk = std::clamp<int64_t>((int64_t{1} << 28) / ((n + m) * entry), 1, std::min<int64_t>(count, 256));
+    window = chunk * n * entry;
+    prior = chunk * m * entry;
+    totals = ceil_divide(n, kThreads) * count * int64_t(sizeof(double));
+    slopes = needs_grad ? chunk * k * int64_t(sizeof(T)) : 0;
+    scratch = 2 * (window + prior) + totals + slopes;
+  }
+
+ private:
+  Plan() = default;
+};
+
+// Projects a sample on directions and sorts; the result lies in `entries` or in `spare`.
+template <class T>
+cudaError_t sort_projections(
+    const Sequence<T>& rows, int64_t count, const Sequence<T>& directions, int64_t here, int64_t dim, Entry<T>* entries,
+    Entry<T>* spare, Sorted<T>& sorted, cudaStream_t stream) {
+  const dim3 tiles(unsigned(ceil_divide(count, kTileRows)), unsigned(ceil_divide(here, kTileRows)));
+  auto failed = launch(project<T>, tiles, kThreads, 0, 1, stream, rows, directions, dim, entries);
+  if (failed != cudaSuccess) return failed;
+  const int64_t size = std::min<int64_t>(kRun<T>, power_of_two_from(count));
+  const dim3 runs(unsigned(ceil_divide(count, size)), unsigned(here));
+  failed = launch(
+      sort_tiles<T>, runs, kSortThreads, size * int64_t(sizeof(Entry<T>)), 1, stream, entries, count, int(size));
+  const dim3 blocks(unsigned(ceil_divide(count, kThreads)), unsigned(here));
+  for (int64_t width = size; width < count && failed == cudaSuccess; width *= 2) {
+    failed = launch(
+        merge_runs<T>, blocks, kThreads, 0, 1, stream, static_cast<const Entry<T>*>(entries), spare, count, width);
+    std::swap(entries, spare);
+  }
+  sorted = {entries, count, nullptr};
+  return failed;
+}
+
+template <class T>
+cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* scratch, cudaStream_t stream) {
+  const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
+  const int64_t count = p.directions.count;
+  const auto take = [&](int64_t bytes) {
+    unsigned char* const taken = scratch;
+    scratch += bytes;
+    return taken;
+  };
+  Entry<T>* windows[2];
+  Entry<T>* priors[2];
+  for (auto& window : windows) window = reinterpret_cast<Entry<T>*>(take(plan.window));
+  for (auto& prior : priors) prior = reinterpret_cast<Entry<T>*>(take(plan.prior));
+  auto* const totals = reinterpret_cast<double*>(take(plan.totals));
+  auto* const slopes = reinterpret_cast<T*>(take(plan.slopes));
+
+  const Rows<T> none{nullptr, 0, 0, 0};
+  const int64_t blocks = ceil_divide(n, kThreads);
+  for (int64_t first = 0; first < count; first += plan.chunk) {
+    const int64_t here = std::min(plan.chunk, count - first);
+    Rows<T> some = p.directions;
+    some.data += first * some.row_stride;
+    some.count = here;
+    const Sequence<T> directions{some, none};
+    Sorted<T> window{}, prior{nullptr, n, m > 0 ? nullptr : p.bins + 1};
+    auto failed = sort_projections<T>(
+        {p.samples.history, p.samples.current}, n, directions, here, dim, windows[0], windows[1], window, stream);
+    if (failed == cudaSuccess && m > 0) {
+      failed = sort_projections<T>(
+          {p.samples.prior, none}, m, directions, here, dim, priors[0], priors[1], prior, stream);
+    }
+    if (failed != cudaSuccess) return failed;
+    failed = launch(
+        match_ranks<T>, dim3(unsigned(blocks), unsigned(here)), kThreads, 0, 1, stream, p, window, prior,
+        totals + first * blocks, slopes);
+    if (failed == cudaSuccess && p.results.g_current) {
+      failed = launch(
+          spread<T>, dim3(unsigned(ceil_divide(k * dim, kThreads))), kThreads, 0, 1, stream, p,
+          static_cast<const T*>(slopes), first, here);
+    }
+    if (failed != cudaSuccess) return failed;
+  }
+  return launch(
+      sliced_finish<T>, dim3(1), kThreads, 0, 1, stream, static_cast<const double*>(totals), blocks * count,
+      m > 0 ? nullptr : p.bins, p.results);
+}
+
+}  // namespace
+
+template <class T>
+int64_t sliced_scratch(const Sliced<T>& p) {
+  return Plan<T>(p).scratch;
+}
+
+template <class T>
+cudaError_t sliced_wasserstein(const Sliced<T>& p, void* scratch, cudaStream_t stream) {
+  const Plan<T> plan(p);
+  if (!plan.single) return run_large(p, plan, static_cast<unsigned char*>(scratch), stream);
+  return launch(
+      sliced_window<T>, dim3(unsigned(plan.team)), kThreads, plan.shared, int(plan.team), stream, p, int(plan.group),
+      int(plan.size));
+}
+
+template int64_t sliced_scratch(const Sliced<float>&);
+template int64_t sliced_scratch(const Sliced<double>&);
+template cudaError_t sliced_wasserstein(const Sliced<float>&, void*, cudaStream_t);
+template cudaError_t sliced_wasserstein(const Sliced<double>&, void*, cudaStream_t);
+
+}  // namespace mow::cuda

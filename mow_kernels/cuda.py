@@ -1,0 +1,46 @@
+"""The backend "cuda": the ops of `operators` on CUDA devices, or the reason why there are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mow_kernels import operators, tables
+
+_MOST_SCALES, _MOST_TERMS = 24, 112
+"""kMostScales and kMostTerms of csrc/common/radial_values.h: the kernels take their coefficients as parameters."""
+
+
+def _needs_cuda(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
+    return None if current.is_cuda else f"it runs on CUDA devices and current is on {current.device}"
+
+
+def _mmd_unsupported(
+    current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
+) -> str | None:
+    if not current.is_cuda:
+        return _needs_cuda(current, history, prior)
+    if len(scales) > _MOST_SCALES:
+        return f"scales has {len(scales)} numbers; it takes {_MOST_SCALES} at most"
+    if prior is None and kernel == "imq":
+        table = tables.mmd(current.shape[1], current.dtype, kernel, scales, estimator, True)
+        terms = (table.numel() - len(scales) - 6) // 2
+        if terms > _MOST_TERMS:
+            return f"for these scales the closed form takes {terms} terms; it has {_MOST_TERMS} at most (pass a sample)"
+    return None
+
+
+CUDA: operators.Backend
+
+if operators.unavailable is not None:
+    CUDA = operators.unavailable
+elif not torch._C._dispatch_has_kernel_for_dispatch_key("mow_kernels::mmd_fwd", "CUDA"):
+    CUDA = "the native library was built without CUDA kernels (docs/cuda.md says how to build them)"
+else:
+    CUDA = {
+        "mmd": (operators.mmd, _mmd_unsupported),
+        "cramer_wold": (operators.cramer_wold, _needs_cuda),
+        "sliced_wasserstein": (operators.sliced_wasserstein, _needs_cuda),
+    }

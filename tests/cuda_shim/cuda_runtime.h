@@ -1,0 +1,102 @@
+// Just enough of CUDA for the kernels of csrc/cuda to run on the CPU, compiled by an ordinary C++ compiler. Test only.
+//
+// Every thread is a fiber, and all fibers of a block (of a cluster, where there are clusters) take turns on one thread of
+// the host: each runs until it meets a barrier. The order of the turns can be turned round, which a missing barrier
+// does not survive, and ThreadSanitizer is told of the fibers and the barriers, so that it finds races.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+using cudaStream_t = struct CudaStream*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+
+namespace cuda_shim {
+
+dim3 thread_index();
+dim3 block_index();
+dim3 grid_size();
+
+// A coordinate of the thread that asks.
+struct Coordinate {
+  dim3 (*place)();
+  unsigned dim3::* which;
+
+  operator unsigned() const { return place().*which; }
+};
+
+struct Place {
+  Coordinate x, y, z;
+};
+
+constexpr Place read(dim3 (*place)()) { return {{place, &dim3::x}, {place, &dim3::y}, {place, &dim3::z}}; }
+
+enum class Scope { kWarp, kBlock, kTeam };
+void barrier(Scope scope);
+
+// A word that the lanes of a warp exchange.
+uint64_t exchange(uint64_t word, int lane_mask);
+
+void launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
+
+}  // namespace cuda_shim
+
+constexpr cuda_shim::Place threadIdx = cuda_shim::read(cuda_shim::thread_index);
+constexpr cuda_shim::Place blockIdx = cuda_shim::read(cuda_shim::block_index);
+constexpr cuda_shim::Place gridDim = cuda_shim::read(cuda_shim::grid_size);
+
+inline void __syncthreads() { cuda_shim::barrier(cuda_shim::Scope::kBlock); }
+inline void __syncwarp(unsigned = 0xffffffff) { cuda_shim::barrier(cuda_shim::Scope::kWarp); }
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int lane_mask) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  uint64_t word = 0;
+  __builtin_memcpy(&word, &value, sizeof value);
+  word = cuda_shim::exchange(word, lane_mask);
+  __builtin_memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(
+    const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  cuda_shim::launch(*config, [&] { kernel(arguments...); });
+  return cudaSuccess;
+}

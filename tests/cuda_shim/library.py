@@ -1,0 +1,111 @@
+"""The CUDA kernels compiled for the CPU (cuda_runtime.h beside this file), as functions on CPU tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mow_kernels import tables
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIM = Path(__file__).parent
+KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", f"-I{SHIM}", f"-I{ROOT / 'csrc'}")
+
+compiler = shutil.which("g++") or shutil.which("c++")
+
+
+def build(name: str, sources: list[Path], *flags: str) -> Path:
+    """Compiles and links into build/cuda_shim/, unless that has been done with the same sources."""
+    headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *SHIM.glob("*.h")]
+    digest = hashlib.sha256(repr((flags, FLAGS)).encode())
+    for path in sorted({*sources, *headers}):
+        digest.update(path.read_bytes())
+    target = ROOT / "build/cuda_shim" / digest.hexdigest()[:16] / name
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    command = [str(compiler), *FLAGS, *flags, "-x", "c++", *map(str, sources), "-o", str(partial)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    partial.replace(target)
+    return target
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    sources = [*KERNELS, SHIM / "shim.cpp", SHIM / "ops.cpp", SHIM / "arithmetic.cpp"]
+    return ctypes.CDLL(str(build("kernels.so", sources, "-O1", "-shared", "-fPIC")))
+
+
+def turn(*, major: int = 9, order: int = 0) -> None:
+    """The device's compute capability; the threads take turns 0 ascending, 1 descending, 2 the odd ones first."""
+    load().cuda_shim_turn(major, order)
+
+
+def _call(name: str, current: Tensor, history: Tensor, prior: Tensor | None, needs_grad: bool, *rest: Any) -> tuple:
+    numbers = []
+    for rows in (current, history, prior):
+        numbers += [0, 0, 0, 0] if rows is None else [rows.data_ptr(), rows.shape[0], *rows.stride()]
+    value = current.new_full((), torch.nan)
+    g_current = current.new_full(current.shape, torch.nan) if needs_grad else None
+    numbers = (ctypes.c_int64 * 13)(*numbers, current.shape[1])
+    status = getattr(load(), f"cuda_shim_{name}")(
+        ctypes.c_bool(current.dtype == torch.float32),
+        numbers,
+        *rest,
+        ctypes.c_void_p(value.data_ptr()),
+        ctypes.c_void_p(None if g_current is None else g_current.data_ptr()),
+    )
+    if status != 0:
+        raise RuntimeError(f"{name}: CUDA error {status}")
+    return value, g_current
+
+
+def _table(table: Tensor) -> tuple[ctypes.c_void_p, ctypes.c_int64]:
+    return ctypes.c_void_p(table.data_ptr()), ctypes.c_int64(table.numel())
+
+
+class _Value(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, fwd: Callable[[Tensor, bool], tuple], current: Tensor) -> Tensor:
+        value, ctx.g_current = fwd(current, True)
+        return value
+
+    @staticmethod
+    def backward(ctx, g_out: Tensor) -> tuple[None, Tensor]:
+        return None, g_out * ctx.g_current
+
+
+def _run(fwd: Callable[[Tensor, bool], tuple], current: Tensor) -> Tensor:
+    return _Value.apply(fwd, current) if current.requires_grad else fwd(current, False)[0]
+
+
+def mmd(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
+    table = tables.mmd(current.shape[1], current.dtype, **options, closed_form=prior is None)
+    return _run(lambda x, needs_grad: _call("mmd", x, history, prior, needs_grad, *_table(table)), current)
+
+
+def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
+    table = tables.cramer_wold(current.shape[1], current.dtype, phi)
+    rest = (*_table(table), ctypes.c_double(gamma))
+    return _run(lambda x, needs_grad: _call("cramer_wold", x, history, prior, needs_grad, *rest), current)
+
+
+def sliced_wasserstein(
+    current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
+) -> Tensor:
+    bins = tables.normal_bins(len(current) + len(history)) if prior is None else None
+    numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
+    rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
+    return _run(lambda x, needs_grad: _call("sliced_wasserstein", x, history, prior, needs_grad, *rest), current)

@@ -1,0 +1,71 @@
+// The ops of csrc/cuda/ops.h for ctypes.
+#include <cstring>
+#include <vector>
+
+#include "cuda/ops.h"
+
+namespace {
+
+using namespace mow;
+
+// [data, rows, row stride, column stride] of current, history and prior, then D.
+template <class T>
+cuda::Samples<T> samples_of(const int64_t* numbers) {
+  const auto rows = [&](int i) {
+    const int64_t* const n = numbers + 4 * i;
+    return cuda::Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
+  };
+  return {rows(0), rows(1), rows(2), numbers[12]};
+}
+
+// Memory that nobody has written yet, all NaN.
+std::vector<unsigned char> scratch(int64_t bytes) { return std::vector<unsigned char>(size_t(bytes), 0xff); }
+
+template <class T>
+int run_mmd(const int64_t* numbers, const double* table, int64_t size, void* value, void* g_current) {
+  const auto samples = samples_of<T>(numbers);
+  auto memory = scratch(cuda::pairwise_scratch(samples, g_current != nullptr));
+  const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
+  return cuda::mmd(MmdTable(table, size), samples, results, memory.data(), nullptr);
+}
+
+template <class T>
+int run_cramer_wold(
+    const int64_t* numbers, const double* phi, int64_t size, double gamma, void* value, void* g_current) {
+  const auto samples = samples_of<T>(numbers);
+  auto memory = scratch(cuda::pairwise_scratch(samples, g_current != nullptr));
+  const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
+  return cuda::cramer_wold(CramerWoldTable{phi, size}, gamma, samples, results, memory.data(), nullptr);
+}
+
+// directions: [data, L, row stride, column stride] of [L, D].
+template <class T>
+int run_sliced(
+    const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value, void* g_current) {
+  const cuda::Rows<T> rows{reinterpret_cast<const T*>(directions[0]), directions[1], directions[2], directions[3]};
+  const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
+  const cuda::Sliced<T> problem{samples_of<T>(numbers), rows, bins, p, results};
+  auto memory = scratch(cuda::sliced_scratch(problem));
+  return cuda::sliced_wasserstein(problem, memory.data(), nullptr);
+}
+
+}  // namespace
+
+extern "C" {
+
+int cuda_shim_mmd(bool single, const int64_t* numbers, const double* table, int64_t size, void* value, void* g_current) {
+  return (single ? run_mmd<float> : run_mmd<double>)(numbers, table, size, value, g_current);
+}
+
+int cuda_shim_cramer_wold(
+    bool single, const int64_t* numbers, const double* phi, int64_t size, double gamma, void* value, void* g_current) {
+  return (single ? run_cramer_wold<float> : run_cramer_wold<double>)(numbers, phi, size, gamma, value, g_current);
+}
+
+int cuda_shim_sliced_wasserstein(
+    bool single, const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value,
+    void* g_current) {
+  return (single ? run_sliced<float> : run_sliced<double>)(numbers, directions, bins, p, value, g_current);
+}
+
+}

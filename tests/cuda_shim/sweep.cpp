@@ -1,0 +1,120 @@
+// Runs every kernel over sizes around its edges, for the sanitizers: all input lies in memory of exactly its size, and
+// what nobody has written is NaN. The bits must not depend on the order in which the threads take turns.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "cuda/ops.h"
+
+extern "C" void cuda_shim_turn(int major_capability, int order);
+
+namespace {
+
+using namespace mow;
+
+template <class T>
+std::vector<T> draw(int64_t count, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<double> normal;
+  std::vector<T> numbers(static_cast<size_t>(count));
+  for (T& x : numbers) x = T(normal(generator));
+  return numbers;
+}
+
+template <class T>
+cuda::Rows<T> rows_of(const std::vector<T>& numbers, int64_t dim) {
+  return {numbers.data(), int64_t(numbers.size()) / dim, dim, 1};
+}
+
+template <class T>
+struct Problem {
+  int64_t n, k, m, dim;
+  bool needs_grad;
+  std::vector<T> current = draw<T>(k * dim, 1), history = draw<T>((n - k) * dim, 2), prior = draw<T>(m * dim, 3);
+  std::vector<T> value = {}, g_current = {};
+
+  cuda::Samples<T> samples() const { return {rows_of(current, dim), rows_of(history, dim), rows_of(prior, dim), dim}; }
+
+  cuda::Results<T> results() {
+    constexpr T nan = std::numeric_limits<T>::quiet_NaN();
+    value.assign(1, nan);
+    g_current.assign(needs_grad ? size_t(k * dim) : 0, nan);
+    return {value.data(), needs_grad ? g_current.data() : nullptr};
+  }
+};
+
+int failures = 0;
+
+// run(problem) in several orders of turns, on devices with clusters and without.
+template <class T, class Run>
+void check(const char* name, Problem<T> problem, const Run& run) {
+  for (const int major : {8, 9}) {
+    std::vector<T> value, g_current;
+    for (int order = 0; order < major - 6; ++order) {
+      cuda_shim_turn(major, order);
+      const bool done = run(problem) == cudaSuccess;
+      bool good = done && std::isfinite(problem.value[0]);
+      for (const T x : problem.g_current) good &= std::isfinite(x);
+      if (order == 0) value = problem.value, g_current = problem.g_current;
+      good &= value == problem.value && g_current == problem.g_current;
+      if (good) continue;
+      failures += 1;
+      std::printf(
+          "%s: n %ld, k %ld, m %ld, D %ld, %zu bytes, major %d, order %d\n", name, long(problem.n), long(problem.k),
+          long(problem.m), long(problem.dim), sizeof(T), major, order);
+    }
+  }
+}
+
+std::vector<unsigned char> scratch(int64_t bytes) { return std::vector<unsigned char>(size_t(bytes), 0xff); }
+
+template <class T>
+void sweep(int64_t n, int64_t k, int64_t m, int64_t dim, bool needs_grad) {
+  const Problem<T> problem{n, k, m, dim, needs_grad};
+  const auto run_mmd = [](const std::vector<double>& table) {
+    return [&table](Problem<T>& p) {
+      auto memory = scratch(cuda::pairwise_scratch(p.samples(), p.needs_grad));
+      return cuda::mmd(
+          MmdTable(table.data(), int64_t(table.size())), p.samples(), p.results(), memory.data(), nullptr);
+    };
+  };
+  // Two scales; the closed forms' numbers are of no matter here, but there must be as many.
+  const std::vector<double> imq{0, 0, 2, 1, 4, 0.5, 2, 0, 0.3, 0.2, 0.3, 0.2}, gaussian{1, 0, 2, 1, 2, 0.5, 0.4, 0.3, 0.2, 0.1};
+  check("imq", problem, run_mmd(imq));
+  check("gaussian", problem, run_mmd(gaussian));
+
+  const std::vector<double> powers{double(dim), 0, 0.5, 0.3, 0.3, 0.2}, chebyshev{double(dim), 1, 0.5, 0.3, 0.3, 0.2};
+  for (const auto* phi : {&powers, &chebyshev}) {
+    check("cramer_wold", problem, [&](Problem<T>& p) {
+      auto memory = scratch(cuda::pairwise_scratch(p.samples(), p.needs_grad));
+      const CramerWoldTable table{phi->data(), int64_t(phi->size())};
+      return cuda::cramer_wold(table, 0.3, p.samples(), p.results(), memory.data(), nullptr);
+    });
+  }
+
+  const std::vector<T> directions = draw<T>(3 * dim, 4);
+  const std::vector<double> bins = draw<double>(1 + n, 5);
+  check("sliced_wasserstein", problem, [&](Problem<T>& p) {
+    const cuda::Sliced<T> sliced{p.samples(), rows_of(directions, dim), m > 0 ? nullptr : bins.data(), 2, p.results()};
+    auto memory = scratch(cuda::sliced_scratch(sliced));
+    return cuda::sliced_wasserstein(sliced, memory.data(), nullptr);
+  });
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const bool quick = count > 1 && std::strcmp(arguments[1], "quick") == 0;
+  sweep<float>(40, 3, 33, 5, true);
+  sweep<double>(33, 33, 0, 3, true);
+  sweep<float>(1, 1, 1, 1, false);
+  if (!quick) {
+    sweep<float>(130, 66, 140, 4, true);  // several launches
+    sweep<double>(65, 64, 40, 35, true);
+  }
+  std::printf("%d failures\n", failures);
+  return failures > 0;
+}

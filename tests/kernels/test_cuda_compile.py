@@ -1,0 +1,86 @@
+"""The CUDA backend where there is no GPU: nvcc compiles it, and the rest of the package knows that it is not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import mow_kernels as mk
+from docs import cuda_static
+from mow_kernels import cuda
+
+needs_nvcc = pytest.mark.skipif(cuda_static.nvcc is None, reason="no nvcc")
+
+
+@needs_nvcc
+def test_every_kernel_compiles_for_every_default_architecture() -> None:
+    result = cuda_static.compile_all()
+    built = {(row["kernel"], row["family"], row["type"], row["architecture"]) for row in result["kernels"]}
+    for architecture in cuda_static.ARCHITECTURES:
+        for dtype in ("float", "double"):
+            for kernel in ("pairwise_window", "pairwise_tiles"):
+                assert all((kernel, family, dtype, architecture) in built for family in cuda_static.FAMILIES.values())
+            for kernel in ("pairwise_finish", "sliced_window", "project", "sort_tiles", "merge_runs", "match_ranks"):
+                assert (kernel, "", dtype, architecture) in built
+    for row in result["kernels"]:
+        threads = 1024 if row["kernel"] == "sort_tiles" else 256
+        assert row["registers"] * threads <= 65536, row  # or the launch fails
+        assert row["spilled_bytes"] <= 128, row
+        assert row["static_shared_bytes"] <= 48 << 10, row
+
+
+@needs_nvcc
+def test_the_table_of_the_docs_is_up_to_date() -> None:
+    recorded, result = json.loads(cuda_static.RESULT.read_text()), cuda_static.compile_all()
+    if recorded["nvcc"] != result["nvcc"]:
+        pytest.skip(f"the table is nvcc {recorded['nvcc']}'s, this is {result['nvcc']}")
+    assert recorded == result, "python -m docs.cuda_static renews it"
+
+
+def test_the_docs_show_the_recorded_table() -> None:
+    recorded = json.loads(cuda_static.RESULT.read_text())
+    assert cuda_static.table(recorded) in cuda_static.PAGE.read_text()
+
+
+@pytest.mark.skipif(cuda_static.nvcc is None or shutil.which("g++") is None, reason="no nvcc or no g++")
+def test_the_ops_compile_against_the_stable_abi() -> None:
+    """What registers them with torch, for the oldest torch that the library supports."""
+    include = Path(torch.__file__).parent / "include"
+    home = Path(str(shutil.which("ptxas") or cuda_static.nvcc)).resolve().parents[1]
+    toolkits = [path for path in (home, Path("/usr/local/cuda")) if (path / "include/cuda_runtime_api.h").exists()]
+    if not toolkits:
+        pytest.skip("no CUDA headers")
+    root = cuda_static.ROOT
+    command = ["g++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{root / 'csrc'}"]
+    command += [f"-isystem{include}", f"-isystem{toolkits[0] / 'include'}", str(root / "csrc/cuda/library.cpp")]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_backend_says_why_it_does_not_run() -> None:
+    current = torch.randn(4, 3)
+    reason = mk.explain(mk.mmd, current).reasons["cuda"]
+    assert "CUDA" in reason
+    with mk.use_backend("cuda"), pytest.raises(ValueError, match="CUDA|not built"):
+        mk.mmd(current)
+
+
+def test_what_the_kernels_have_no_room_for() -> None:
+    class OnDevice:
+        is_cuda, shape, dtype = True, (4, 20), torch.float32
+
+    def reason(prior: object, scales: tuple[float, ...]) -> str | None:
+        options = {"kernel": "imq", "scales": scales, "estimator": "biased"}
+        return cuda._mmd_unsupported(OnDevice(), None, prior, **options)  # type: ignore[arg-type]
+
+    assert reason(None, mk.SCALES) is None and reason(object(), tuple(range(1, 25))) is None
+    assert "24 at most" in str(reason(object(), tuple(range(1, 26))))
+    assert "pass a sample" in str(reason(None, (1e-3, 1.0, 1e4)))
+    assert reason(object(), (1e-3, 1.0, 1e4)) is None

@@ -1,0 +1,169 @@
+"""The CUDA kernels on the CPU (tests/cuda_shim), against the reference in float64 and within the C++ backend's bounds.
+
+Small windows go through one launch, the others through several; `Plan` in csrc/cuda says which.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import torch
+from bounds import (
+    CRAMER_WOLD,
+    F32,
+    F64,
+    STRIDES,
+    UNBIASED,
+    VARIANTS,
+    Sample,
+    check_pairs,
+    check_sliced,
+    draw,
+    lattice,
+    run,
+    smooth,
+    usable,
+)
+from cuda_shim import library
+
+from mow_kernels import reference
+from mow_kernels.registry import TABLE, Implementation
+
+pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
+
+BOTH = [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])]
+SIZES = [  # n, k, m, D
+    *((1, 1, 3, 1), (2, 1, 2, 513), (2, 2, 5, 2), (63, 1, 64, 20), (63, 31, 1, 2), (64, 1, 64, 20), (64, 32, 65, 64)),
+    *((64, 64, 64, 128), (65, 1, 63, 128), (65, 32, 200, 1), (200, 1, 200, 20), (200, 100, 63, 2), (200, 200, 200, 65)),
+]
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The kernels are the backend "cuda"; its device has clusters, and its threads take turns in ascending order."""
+    for op in ("mmd", "cramer_wold", "sliced_wasserstein"):
+        monkeypatch.setitem(TABLE[op], "cuda", Implementation(getattr(library, op)))
+    library.turn()
+    yield
+    library.turn()
+
+
+@pytest.mark.parametrize("n, k, m, dim", SIZES)
+@pytest.mark.parametrize("op, options", VARIANTS)
+def test_value_and_gradient(op: str, options: dict, n: int, k: int, m: int, dim: int) -> None:
+    if not usable(op, options, min(n, m), dim):
+        pytest.skip("not defined there")
+    window, prior = draw(n, dim, 0) * 1.1, draw(m, dim, 1)
+    for sample in (prior, None):
+        if sample is None and options.get("scales") == (1e-3, 1.0, 1e4):
+            continue  # its closed form has more terms than fit; test_cuda_compile has the refusal
+        check_pairs("cuda", op, options, window[n - k :], window[: n - k], sample)
+
+
+@pytest.mark.parametrize("op, options", VARIANTS)
+def test_double_precision(op: str, options: dict) -> None:
+    for n, k, dim in ((2, 1, 2), (65, 33, 20), (200, 1, 35)):
+        window, prior = draw(n, dim, 2), draw(30, dim, 3)
+        check_pairs("cuda", op, options, window[n - k :], window[: n - k], prior, F64)
+
+
+@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("magnitude", [1e-6, 1e6])
+def test_magnitudes_with_duplicates(op: str, options: dict, magnitude: float) -> None:
+    window, prior = draw(33, 20, 4) * magnitude, draw(17, 20, 5) * magnitude
+    window[20:25], prior[3:6] = window[4], window[4]
+    window += magnitude  # far from the origin, so that an expansion of the squares would cancel
+    prior += magnitude
+    check_pairs("cuda", op, options, window[16:], window[:16], prior)
+
+
+@pytest.mark.parametrize("op, options", BOTH)
+def test_what_is_not_finite_stays_visible(op: str, options: dict) -> None:
+    for n in (40, 300):
+        window = draw(n, 8, 8).float()
+        for row in (0, n - 1):
+            spoilt = window.clone()
+            spoilt[row, 3] = torch.nan
+            assert getattr(library, op)(spoilt[n - 10 :], spoilt[: n - 10], None, **options).isnan()
+            assert getattr(library, op)(window[n - 10 :], window[: n - 10], spoilt, **options).isnan()
+    huge = (draw(20, 8, 6) * 1e25).float()
+    value = getattr(library, op)(huge[10:], huge[:10], huge + 1e25, **options)
+    torch.testing.assert_close(value, getattr(reference, op)(huge[10:], huge[:10], huge + 1e25, **options))
+
+
+@pytest.mark.parametrize("view", STRIDES)
+@pytest.mark.parametrize("op, options", BOTH)
+def test_views_give_the_bits_of_copies(op: str, options: dict, view: str) -> None:
+    for rows in (40, 300):
+        samples = [STRIDES[view](draw(count, 36, count).float()) for count in (5, rows, 33)]
+        seen = run(getattr(library, op), *samples, options)
+        copied = run(getattr(library, op), *(x.contiguous() for x in samples), options)
+        assert all(map(torch.equal, seen, copied))
+
+
+@pytest.mark.parametrize("n, k, m", [(64, 3, 64), (130, 66, 140)])
+def test_bits_depend_neither_on_the_order_of_threads_nor_on_the_run(n: int, k: int, m: int) -> None:
+    """A cluster adds up in another order than a single block, but each of them always in its own."""
+    window, prior = draw(n, 20, 9).float(), draw(m, 20, 10).float()
+    directions = torch.nn.functional.normalize(draw(20, 5, 11), dim=0).float()
+    for op, options in (*BOTH, ("sliced_wasserstein", {"directions": directions, "p": 2})):
+        for major in (8, 9):
+            results = []
+            for order in (0, 1, 2):
+                library.turn(major=major, order=order)
+                results.append(run(getattr(library, op), window[n - k :], window[: n - k], prior, options))
+            assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
+
+
+@pytest.mark.parametrize("major", [8, 9])
+def test_with_clusters_and_without(major: int, randn) -> None:
+    """A single block takes the directions of a sliced-Wasserstein distance in several groups."""
+    library.turn(major=major)
+    check_sliced("cuda", smooth(randn, 200, 10, 200, 3, F32), 2)
+    window, prior = draw(64, 20, 12), draw(64, 20, 13)
+    for op, options in BOTH:
+        for sample in (prior, None):
+            check_pairs("cuda", op, options, window[63:], window[:63], sample)
+
+
+@pytest.mark.parametrize("n, k, m, dim", SIZES)
+def test_sliced_wasserstein(n: int, k: int, m: int, dim: int, randn) -> None:
+    for index, dtype in enumerate((F32, F64)):
+        p = (1, 1.5, 2, 3)[(n + dim + index) % 4]
+        check_sliced("cuda", smooth(randn, n, k, m, dim, dtype), p)
+    check_sliced("cuda", smooth(randn, n, k, None, dim, F32), 2)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("n, k, m, dim", SIZES)
+def test_ties_go_by_row_index(n: int, k: int, m: int, dim: int, dtype: torch.dtype) -> None:
+    check_sliced("cuda", lattice(n, k, m, dim, dtype), 2, exact_projections=True)
+
+
+@pytest.mark.parametrize("n, m, dtype", [(4097, 300, F32), (2049, 4099, F64)])
+def test_sorts_of_several_runs(n: int, m: int, dtype: torch.dtype) -> None:
+    sample = lattice(n, 9, m, 2, dtype)
+    sample = Sample(sample.current, sample.history, sample.prior, sample.directions[:, :2])
+    check_sliced("cuda", sample, 2, exact_projections=True)
+
+
+def test_no_gradient_wanted() -> None:
+    window, prior = draw(40, 8, 14).float(), draw(30, 8, 15).float()
+    directions = torch.nn.functional.normalize(draw(8, 5, 16), dim=0).float()
+    for op, options in (*BOTH, ("sliced_wasserstein", {"directions": directions, "p": 2})):
+        function = getattr(library, op)
+        value, _ = run(function, window[30:], window[:30], prior, options)
+        torch.testing.assert_close(function(window[30:], window[:30], prior, **options).double(), value)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sanitizer, sizes", [("address,undefined", "all"), ("thread", "quick")])
+def test_sanitizers_find_nothing(sanitizer: str, sizes: str) -> None:
+    """AddressSanitizer knows the exact size of every buffer, ThreadSanitizer the barriers and nothing else."""
+    flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-g", "-O1", "-Wno-clobbered")
+    sources = [*library.KERNELS, library.SHIM / "shim.cpp", library.SHIM / "sweep.cpp"]
+    program = library.build(f"sweep-{sizes}", sources, *flags)
+    finished = subprocess.run([str(program), sizes], capture_output=True, text=True, timeout=900)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
