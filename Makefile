@@ -43,9 +43,13 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks run
 	$(BIN)/python -m benchmarks report
 
-# Installs nothing and needs no network: python3 has PyTorch, Triton, pytest and typer there. MOW_COMMIT names the commit
-# where there is no .git, OUT the folder for the record.
+# Installs nothing and needs no network: python3 has PyTorch, Triton, pytest and typer there, and nvcc and CMake the rest.
+# Builds the CUDA kernels for this GPU alone. MOW_COMMIT names the commit where there is no .git, OUT the folder for the
+# record.
+GPU_ARCHITECTURE := import torch; c = torch.cuda.get_device_capability(); print(f"{c[0]}{c[1]}" + "a" * (c == (9, 0)))
 gpu:
+	if architecture=$$($(PYTHON) -c '$(GPU_ARCHITECTURE)'); then \
+		MOW_CUDA_ARCH=$$architecture $(PYTHON) setup.py build_ext --inplace || true; fi
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu run
 
 # The tests of the kernels over a library built with the sanitizers, in a folder of its own.
