@@ -58,7 +58,7 @@ sanitize: $(VENV)/.installed
 	MOW_SANITIZE=address,undefined $(BIN)/python setup.py build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)/temp
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 MOW_NATIVE=$(SANITIZED)/mow_kernels/_native.so \
-	$(BIN)/python -m pytest tests/kernels -k "cpp" -p no:cacheprovider
+	$(BIN)/python -m pytest tests/kernels -k "cpp or running or k_center" -p no:cacheprovider
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
