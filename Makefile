@@ -48,7 +48,7 @@ bench: $(VENV)/.installed
 # record.
 GPU_ARCHITECTURE := import torch; c = torch.cuda.get_device_capability(); print(f"{c[0]}{c[1]}" + "a" * (c == (9, 0)))
 gpu:
-	if architecture=$$($(PYTHON) -c '$(GPU_ARCHITECTURE)'); then \
+	if architecture=$$($(PYTHON) -c '$(GPU_ARCHITECTURE)' 2>/dev/null); then \
 		MOW_CUDA_ARCH=$$architecture $(PYTHON) setup.py build_ext --inplace || true; fi
 	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu run
 
