@@ -1,6 +1,6 @@
 """Puts runs of `mow microbatch` and `mow coreset` into docs/micro-batches.md and docs/core-sets.md: figures and tables.
 
-python docs/demos.py runs/microbatch runs/coreset
+python -m docs.demos runs/microbatch runs/coreset
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.coresets.report import splice  # noqa: E402
-from mow.files import write_whole  # noqa: E402
+from benchmarks.coresets.report import splice
+from mow.files import write_whole
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results" / "demos"

@@ -204,7 +204,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
 def check(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Call:
     """What a public function makes of its arguments; raises what it would."""
-    return function.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
+    return function.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]  # functools.wraps sets it
 
 
 def _samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -153,7 +153,7 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, 
     """Value and gradient of a case by one candidate."""
     case = job.case
     tensors = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
-    given = Inputs(*tensors)  # type: ignore[arg-type]
+    given = Inputs(*tensors)  # type: ignore[arg-type]  # unpacking loses the fields' types
     given.current.requires_grad_()
     who, _, how = job.candidate.partition(", ")
     value = _value(case, who, how)
@@ -179,7 +179,7 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, 
             "extra_mib": _mib(machine.extra_bytes(call)),
         }
         if who in BACKENDS and case.n <= CHECKED:
-            seen = [x.detach().clone() for x in call()]  # type: ignore[attr-defined]
+            seen = [x.detach().clone() for x in call()]  # type: ignore[attr-defined]  # it returns gradients
             found = errors(case, Answer(float(seen[0]), seen[1].double()), _truth(case, given))
             within = zip(("value", "gradient"), TOLERANCE[case.dtype], strict=True)
             result |= {"errors": {key: _short(error) for key, error in found.items()}}
@@ -199,7 +199,7 @@ def _value(case: Case, who: str, how: str) -> Callable[..., Tensor]:
 
 def _truth(case: Case, given: Inputs) -> Answer:
     """By the reference, in float64, on the device."""
-    wide = Inputs(*(None if x is None else x.detach().double() for x in given))  # type: ignore[arg-type]
+    wide = Inputs(*(None if x is None else x.detach().double() for x in given))  # type: ignore[arg-type]  # as above
     wide.current.requires_grad_()
     with mk.use_backend("reference"):
         value = library(case.distance, case.options)(*wide.arguments({}))
@@ -234,7 +234,7 @@ def tests(seconds: float) -> dict[str, dict[str, int | str]]:
             command = [sys.executable, "-m", "pytest", path, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
             command += ["-k", expression] if expression else []
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            running[name] = (subprocess.Popen(command, cwd=record.ROOT, **pipes), report)  # type: ignore[call-overload]
+            running[name] = (subprocess.Popen(command, cwd=record.ROOT, **pipes), report)  # type: ignore[call-overload]  # **pipes
         deadline = time.monotonic() + seconds
         results: dict[str, dict[str, int | str]] = {}
         for name, (process, report) in running.items():
@@ -281,7 +281,8 @@ def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
         for backend in own:
             if isinstance(TABLE[distance][backend], str):
                 continue
-            given = Inputs(*(None if x is None else x.detach().to(machine.device) for x in inputs(case)))  # type: ignore[arg-type]
+            moved = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
+            given = Inputs(*moved)  # type: ignore[arg-type]  # as above
             given.current.requires_grad_()
             with mk.use_backend(backend):
                 for options in ({}, {"prior": "normal"} if case.prior == "sample" else {}):

@@ -78,7 +78,7 @@ def test_what_the_kernels_have_no_room_for() -> None:
 
     def reason(prior: object, scales: tuple[float, ...]) -> str | None:
         options = {"kernel": "imq", "scales": scales, "estimator": "biased"}
-        return cuda._mmd_unsupported(OnDevice(), None, prior, **options)  # type: ignore[arg-type]
+        return cuda._mmd_unsupported(OnDevice(), None, prior, **options)  # type: ignore[arg-type]  # a stand-in for a tensor
 
     assert reason(None, mk.SCALES) is None and reason(object(), tuple(range(1, 25))) is None
     assert "24 at most" in str(reason(object(), tuple(range(1, 26))))
