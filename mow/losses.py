@@ -65,7 +65,10 @@ class Distance(nn.Module):
         return self._distance(z, history, prior)
 
     def explain(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> str:
-        """Which backend would measure this, and whether from the window's running sums; arguments as for `forward`."""
+        """Which backend would measure this, and whether from the window's running sums; arguments as for `forward`.
+
+        To the window it counts as a measurement: the running sums may begin with it.
+        """
         history = window.history(len(z)) if isinstance(window, MovingWindow) else window
         prior = self.prior if isinstance(self.prior, str) else z.detach().new_empty(max(2, len(z)), z.shape[1])
         text = str(mk.explain(self._function, z, history, prior, **self._options(z)))
