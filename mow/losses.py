@@ -64,6 +64,20 @@ class Distance(nn.Module):
         prior = self.prior if isinstance(self.prior, str) else self.prior.sample(max(2, n), z)
         return self._distance(z, history, prior)
 
+    def gradient(
+        self, z: Tensor, window: MovingWindow | Tensor | None = None, *, measure: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradient of `forward` for z, without a graph, and with `measure` the bare distance F; arguments as there.
+
+        Returns:
+            [k, D] of z's dtype, and 0-d or None.
+        """
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            distance = self.measure(z, window)
+            (g_z,) = torch.autograd.grad(self.transform(distance), z)
+        return g_z, distance.detach() if measure else None
+
     def explain(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> str:
         """Which backend would measure this, and whether from the window's running sums; arguments as for `forward`.
 

@@ -208,13 +208,18 @@ class Run:
             on_step: called after each step with its number, and with what was logged if it was.
         """
         options, began = self.options, time.perf_counter() - self.seconds
-        for result in self.trainer.run(self.stream, options.steps, warm_up=options.warm_up):
+
+        def evaluated(step: int) -> bool:
+            return step % options.evaluate_every == 0 or step == options.steps
+
+        def logged(step: int) -> bool:
+            return step % options.log_every == 0 or evaluated(step)
+
+        for result in self.trainer.run(self.stream, options.steps, warm_up=options.warm_up, measured=logged):
             step, record = self.trainer.steps_done, None
             self.seconds = time.perf_counter() - began
-            if step % options.evaluate_every == 0 or step == options.steps:
-                record = self._log({**result, **self.evaluate()})
-            elif step % options.log_every == 0:
-                record = self._log(result)
+            if logged(step):
+                record = self._log({**result, **(self.evaluate() if evaluated(step) else {})})
             if step % options.checkpoint_every == 0 or step == options.steps:
                 self._save()
             on_step(step, record)

@@ -386,3 +386,21 @@ def test_drawn_directions_are_drawn_afresh(randn: Randn) -> None:
 def test_a_bad_option(distance: Any, message: str, rows: int, randn: Randn) -> None:
     with pytest.raises(ValueError, match=message):
         distance()(randn(rows, DIM))
+
+
+# The gradient by itself
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("pushed, k", [(0, 1), (0, 3), (5, 1), (20, 5), (20, N)])
+def test_the_gradient_is_that_of_the_value(module: Any, randn: Randn, pushed: int, k: int, log: bool) -> None:
+    rows, z = randn(pushed, DIM), randn(k, DIM).requires_grad_()
+    distance, window = module(log=log), window_of(rows)
+    torch.manual_seed(1)  # of the directions
+    value = distance.measure(z, window)
+    (expected,) = torch.autograd.grad(distance.transform(value), z)
+    for measure in (True, False):
+        torch.manual_seed(1)
+        g_z, measured = distance.gradient(z, window, measure=measure)
+        assert torch.equal(g_z, expected) and not g_z.requires_grad
+        assert (torch.equal(measured, value) and not measured.requires_grad) if measure else measured is None

@@ -100,7 +100,7 @@ def test_a_logged_line_is_what_the_step_returned(
     """Of 180 pictures 12 warm the window up; the first pass goes on with 42 batches of 4, the next have 45."""
     run, results = Run.start(options(k=4, steps=100, log_every=1), tmp_path), []
     step = run.trainer.step
-    run.trainer.step = lambda x: results.append(step(x)) or results[-1]
+    run.trainer.step = lambda x, **asked: results.append(step(x, **asked)) or results[-1]
     run.train()
     lines = read_metrics(tmp_path)
     assert [line["pictures"] for line in lines] == list(range(0, 401, 4))

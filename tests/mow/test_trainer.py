@@ -488,3 +488,26 @@ def test_a_state_that_does_not_fit_changes_nothing(broken: str) -> None:
         assert all(map(torch.equal, trainer.state_dict()[part].values(), before[part].values()))
     torch.testing.assert_close(trainer.optimizer.state_dict(), before["optimizer"], rtol=0, atol=0)
     assert trainer.steps_done == before["steps_done"]
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize("n, k", [(1, 1), (N, 1), (N, 2), (40, 3)])
+def test_a_step_is_the_same_without_the_value(name: str, n: int, k: int) -> None:
+    """To the bit, so that a run does not depend on how often it logs."""
+    trainers = [trainer_of(DISTANCES[name][0](), n, k=k) for _ in range(2)]
+    pictures = torch.rand(60, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for start in range(0, 60, k):
+        x = pictures[start : start + k]
+        assert set(trainers[0].step(x)) == {"loss", "reconstruction", "distance"}
+        assert set(trainers[1].step(x, measure=False)) == {"reconstruction"}
+    for one, other in zip(*(trainer.encoder.parameters() for trainer in trainers), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_encoder_that_is_not_trained_stays_as_it_is() -> None:
+    trainer = trainer_of()
+    trainer.encoder.requires_grad_(False)
+    before = copy.deepcopy(trainer.encoder.state_dict()), copy.deepcopy(trainer.decoder.state_dict())
+    trainer.step(torch.rand(1, WIDTH, dtype=torch.float64))
+    assert all(torch.equal(value, before[0][name]) for name, value in trainer.encoder.state_dict().items())
+    assert not any(torch.equal(value, before[1][name]) for name, value in trainer.decoder.state_dict().items())
