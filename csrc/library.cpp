@@ -19,7 +19,14 @@ STABLE_TORCH_LIBRARY(mow_kernels, m) {
       "sliced_wasserstein_fwd(Tensor current, Tensor history, Tensor? prior, Tensor directions, Tensor? normal, float p, "
       "bool needs_grad) -> (Tensor value, Tensor g_current)");
 
-  // The same over a window that is kept in `sums` (csrc/cpu/running.h): rows [head - rows, head) of a ring of `size`.
+  // That gradient by itself, to the same bits, which visits nothing that the value alone depends on.
+  m.def("mmd_gradient(Tensor current, Tensor history, Tensor? prior, Tensor table) -> Tensor g_current");
+  m.def("cramer_wold_gradient(Tensor current, Tensor history, Tensor? prior, Tensor phi, float gamma) -> Tensor g_current");
+  m.def(
+      "sliced_wasserstein_gradient(Tensor current, Tensor history, Tensor? prior, Tensor directions, Tensor? normal, "
+      "float p) -> Tensor g_current");
+
+  // The distances over a window that is kept in `sums` (csrc/cpu/running.h): rows [head - rows, head) of a ring of `size`.
   m.def(
       "mmd_running_fwd(Tensor(a!) sums, Tensor current, int size, int head, int rows, Tensor table, bool needs_grad) -> "
       "(Tensor value, Tensor g_current)");
@@ -38,6 +45,9 @@ STABLE_TORCH_LIBRARY(mow_kernels, m) {
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
   m.impl("mmd_fwd", TORCH_BOX(&mow::cpu::mmd_fwd));
   m.impl("cramer_wold_fwd", TORCH_BOX(&mow::cpu::cramer_wold_fwd));
+  m.impl("mmd_gradient", TORCH_BOX(&mow::cpu::mmd_gradient));
+  m.impl("cramer_wold_gradient", TORCH_BOX(&mow::cpu::cramer_wold_gradient));
+  m.impl("sliced_wasserstein_gradient", TORCH_BOX(&mow::cpu::sliced_wasserstein_gradient));
   m.impl("mmd_running_fwd", TORCH_BOX(&mow::cpu::mmd_running_fwd));
   m.impl("mmd_running_push", TORCH_BOX(&mow::cpu::mmd_running_push));
   m.impl("cramer_wold_running_fwd", TORCH_BOX(&mow::cpu::cramer_wold_running_fwd));

@@ -50,52 +50,23 @@ class Distance(nn.Module):
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The bare distance F over [history; z], without the logarithm; arguments as for `forward`."""
-        if not isinstance(z, Tensor) or z.dim() != 2 or z.numel() == 0:
-            was = f"has shape {list(z.shape)}" if isinstance(z, Tensor) else f"is {type(z).__name__}"
-            raise ValueError(f"z {was}; it must be a tensor [k, D] with k >= 1 and D >= 1")
-        history, n = window, len(z) + (0 if window is None else len(window))
-        if isinstance(window, MovingWindow):
-            if len(z) > window.n:
-                raise ValueError(f"z has {len(z)} rows and the window n = {window.n}; it must have k <= n")
-            sums = self._running(z, window)
-            if isinstance(sums, mk.RunningSums):
-                return sums.distance(z, functools.partial(window.history, len(z)))
-            history, n = window.history(len(z)), window.n
-        prior = self.prior if isinstance(self.prior, str) else self.prior.sample(max(2, n), z)
-        return self._distance(z, history, prior)
+        return self._distance(z, *self._samples(z, window))
 
     def gradient(
         self, z: Tensor, window: MovingWindow | Tensor | None = None, *, measure: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """The gradient of `forward` for z, without a graph, and with `measure` the bare distance F; arguments as there.
 
+        The same bits with and without `measure`, and as by autograd.
+
         Returns:
             [k, D] of z's dtype, and 0-d or None.
         """
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            distance = self.measure(z, window)
-            (g_z,) = torch.autograd.grad(self.transform(distance), z)
-        return g_z, distance.detach() if measure else None
-
-    def explain(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> str:
-        """Which backend would measure this, and whether from the window's running sums; arguments as for `forward`.
-
-        To the window it counts as a measurement: the running sums may begin with it.
-        """
-        history = window.history(len(z)) if isinstance(window, MovingWindow) else window
-        prior = self.prior if isinstance(self.prior, str) else z.detach().new_empty(max(2, len(z)), z.shape[1])
-        text = str(mk.explain(self._function, z, history, prior, **self._options(z)))
-        if not isinstance(window, MovingWindow):
-            return text
-        sums = self._running(z, window)
-        return text + (f"\n  not from running sums: {sums}" if isinstance(sums, str) else "\n  from running sums")
-
-    def _running(self, z: Tensor, window: MovingWindow) -> mk.RunningSums | str:
-        if not isinstance(self.prior, str):
-            return "the prior is sampled afresh at each step"
-        rows = len(z) + min(len(window), window.n - len(z))
-        return window.running(self._function, z.dtype, **self._options(z, rows))
+        g_z, distance = self._gradient(z, window, measure or self.log)
+        if self.log:
+            assert distance is not None
+            g_z = g_z * self._slope(distance)
+        return g_z, distance if measure else None
 
     def transform(self, value: Tensor) -> Tensor:
         """F -> F, or with `log` its logarithm continued by the tangent below eps."""
@@ -105,6 +76,46 @@ class Distance(nn.Module):
         below = math.log(LOG_FLOOR) + (value - LOG_FLOOR) / LOG_FLOOR
         return torch.where(value > LOG_FLOOR, above, below)
 
+    def _slope(self, value: Tensor) -> Tensor:
+        """The derivative of the logarithm with its tangent."""
+        return value.clamp(min=LOG_FLOOR).reciprocal()
+
+    def _samples(self, z: Tensor, window: MovingWindow | Tensor | None) -> tuple[Tensor | None, Tensor | str]:
+        """The history and the prior that z is measured with."""
+        _check(z, window)
+        if isinstance(window, MovingWindow):
+            n: int = window.n
+            window = window.history(len(z))
+        else:
+            n = len(z) + (0 if window is None else len(window))
+        return window, self.prior if isinstance(self.prior, str) else self.prior.sample(max(2, n), z)
+
+    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        """F over [history; z] against the prior: what a distance is."""
+        raise NotImplementedError
+
+    def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
+        """The gradient of F for z, and F where `measure` asks for it."""
+        return self._by_autograd(z, lambda z: self.measure(z, window))
+
+    @staticmethod
+    def _by_autograd(z: Tensor, distance: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = distance(z)
+            (g_z,) = torch.autograd.grad(value, z)
+        return g_z, value.detach()
+
+
+class KernelDistance(Distance):
+    """A distance of `mow_kernels`, from the window's running sums where there are any (docs/running-sums.md)."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A subclass that measures in its own way has the gradient of that, not of what it inherits."""
+        super().__init_subclass__(**options)
+        if vars(cls).keys() & {"measure", "_distance"} and not vars(cls).keys() & {"_gradient", "_gradient_alone"}:
+            cls._gradient = Distance._gradient  # type: ignore[method-assign]
+
     _function: Callable[..., Tensor]
     """Of `mow_kernels`."""
 
@@ -112,11 +123,60 @@ class Distance(nn.Module):
         """Of the function; with what depends on the number of rows as a number where `rows` says how many there are."""
         raise NotImplementedError
 
+    def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
+        _check(z, window)
+        if isinstance(window, MovingWindow) and (sums := self._running(z, window)) is not None:
+            return sums.distance(z, functools.partial(window.history, len(z)))
+        return super().measure(z, window)
+
     def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
         return self._function(z, history, prior, **self._options(z))
 
+    def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
+        _check(z, window)
+        if isinstance(window, MovingWindow) and (sums := self._running(z, window)) is not None:
+            return sums.gradient(z)
+        return self._gradient_alone(z, *self._samples(z, window), measure)
 
-class MMD(Distance):
+    def _gradient_alone(
+        self, z: Tensor, history: Tensor | None, prior: Tensor | str, measure: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        return mk.gradient(self._function, z, history, prior, measure=measure, **self._options(z))
+
+    def explain(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> str:
+        """Which backend would measure this, and whether from the window's running sums; arguments as for `forward`."""
+        history = window.history(len(z)) if isinstance(window, MovingWindow) else window
+        prior = self.prior if isinstance(self.prior, str) else z.detach().new_empty(max(2, len(z)), z.shape[1])
+        text = str(mk.explain(self._function, z, history, prior, **self._options(z)))
+        if not isinstance(window, MovingWindow):
+            return text
+        if not isinstance(self.prior, str):
+            reason: str | None = "the prior is sampled afresh at each step"
+        else:
+            reason = window.why_not_running(self._function, z.dtype, **self._options(z, _present(z, window)))
+        return text + ("\n  from running sums" if reason is None else f"\n  not from running sums: {reason}")
+
+    def _running(self, z: Tensor, window: MovingWindow) -> mk.RunningSums | None:
+        """The window's running sums for this distance, if there are any."""
+        if not isinstance(self.prior, str):
+            return None
+        return window.running(self._function, z.dtype, **self._options(z, _present(z, window)))
+
+
+def _present(z: Tensor, window: MovingWindow) -> int:
+    """The rows of [history; z]."""
+    return len(z) + min(len(window), window.n - len(z))
+
+
+def _check(z: object, window: MovingWindow | Tensor | None) -> None:
+    if not isinstance(z, Tensor) or z.dim() != 2 or z.numel() == 0:
+        was = f"has shape {list(z.shape)}" if isinstance(z, Tensor) else f"is {type(z).__name__}"
+        raise ValueError(f"z {was}; it must be a tensor [k, D] with k >= 1 and D >= 1")
+    if isinstance(window, MovingWindow) and len(z) > window.n:
+        raise ValueError(f"z has {len(z)} rows and the window n = {window.n}; it must have k <= n")
+
+
+class MMD(KernelDistance):
     """`mow_kernels.mmd` over a window (WAE-MMD, Tolstikhin et al. 2018).
 
     Args:
@@ -146,10 +206,21 @@ class MMD(Distance):
 
     def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
         options = self._options(z)
-        if self.estimator == "unbiased" and len(z) + (0 if history is None else len(history)) == 1:
+        if self._is_alone(z, history):
             # The row standing twice has the mean k(z, z) = len(scales) within the window and all else unchanged.
             return mk.mmd(z.expand(2, -1), None, prior, **options) - len(options["scales"])
         return mk.mmd(z, history, prior, **options)
+
+    def _gradient_alone(
+        self, z: Tensor, history: Tensor | None, prior: Tensor | str, measure: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        if self._is_alone(z, history):
+            return self._by_autograd(z, lambda z: self._distance(z, history, prior))
+        return super()._gradient_alone(z, history, prior, measure)
+
+    def _is_alone(self, z: Tensor, history: Tensor | None) -> bool:
+        """Whether there are no pairs of rows for an estimator that wants some."""
+        return self.estimator == "unbiased" and len(z) + (0 if history is None else len(history)) == 1
 
     def _scales(self, dim: int) -> Sequence[float]:
         if self.scales is not None:
@@ -159,7 +230,7 @@ class MMD(Distance):
         return tuple(self.prior.kernel_scale(dim) * scale for scale in mk.SCALES)
 
 
-class CramerWold(Distance):
+class CramerWold(KernelDistance):
     """`mow_kernels.cramer_wold` over a window (CWAE, Tabor et al. 2020).
 
     Args:
@@ -181,7 +252,7 @@ class CramerWold(Distance):
         return {"gamma": gamma, "phi": self.phi}
 
 
-class SlicedWasserstein(Distance):
+class SlicedWasserstein(KernelDistance):
     """`mow_kernels.sliced_wasserstein` over a window (SWAE, Kolouri et al. 2018).
 
     Args:

@@ -30,6 +30,10 @@ class KeptSums:
             self._sums[key] = set_up()
         return self._sums.get(key)
 
+    def will_be_there(self, key: Any) -> bool:
+        """Whether `measure` would give sums."""
+        return key in self._sums or key in self._measured_before
+
     def push(self, rows: Tensor) -> None:
         """To be told of every push."""
         if self._sums or self._measured:

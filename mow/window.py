@@ -108,24 +108,18 @@ class MovingWindow(nn.Module):
         self._length = 0
         self.push(z)
 
-    def running(self, function: Callable[..., Tensor], dtype: torch.dtype, **options: Any) -> mk.RunningSums | str:
-        """The running sums of a distance of `mow_kernels` to N(0, I), or the reason why there are none.
+    def running(self, function: Callable[..., Tensor], dtype: torch.dtype, **options: Any) -> mk.RunningSums | None:
+        """The running sums of a distance of `mow_kernels` to N(0, I), if there are any.
 
-        A window that was changed other than by `push` sets them up anew; a change through `.data` cannot be noticed.
+        To be asked at each measurement: they begin with the second. A window that was changed other than by `push` sets
+        them up anew; a change through `.data` cannot be noticed.
 
         Args:
             function, options: `mow_kernels.mmd` or `cramer_wold` and its options.
             dtype: of the new elements.
         """
-        if self._length**2 < RUNNING_PAIRS:
-            return f"a window of {self._length} rows is as quick without"
-        if not self._on_host():
-            return f"the window is on {self.latents.device}, or torch.compile traces it"
-        reason = running.unsupported(function, dtype)
-        if reason is not None:
-            return reason
-        if dtype != self.latents.dtype:
-            return f"the window is {self.latents.dtype}"
+        if self._has_no_sums(function, dtype):
+            return None
         first = self._synchronise() - self._length
 
         def set_up() -> mk.RunningSums:
@@ -133,8 +127,26 @@ class MovingWindow(nn.Module):
             sums.fill(self._newest(self._length), first)
             return sums
 
-        sums = self._sums.measure((function, *sorted(options.items())), set_up)
-        return sums or "they begin with the second step that measures this distance"
+        return self._sums.measure(_key(function, options), set_up)
+
+    def why_not_running(self, function: Callable[..., Tensor], dtype: torch.dtype, **options: Any) -> str | None:
+        """The reason why `running` would give none at the next measurement, or None; arguments as there."""
+        reason = self._has_no_sums(function, dtype)
+        if reason is None:
+            self._synchronise()
+            if not self._sums.will_be_there(_key(function, options)):
+                return "they begin with the second step that measures this distance"
+        return reason
+
+    def _has_no_sums(self, function: Callable[..., Tensor], dtype: torch.dtype) -> str | None:
+        if self._length**2 < RUNNING_PAIRS:
+            return f"a window of {self._length} rows is as quick without"
+        if not self._on_host():
+            return f"the window is on {self.latents.device}, or torch.compile traces it"
+        reason = running.unsupported(function, dtype)
+        if reason is None and dtype != self.latents.dtype:
+            return f"the window is {self.latents.dtype}"
+        return reason
 
     def extra_repr(self) -> str:
         return f"n={self.n}, dim={self.dim}, present={self._length}"
@@ -192,3 +204,8 @@ class MovingWindow(nn.Module):
             raise ValueError(f"z has shape {list(z.shape)}; it must be [k, {self.dim}] with k >= 1")
         if z.device != self.latents.device:
             raise ValueError(f"z is on {z.device} and the window on {self.latents.device}; they must be on one device")
+
+
+def _key(function: Callable[..., Tensor], options: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells the running sums of one distance from those of another."""
+    return function, *sorted(options.items())

@@ -66,7 +66,7 @@ def k_center(x: Tensor, k: int, *, start: int | None = None, generator: torch.Ge
     al., "Small-GAN: Speeding up GAN Training using Core-Sets", ICML 2020.
     """
     op, arguments, options = check_k_center(x, k, start=start, generator=generator)
-    indices, squared_radius, counts = select(op, arguments, options)(*arguments, **options)
+    indices, squared_radius, counts = select(op, arguments, options).run(*arguments, **options)
     return Centers(indices, squared_radius.sqrt(), counts)  # here, since roots are rounded differently, too
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mow_kernels import operators, tables
+from mow_kernels.operators import Call, Implementation
 
 _MOST_SCALES, _MOST_TERMS = 24, 112
 """kMostScales and kMostTerms of csrc/common/radial_values.h: the kernels take their coefficients as parameters."""
@@ -32,6 +34,13 @@ def _mmd_unsupported(
     return None
 
 
+def _fused(call_of: Callable[..., Call], unsupported: Callable[..., str | None]) -> Implementation:
+    """The gradient by itself has no kernels here: it comes with the value."""
+    return operators.fused(
+        lambda *samples, **options: call_of(*samples, **options)._replace(gradient=None), unsupported
+    )
+
+
 CUDA: operators.Backend
 
 if operators.unavailable is not None:
@@ -40,7 +49,7 @@ elif not torch._C._dispatch_has_kernel_for_dispatch_key("mow_kernels::mmd_fwd", 
     CUDA = "the native library was built without CUDA kernels (docs/cuda.md says how to build them)"
 else:
     CUDA = {
-        "mmd": (operators.mmd, _mmd_unsupported),
-        "cramer_wold": (operators.cramer_wold, _needs_cuda),
-        "sliced_wasserstein": (operators.sliced_wasserstein, _needs_cuda),
+        "mmd": _fused(operators.mmd, _mmd_unsupported),
+        "cramer_wold": _fused(operators.cramer_wold, _needs_cuda),
+        "sliced_wasserstein": _fused(operators.sliced_wasserstein, _needs_cuda),
     }

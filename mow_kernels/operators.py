@@ -35,11 +35,28 @@ unavailable = _load()
 """Why there are no native ops, or None."""
 
 
+def _supports_all(*arguments: Any, **options: Any) -> None:
+    return None
+
+
+class Implementation(NamedTuple):
+    """What one backend has for one op."""
+
+    run: Callable[..., Any]
+    unsupported: Callable[..., str | None] = _supports_all
+    """Takes the arguments of `run`; the reason why it cannot take them, or None."""
+    gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
+    """Of a distance: gradient(measure, current, history, prior, **options) -> the gradient for current and, with
+    `measure`, the value; neither has a graph."""
+
+
 class Call(NamedTuple):
     """fwd(current, history, prior, *arguments, needs_grad), and a differentiable reference(current, history, prior,
     **options) that says the same."""
 
     fwd: Callable[..., tuple[Tensor, Tensor]]
+    gradient: Callable[..., Tensor] | None
+    """gradient(current, history, prior, *arguments), where that takes less than `fwd`."""
     history: Tensor
     """Or what else stands for the rows before current."""
     prior: Tensor | None
@@ -78,30 +95,66 @@ def run(current: Tensor, call: Call) -> Tensor:
     return call.fwd(current, call.history, call.prior, *call.arguments, False)[0]
 
 
+def gradient(measure: bool, current: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
+    """`Implementation.gradient` of a call."""
+    current = current.detach()
+    if call.gradient is not None and not measure:
+        return call.gradient(current, call.history, call.prior, *call.arguments), None
+    value, g_current = call.fwd(current, call.history, call.prior, *call.arguments, True)
+    return g_current, value if measure else None
+
+
+def fused(call_of: Callable[..., Call], unsupported: Callable[..., str | None]) -> Implementation:
+    """The implementation by the calls that call_of(current, history, prior, **options) gives."""
+
+    def value(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
+        return run(current, call_of(current, history, prior, **options))
+
+    def alone(
+        measure: bool, current: Tensor, history: Tensor, prior: Tensor | None, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        return gradient(measure, current, call_of(current, history, prior, **options))
+
+    return Implementation(value, unsupported, alone)
+
+
+def by_autograd(distance: Callable[..., Tensor]) -> Implementation:
+    """The implementation by a differentiable function."""
+
+    def alone(
+        measure: bool, current: Tensor, history: Tensor, prior: Tensor | None, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        with torch.enable_grad():
+            current = current.detach().requires_grad_()
+            value = distance(current, history, prior, **options)
+            (g_current,) = torch.autograd.grad(value, current)
+        return g_current, value.detach() if measure else None
+
+    return Implementation(distance, gradient=alone)
+
+
 def mmd(
     current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
-) -> Tensor:
+) -> Call:
     """`mow_kernels.reference.mmd` by csrc/cpu/mmd.cpp."""
     table = tables.mmd(current.shape[1], current.dtype, kernel, scales, estimator, prior is None)
     options = {"kernel": kernel, "scales": scales, "estimator": estimator}
-    return run(current, Call(_MMD, history, prior, (table,), reference.mmd, options))
+    return Call(*_MMD, history, prior, (table,), reference.mmd, options)
 
 
-def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
+def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Call:
     """`mow_kernels.reference.cramer_wold` by csrc/cpu/cramer_wold.cpp."""
     table = tables.cramer_wold(current.shape[1], current.dtype, phi)
     options = {"gamma": gamma, "phi": phi}
-    return run(current, Call(_CRAMER_WOLD, history, prior, (table, gamma), reference.cramer_wold, options))
+    return Call(*_CRAMER_WOLD, history, prior, (table, gamma), reference.cramer_wold, options)
 
 
-def sliced_wasserstein(
-    current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
-) -> Tensor:
+def sliced_wasserstein(current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float) -> Call:
     """`mow_kernels.reference.sliced_wasserstein` by csrc/cpu/sliced_wasserstein.cpp."""
     device = current.device if current.is_cuda else None
     bins = tables.normal_bins(current.shape[0] + history.shape[0], device) if prior is None else None
     options = {"directions": directions, "p": p}
-    return run(current, Call(_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options))
+    return Call(*_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options)
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,6 +176,10 @@ def _fake(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     return current.new_empty(()), current.new_empty(current.shape if needs_grad else 0)
 
 
+def _fake_gradient(current: Tensor, *arguments: Any) -> Tensor:
+    return torch.empty_like(current, memory_format=torch.contiguous_format)
+
+
 def _over(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
     """An op over running sums with the arguments in the order of a `Call`."""
     return lambda current, sums, prior, *arguments: op(sums, current, *arguments)
@@ -132,31 +189,33 @@ def _fake_k_center(x: Tensor, k: int, start: int) -> tuple[Tensor, Tensor, Tenso
     return x.new_empty(k, dtype=torch.int64), x.new_empty(()), x.new_empty(k, dtype=torch.int64)
 
 
-def _by_triton(op: str) -> Callable[..., Tensor]:
+def _by_triton(op: str) -> Implementation:
     """`mow_kernels.reference` by mow_kernels/triton, whose ops take the options in the order in which they come."""
     fwd, slow = getattr(torch.ops.mow_triton, op).default, getattr(reference, op)
 
-    def distance(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
-        return run(current, Call(fwd, history, prior, tuple(options.values()), slow, options))
+    def call(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Call:
+        return Call(fwd, None, history, prior, tuple(options.values()), slow, options)
 
-    return distance
+    return fused(call, triton.unsupported)
 
 
-Backend = dict[str, tuple[Callable[..., Any], Callable[..., str | None]]] | str
-"""op -> (implementation, its `unsupported`), or the reason why there is none."""
+Backend = dict[str, Implementation] | str
+"""op -> implementation, or the reason why there is none."""
 
-TRITON: Backend = triton.unavailable or {op: (_by_triton(op), triton.unsupported) for op in triton.OPS}
+TRITON: Backend = triton.unavailable or {op: _by_triton(op) for op in triton.OPS}
 CPP: Backend
 
 RUNNING: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]]] = {}
 """op -> (`fwd` of a `Call`, push) over the sums of `mow_kernels.running`."""
 
 if unavailable is None:
-    _MMD = torch.ops.mow_kernels.mmd_fwd.default
-    _CRAMER_WOLD = torch.ops.mow_kernels.cramer_wold_fwd.default
-    _SLICED = torch.ops.mow_kernels.sliced_wasserstein_fwd.default
-    for _op in (_MMD, _CRAMER_WOLD, _SLICED):
-        torch.library.register_fake(_op, _fake)
+    _MMD, _CRAMER_WOLD, _SLICED = (
+        (getattr(torch.ops.mow_kernels, op + "_fwd").default, getattr(torch.ops.mow_kernels, op + "_gradient").default)
+        for op in ("mmd", "cramer_wold", "sliced_wasserstein")
+    )
+    for _fwd, _gradient in (_MMD, _CRAMER_WOLD, _SLICED):
+        torch.library.register_fake(_fwd, _fake)
+        torch.library.register_fake(_gradient, _fake_gradient)
     RUNNING["mmd"] = (
         _over(torch.ops.mow_kernels.mmd_running_fwd.default),
         torch.ops.mow_kernels.mmd_running_push.default,
@@ -167,7 +226,7 @@ if unavailable is None:
     )
     _K_CENTER = torch.ops.mow_kernels.k_center.default
     torch.library.register_fake(_K_CENTER, _fake_k_center)
-    CPP = {function.__name__: (function, _needs_cpu) for function in (mmd, cramer_wold, sliced_wasserstein)}
-    CPP["k_center"] = k_center, _needs_cpu_rows
+    CPP = {call_of.__name__: fused(call_of, _needs_cpu) for call_of in (mmd, cramer_wold, sliced_wasserstein)}
+    CPP["k_center"] = Implementation(k_center, _needs_cpu_rows)
 else:
     CPP = unavailable

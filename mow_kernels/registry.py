@@ -7,12 +7,13 @@ trace through it and guard on it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mow_kernels import cuda, operators, reference
+from mow_kernels.operators import Implementation
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 """Every backend, in the order in which "auto" tries them."""
@@ -26,27 +27,17 @@ class Call(NamedTuple):
     options: dict[str, Any]
 
 
-def _supports_all(*arguments: Any, **options: Any) -> None:
-    return None
-
-
-@dataclass(frozen=True)
-class Implementation:
-    """What one backend has for one op."""
-
-    run: Callable[..., Any]
-    unsupported: Callable[..., str | None] = _supports_all
-    """Takes the arguments of `run`; the reason why it cannot take them, or None."""
-
-
 _NOT_YET = "this release has no such kernels"
 
 
 def _entry(backend: operators.Backend, op: str) -> Implementation | str:
     """What a backend's own table, or the reason why there is none, says of an op."""
-    if isinstance(backend, str):
-        return backend
-    return Implementation(*backend[op]) if op in backend else _NOT_YET
+    return backend if isinstance(backend, str) else backend.get(op, _NOT_YET)
+
+
+def _reference(op: str) -> Implementation:
+    function = getattr(reference, op)
+    return Implementation(function) if op == "k_center" else operators.by_autograd(function)
 
 
 TABLE: dict[str, dict[str, Implementation | str]] = {
@@ -54,7 +45,7 @@ TABLE: dict[str, dict[str, Implementation | str]] = {
         "cuda": _entry(cuda.CUDA, op),
         "triton": _entry(operators.TRITON, op),
         "cpp": _entry(operators.CPP, op),
-        "reference": Implementation(getattr(reference, op)),
+        "reference": _reference(op),
     }
     for op in reference.__all__
 }
@@ -89,7 +80,7 @@ def allows(backend: str) -> bool:
     return _wanted in ("auto", backend)
 
 
-def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:
+def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Implementation:
     """The implementation that runs a checked call.
 
     Raises:
@@ -98,13 +89,13 @@ def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Call
     if _wanted == "auto":
         for implementation in _PRESENT[op]:
             if implementation.unsupported(*arguments, **options) is None:
-                return implementation.run
+                return implementation
     _check_name(_wanted, "MOW_BACKEND")
-    implementation = TABLE[op][_wanted]
-    reason = why_not(implementation, arguments, options)
+    wanted = TABLE[op][_wanted]
+    reason = why_not(wanted, arguments, options)
     if reason is not None:
         raise ValueError(f"backend {_wanted!r} cannot run this {op}: {reason}")
-    return implementation.run  # type: ignore[union-attr]  # a str is its reason
+    return wanted  # type: ignore[return-value]  # a str is its reason
 
 
 def why_not(implementation: Implementation | str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:

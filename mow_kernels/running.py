@@ -81,6 +81,21 @@ class RunningSums:
         Raises:
             TypeError, ValueError: current is no such tensor; "unbiased" with one row in all.
         """
+        call = self._call(current, history)
+        value = operators.run(current, call)
+        self._evaluated = (current.detach(), current._version)
+        return value
+
+    def gradient(self, current: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of `distance` for current [k, D], and the value 0-d, which costs nothing more, without a graph.
+
+        Arguments and errors as there.
+        """
+        g_current, value = operators.gradient(True, current, self._call(current))
+        self._evaluated = (current.detach(), current._version)
+        return g_current, value  # type: ignore[return-value]  # it was asked for
+
+    def _call(self, current: Tensor, history: Callable[[], Tensor] | None = None) -> operators.Call:
         self._check("current", current)
         k = current.shape[0]
         rows = min(self.rows, self.n - k)
@@ -88,17 +103,15 @@ class RunningSums:
             raise ValueError(f"current has {k} rows; it must have at most n = {self.n}")
         if self._options.get("estimator") == "unbiased" and rows + k == 1:
             raise ValueError("estimator is 'unbiased' and current has 1 row; it needs at least 2 (or 'biased')")
-        call = operators.Call(
+        return operators.Call(
             self._fwd,
+            None,
             self._sums,
             None,
             (self.n, self._head, rows, *self._numbers),
             self._differentiable(self._pushes, history),
             self._options,
         )
-        value = operators.run(current, call)
-        self._evaluated = (current.detach(), current._version)
-        return value
 
     def push(self, rows: Tensor) -> None:
         """Append rows [k, D], k >= 1; of more than n the newest n. Those that `distance` has just seen cost no second

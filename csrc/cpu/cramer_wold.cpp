@@ -21,6 +21,14 @@ std::tuple<Tensor, Tensor> cramer_wold_fwd(
   });
 }
 
+Tensor cramer_wold_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma) {
+  return with_dtype(current, [&]<class T>(T) {
+    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, rows_of(current, history), rows_of(prior));
+    return gradient(distance, current, history, prior);
+  });
+}
+
 std::tuple<Tensor, Tensor> cramer_wold_running_fwd(
     const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& phi, double gamma,
     bool needs_grad) {

@@ -23,6 +23,14 @@ std::tuple<Tensor, Tensor> mmd_fwd(
   });
 }
 
+Tensor mmd_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table) {
+  return with_dtype(current, [&]<class T>(T) {
+    const auto distance = mmd_distance<T>(table_of(table), rows_of(current, history), rows_of(prior));
+    return gradient(distance, current, history, prior);
+  });
+}
+
 std::tuple<Tensor, Tensor> mmd_running_fwd(
     const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& table,
     bool needs_grad) {

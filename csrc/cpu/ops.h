@@ -14,9 +14,15 @@ std::tuple<Tensor, Tensor> mmd_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table,
     bool needs_grad);
 
+Tensor mmd_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table);
+
 std::tuple<Tensor, Tensor> cramer_wold_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
     bool needs_grad);
+
+Tensor cramer_wold_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma);
 
 std::tuple<Tensor, Tensor> mmd_running_fwd(
     const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& table,
@@ -37,6 +43,10 @@ void cramer_wold_running_push(
 std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p, bool needs_grad);
+
+Tensor sliced_wasserstein_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
+    const std::optional<Tensor>& normal, double p);
 
 std::tuple<Tensor, Tensor, Tensor> k_center(const Tensor& x, int64_t k, int64_t start);
 

@@ -26,7 +26,7 @@ class Evaluation {
   double run(T* g_current) const {
     const int64_t current_bands = bands(current_.rows), history_bands = bands(history_.rows);
     std::vector<double> sums(current_bands + history_bands + bands(prior_.rows));
-    run_tasks(int64_t(sums.size()), work() > kSerialWork, [&](int64_t task) {
+    run_tasks(int64_t(sums.size()), live_work() + other_work() > kSerialWork, [&](int64_t task) {
       if (task < current_bands) {
         sums[task] = current_band(task * kBand, g_current);
       } else if (task < current_bands + history_bands) {
@@ -40,14 +40,23 @@ class Evaluation {
     return value;
   }
 
+  // The gradient needs none of the pairs without a current row.
+  void run_gradient(T* g_current) const {
+    run_tasks(bands(current_.rows), live_work() > kSerialWork, [&](int64_t task) { current_band(task * kBand, g_current); });
+  }
+
  private:
   const PairwiseDistance<T>& distance_;
   const int64_t dim_;
   const PackedRows<T> current_, history_, prior_;
 
-  double work() const {
-    const double k = double(current_.rows), h = double(history_.rows), m = double(prior_.rows);
-    return double(dim_) * (h * h / 2 + k * (h + k) + (h + k) * m + m * m / 2);
+  double live_work() const {
+    return double(dim_) * double(current_.rows) * double(history_.rows + current_.rows + prior_.rows);
+  }
+
+  double other_work() const {
+    const double h = double(history_.rows), m = double(prior_.rows);
+    return double(dim_) * (h * h / 2 + h * m + m * m / 2);
   }
 
   Visit<T> visit_of(const Panel<T>& rows, int64_t first) const {
@@ -122,9 +131,24 @@ std::tuple<Tensor, Tensor> evaluate(
   return {std::move(value), std::move(g_current)};
 }
 
-template std::tuple<Tensor, Tensor> evaluate<float>(
-    const PairwiseDistance<float>&, const Tensor&, const Tensor&, const std::optional<Tensor>&, bool);
-template std::tuple<Tensor, Tensor> evaluate<double>(
-    const PairwiseDistance<double>&, const Tensor&, const Tensor&, const std::optional<Tensor>&, bool);
+template <class T>
+Tensor gradient(
+    const PairwiseDistance<T>& distance, const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior) {
+  const int64_t dim = current.size(1);
+  Tensor g_current = empty(current, {current.size(0), dim});
+  const Evaluation<T> evaluation(
+      distance, Rows<T>(current), Rows<T>(history), prior ? Rows<T>(*prior) : Rows<T>(), dim);
+  evaluation.run_gradient(static_cast<T*>(g_current.data_ptr()));
+  return g_current;
+}
+
+#define MOW_INSTANTIATE(T)                                                                                          \
+  template std::tuple<Tensor, Tensor> evaluate<T>(                                                                  \
+      const PairwiseDistance<T>&, const Tensor&, const Tensor&, const std::optional<Tensor>&, bool);                \
+  template Tensor gradient<T>(                                                                                      \
+      const PairwiseDistance<T>&, const Tensor&, const Tensor&, const std::optional<Tensor>&);
+MOW_INSTANTIATE(float)
+MOW_INSTANTIATE(double)
+#undef MOW_INSTANTIATE
 
 }  // namespace mow::cpu

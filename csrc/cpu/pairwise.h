@@ -15,4 +15,9 @@ std::tuple<Tensor, Tensor> evaluate(
     const PairwiseDistance<T>& distance, const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior,
     bool needs_grad);
 
+// That gradient by itself: the same bits, without the pairs that have no current row.
+template <class T>
+Tensor gradient(
+    const PairwiseDistance<T>& distance, const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior);
+
 }  // namespace mow::cpu

@@ -35,9 +35,9 @@ Matrix<T> columns(Matrix<T> m, int64_t first, int64_t count) {
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The mean over the directions; g_current [k, D] is left alone where it is null.
+// The mean over the directions, if it is `wanted`; g_current [k, D] is left alone where it is null.
 template <class T>
-double mean_cost(const Slicing<T>& slicing, T* g_current) {
+double mean_cost(const Slicing<T>& slicing, bool wanted, T* g_current) {
   const SlicedKernels<T>& best = kernels(T{});
   const int64_t dim = slicing.directions.rows, count = slicing.directions.columns;
   const int64_t k = slicing.current.rows, n = slicing.history.rows + k;
@@ -54,9 +54,10 @@ double mean_cost(const Slicing<T>& slicing, T* g_current) {
     const int64_t here = std::min(chunk, count - first);
     run_tasks(ceil_divide(here, best.lanes), parallel, [&](int64_t task) {
       const int64_t lane = task * best.lanes;
-      best.match(slicing, first + lane, 1.0 / count, &costs[lane], g_current ? &slopes[lane] : nullptr, chunk);
+      best.match(
+          slicing, first + lane, 1.0 / count, wanted ? &costs[lane] : nullptr, g_current ? &slopes[lane] : nullptr, chunk);
     });
-    for (int64_t i = 0; i < here; ++i) sum += costs[i];
+    for (int64_t i = 0; wanted && i < here; ++i) sum += costs[i];
     if (!g_current) continue;
     const bool heavy = double(k) * double(dim) * double(here) > 4e6;
     run_tasks(ceil_divide(k, best.lanes), parallel && heavy, [&](int64_t task) {
@@ -68,20 +69,14 @@ double mean_cost(const Slicing<T>& slicing, T* g_current) {
 }
 
 template <class T>
-std::tuple<Tensor, Tensor> forward(
+Slicing<T> slicing_of(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
-    const std::optional<Tensor>& normal, double p, bool needs_grad) {
-  const auto* bins = prior ? nullptr : static_cast<const double*>(normal->data_ptr());
-  const Slicing<T> slicing{
-      matrix<T>(history), matrix<T>(current), prior ? matrix<T>(*prior) : Matrix<T>{}, bins ? bins + 1 : nullptr,
-      matrix<T>(directions), p};
-  const int64_t n = slicing.history.rows + slicing.current.rows;
+    const std::optional<Tensor>& normal, double p) {
+  const int64_t n = history.size(0) + current.size(0);
   STD_TORCH_CHECK(n < kMostRows, "the window has ", n, " rows; backend \"cpp\" takes fewer than ", kMostRows);
-  Tensor value = empty(current, {});
-  Tensor g_current = needs_grad ? empty(current, {slicing.current.rows, slicing.current.columns}) : empty(current, {0});
-  const double mean = mean_cost<T>(slicing, needs_grad ? static_cast<T*>(g_current.data_ptr()) : nullptr);
-  *static_cast<T*>(value.data_ptr()) = T(bins ? bins[0] + mean : mean);
-  return {value, g_current};
+  return {
+      matrix<T>(history), matrix<T>(current), prior ? matrix<T>(*prior) : Matrix<T>{},
+      prior ? nullptr : static_cast<const double*>(normal->data_ptr()) + 1, matrix<T>(directions), p};
 }
 
 }  // namespace
@@ -91,8 +86,26 @@ std::tuple<Tensor, Tensor> forward(
 std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p, bool needs_grad) {
-  const bool single = current.scalar_type() == torch::headeronly::ScalarType::Float;
-  return (single ? forward<float> : forward<double>)(current, history, prior, directions, normal, p, needs_grad);
+  Tensor value = empty(current, {});
+  Tensor g_current = needs_grad ? empty(current, {current.size(0), current.size(1)}) : empty(current, {0});
+  with_dtype(current, [&]<class T>(T) {
+    const auto slicing = slicing_of<T>(current, history, prior, directions, normal, p);
+    const double mean = mean_cost(slicing, true, needs_grad ? static_cast<T*>(g_current.data_ptr()) : nullptr);
+    const double inside = prior ? 0 : *static_cast<const double*>(normal->data_ptr());
+    *static_cast<T*>(value.data_ptr()) = T(inside + mean);
+  });
+  return {std::move(value), std::move(g_current)};
+}
+
+Tensor sliced_wasserstein_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
+    const std::optional<Tensor>& normal, double p) {
+  Tensor g_current = empty(current, {current.size(0), current.size(1)});
+  with_dtype(current, [&]<class T>(T) {
+    const auto slicing = slicing_of<T>(current, history, prior, directions, normal, p);
+    mean_cost(slicing, false, static_cast<T*>(g_current.data_ptr()));
+  });
+  return g_current;
 }
 
 }  // namespace mow::cpu

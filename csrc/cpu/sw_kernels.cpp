@@ -134,7 +134,7 @@ struct Coupling {
   }
 };
 
-// The projections of a call on kLanes directions, sorted.
+// The projections of a call on kLanes directions: those of the prior sorted, those of the window on demand.
 template <class T>
 class Projections {
  public:
@@ -155,7 +155,6 @@ class Projections {
     multiply(s_.history, directions_, window_);
     multiply(s_.current, directions_, current_);
     for (int64_t row = 0; row < k_; ++row) window_[n_ - k_ + row] = current_[row];
-    ColumnSort<T>::run(window_, n_);
     if (s_.normal) {
       for (int64_t row = 0; row < m_; ++row) prior_[row] = encode<T>(broadcast(T(s_.normal[row])));
     } else {
@@ -164,6 +163,9 @@ class Projections {
     }
   }
 
+  void sort_window() { ColumnSort<T>::run(window_, n_); }
+
+  // After sort_window.
   template <class Cost>
   void costs(const Cost& cost, double* costs) const {
     Doubles<T> sums{};
@@ -184,7 +186,7 @@ class Projections {
     }
   }
 
-  // After find_ranks: slopes [k, lanes_] = weight * d cost / d projection.
+  // After find_ranks or count_ranks: slopes [k, lanes_] = weight * d cost / d projection.
   template <class Cost>
   void slopes(const Cost& cost, double weight, T* slopes, int64_t stride) const {
     for (int64_t row = 0; row < k_; ++row) {
@@ -196,8 +198,22 @@ class Projections {
     }
   }
 
-  // The ranks of the current rows. Equal keys take theirs in the order of the rows: where there are any, the earlier rows
-  // with the same key are counted.
+  // Whether a pass over the window for each current row takes less than sorting it: log2(n)^2 / 2 levels of comparators.
+  bool counting_pays() const {
+    int64_t levels = 0;
+    while (int64_t{1} << levels < n_) ++levels;
+    return 2 * k_ <= levels * levels;
+  }
+
+  // The ranks of the current rows in the window as it came, without its being sorted.
+  void count_ranks() {
+    int64_t row = 0;
+    for (; row + kSearches <= k_; row += kSearches) count<kSearches>(row);
+    for (; row < k_; ++row) count<1>(row);
+  }
+
+  // The ranks of the current rows in the sorted window. Equal keys take theirs in the order of the rows: where there are
+  // any, the earlier rows with the same key are counted.
   void find_ranks() {
     count_below(current_, k_, ranks_);
     int64_t ties = 0;
@@ -211,6 +227,23 @@ class Projections {
 
  private:
   static constexpr int64_t kFewTies = 128;
+
+  // Earlier rows are counted where they are equal, later ones are not.
+  template <int kCount>
+  void count(int64_t first) {
+    Int<T> x[kCount], ranks[kCount] = {};
+    for (int i = 0; i < kCount; ++i) x[i] = current_[first + i];
+    const int64_t earlier = n_ - k_ + first;
+    for (int64_t other = 0; other < earlier; ++other) {
+      for (int i = 0; i < kCount; ++i) ranks[i] -= window_[other] <= x[i];
+    }
+    for (int64_t other = earlier; other < n_; ++other) {
+      for (int i = 0; i < kCount; ++i) {
+        ranks[i] -= other < earlier + i ? window_[other] <= x[i] : window_[other] < x[i];
+      }
+    }
+    for (int i = 0; i < kCount; ++i) ranks_[first + i] = ranks[i];
+  }
 
   bool is_tied(int64_t row) const {
     for (int lane = 0; lane < lanes_; ++lane) {
@@ -289,7 +322,7 @@ class Projections {
   const int64_t lanes_;  // of directions that exist; zeros in the others
   Buffer<Int<T>> memory_;  // one piece, which the allocator hands out again and again without asking the system
   Vec<T>* const directions_;
-  Int<T>* const window_;   // sorted
+  Int<T>* const window_;   // history, then current, until they are sorted
   Int<T>* const prior_;    // sorted
   Int<T>* const current_;  // in the order of the rows
   Int<T>* const ranks_;
@@ -299,9 +332,14 @@ class Projections {
 template <class T>
 void match(const Slicing<T>& slicing, int64_t first, double weight, double* costs, T* slopes, int64_t slope_stride) {
   Projections<T> projections(slicing, first);
-  if (slopes) projections.find_ranks();
+  if (!costs && projections.counting_pays()) {
+    projections.count_ranks();
+  } else {
+    projections.sort_window();
+    if (slopes) projections.find_ranks();
+  }
   const auto with = [&](const auto& cost) {
-    projections.costs(cost, costs);
+    if (costs) projections.costs(cost, costs);
     if (slopes) projections.slopes(cost, weight, slopes, slope_stride);
   };
   if (slicing.p == 2) return with(Square{});

@@ -27,8 +27,8 @@ template <class T>
 struct SlicedKernels {
   // How many directions a call of `match` takes at once.
   int64_t lanes;
-  // For the directions from `first` on, as many as there are of `lanes`: costs [lanes] = W_p^p of the projections (for
-  // N(0, I) without the variance inside the bins) and, where slopes is not null, for each current row and direction
+  // For the directions from `first` on, as many as there are of `lanes`, each where it is not null: costs [lanes] = W_p^p
+  // of the projections (for N(0, I) without the variance inside the bins), and slopes, for each current row and direction
   // weight * d W_p^p / d projection, a row of them every slope_stride numbers. Takes some n + m vectors of memory meanwhile,
   // and twice as many where current rows have ties.
   void (*match)(

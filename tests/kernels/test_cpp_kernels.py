@@ -81,7 +81,7 @@ def test_few_close_pairs_among_many_far_ones(op: str, options: dict) -> None:
 def test_huge_numbers_are_no_nan(op: str, options: dict, dim: int) -> None:
     window, prior = (draw(20, dim, seed).float() * 1e25 for seed in (6, 7))
     for sample in (prior, None):
-        value = getattr(operators, op)(window[10:], window[:10], sample, **options)
+        value = operators.CPP[op].run(window[10:], window[:10], sample, **options)
         torch.testing.assert_close(value, getattr(reference, op)(window[10:], window[:10], sample, **options))
 
 
@@ -91,16 +91,16 @@ def test_nan_is_passed_on(op: str, options: dict) -> None:
     for row in (0, 39):
         spoilt = window.clone()
         spoilt[row, 3] = torch.nan
-        assert getattr(operators, op)(spoilt[30:], spoilt[:30], None, **options).isnan()
-        assert getattr(operators, op)(window[30:], window[:30], spoilt, **options).isnan()
+        assert operators.CPP[op].run(spoilt[30:], spoilt[:30], None, **options).isnan()
+        assert operators.CPP[op].run(window[30:], window[:30], spoilt, **options).isnan()
 
 
 @pytest.mark.parametrize("view", STRIDES)
 @pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
 def test_views_give_the_bits_of_copies(op: str, options: dict, view: str) -> None:
     samples = [STRIDES[view](draw(rows, 37, rows).float()) for rows in (5, 40, 33)]
-    seen = run(getattr(operators, op), *samples, options)
-    copied = run(getattr(operators, op), *(x.contiguous() for x in samples), options)
+    seen = run(operators.CPP[op].run, *samples, options)
+    copied = run(operators.CPP[op].run, *(x.contiguous() for x in samples), options)
     assert all(map(torch.equal, seen, copied))
 
 
@@ -112,7 +112,7 @@ def test_bits_do_not_depend_on_threads(op: str, options: dict) -> None:
     try:
         for threads in (1, 2, 3, 7, 2):
             torch.set_num_threads(threads)
-            results.append(run(getattr(operators, op), window[400:], window[:400], prior, options))
+            results.append(run(operators.CPP[op].run, window[400:], window[:400], prior, options))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
@@ -120,7 +120,7 @@ def test_bits_do_not_depend_on_threads(op: str, options: dict) -> None:
 
 def _large_mmd() -> float:
     window = draw(700, 24, 11).float()
-    return float(operators.mmd(window[400:], window[:400], window.flip(0) + 1, **UNBIASED))
+    return float(operators.CPP["mmd"].run(window[400:], window[:400], window.flip(0) + 1, **UNBIASED))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
@@ -152,7 +152,7 @@ def small_values(dtype: torch.dtype) -> list[float]:
     results = []
     for op, options in VARIANTS:
         for sample in (prior, None):
-            value, gradient = run(getattr(operators, op), window[20:], window[:20], sample, options)
+            value, gradient = run(operators.CPP[op].run, window[20:], window[:20], sample, options)
             results += [value.item(), *gradient[3, :2].tolist()]
     return results
 
@@ -170,13 +170,13 @@ def test_penalty_on_the_gradient_is_differentiated(op: str, options: dict) -> No
         (value + pull.square().sum()).backward()
         return weight.grad
 
-    torch.testing.assert_close(parameter_gradient(getattr(operators, op)), parameter_gradient(getattr(reference, op)))
+    torch.testing.assert_close(parameter_gradient(operators.CPP[op].run), parameter_gradient(getattr(reference, op)))
 
 
 def test_history_may_be_overwritten_before_backward() -> None:
     current, history = draw(2, 4, 16).requires_grad_(), draw(6, 4, 17)
-    (expected,) = torch.autograd.grad(operators.mmd(current, history, None, **UNBIASED), current)
-    value = operators.mmd(current, history, None, **UNBIASED)
+    (expected,) = torch.autograd.grad(operators.CPP["mmd"].run(current, history, None, **UNBIASED), current)
+    value = operators.CPP["mmd"].run(current, history, None, **UNBIASED)
     history.zero_()
     assert torch.equal(torch.autograd.grad(value, current)[0], expected)
 
@@ -184,17 +184,12 @@ def test_history_may_be_overwritten_before_backward() -> None:
 @pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
 @pytest.mark.parametrize("with_prior", [True, False])
 def test_opcheck(op: str, options: dict, with_prior: bool) -> None:
-    seen: list = []
     current, history, prior = draw(3, 4, 18).float(), draw(5, 4, 19).float(), draw(6, 4, 20).float()
-    name = "_MMD" if op == "mmd" else "_CRAMER_WOLD"
-    fused = getattr(operators, name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operators, name, lambda *arguments: seen.append(arguments) or fused(*arguments))
-        getattr(operators, op)(current, history, prior if with_prior else None, **options)
-        getattr(operators, op)(current.requires_grad_(), history, prior if with_prior else None, **options)
-    assert [arguments[-1] for arguments in seen] == [False, True]
-    for arguments in seen:
-        torch.library.opcheck(fused, tuple(x.detach() if isinstance(x, Tensor) else x for x in arguments))
+    call = getattr(operators, op)(current, history, prior if with_prior else None, **options)
+    samples = (current, call.history, call.prior, *call.arguments)
+    for needs_grad in (False, True):
+        torch.library.opcheck(call.fwd, (*samples, needs_grad))
+    torch.library.opcheck(call.gradient, samples)
 
 
 @pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
@@ -203,7 +198,7 @@ def test_compiles_into_one_graph(op: str, options: dict, with_prior: bool) -> No
     history, prior = draw(5, 4, 21).float(), draw(6, 4, 22).float() if with_prior else None
 
     def loss(current: Tensor) -> Tensor:
-        return 2 * getattr(operators, op)(current.tanh(), history, prior, **options)
+        return 2 * operators.CPP[op].run(current.tanh(), history, prior, **options)
 
     torch.compiler.reset()
     eager, compiled = (draw(3, 4, 23).float().requires_grad_() for _ in range(2))

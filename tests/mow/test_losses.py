@@ -402,3 +402,17 @@ def test_the_gradient_is_that_of_the_value(module: Any, randn: Randn, pushed: in
         g_z, measured = module(log=log).gradient(z, window, measure=measure)
         assert torch.equal(g_z, expected) and not g_z.requires_grad
         assert (torch.equal(measured, value) and not measured.requires_grad) if measure else measured is None
+
+
+def test_a_subclass_that_measures_in_its_own_way_has_the_gradient_of_that(randn: Randn) -> None:
+    class Doubled(mow.CramerWold):
+        def measure(self, z: Tensor, window: Any = None) -> Tensor:
+            return 2 * super().measure(z, window)
+
+    class Shifted(mow.MMD):
+        def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+            return super()._distance(z + 1, history, prior)
+
+    z, window = randn(2, DIM), window_of(randn(5, DIM))
+    torch.testing.assert_close(Doubled().gradient(z, window)[0], 2 * mow.CramerWold().gradient(z, window)[0])
+    torch.testing.assert_close(Shifted().gradient(z, window)[0], mow.MMD().gradient(z + 1, window)[0])
