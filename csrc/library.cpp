@@ -27,17 +27,19 @@ STABLE_TORCH_LIBRARY(mow_kernels, m) {
       "float p) -> Tensor g_current");
 
   // The distances over a window that is kept in `sums` (csrc/cpu/running.h): rows [head - rows, head) of a ring of `size`.
+  // To N(0, I), or to a prior sample that is such a window, too: `prior` are its new rows.
   m.def(
-      "mmd_running_fwd(Tensor(a!) sums, Tensor current, int size, int head, int rows, Tensor table, bool needs_grad) -> "
-      "(Tensor value, Tensor g_current)");
+      "mmd_running_fwd(Tensor(a!) sums, Tensor current, Tensor(b!)? prior_sums, Tensor? prior, int size, int head, "
+      "int rows, Tensor table, bool needs_grad) -> (Tensor value, Tensor g_current)");
   m.def(
-      "mmd_running_push(Tensor(a!) sums, Tensor rows, int size, int head, int kept, Tensor table, bool evaluated) -> ()");
+      "mmd_running_push(Tensor(a!) sums, Tensor rows, Tensor(b!)? prior_sums, Tensor? prior, int size, int head, "
+      "int older, Tensor table, bool evaluated) -> ()");
   m.def(
-      "cramer_wold_running_fwd(Tensor(a!) sums, Tensor current, int size, int head, int rows, Tensor phi, float gamma, "
-      "bool needs_grad) -> (Tensor value, Tensor g_current)");
+      "cramer_wold_running_fwd(Tensor(a!) sums, Tensor current, Tensor(b!)? prior_sums, Tensor? prior, int size, int head, "
+      "int rows, Tensor phi, float gamma, bool needs_grad) -> (Tensor value, Tensor g_current)");
   m.def(
-      "cramer_wold_running_push(Tensor(a!) sums, Tensor rows, int size, int head, int kept, Tensor phi, float gamma, "
-      "bool evaluated) -> ()");
+      "cramer_wold_running_push(Tensor(a!) sums, Tensor rows, Tensor(b!)? prior_sums, Tensor? prior, int size, int head, "
+      "int older, Tensor phi, float gamma, bool evaluated) -> ()");
 
   m.def("k_center(Tensor x, int k, int start) -> (Tensor indices, Tensor squared_radius, Tensor counts)");
 }

@@ -5,6 +5,7 @@ from mow.coreset import CoresetSampler, random_projection
 from mow.critical_batch import GradientNoiseScale, fit_critical_batch
 from mow.losses import MMD, CramerWold, SlicedWasserstein
 from mow.micro_batch import accumulate, accumulate_coupled
+from mow.prior_window import PriorWindow
 from mow.stream import ShuffledStream
 from mow.trainer import Trainer
 from mow.window import MovingWindow
@@ -16,6 +17,7 @@ __all__ = [
     "CramerWold",
     "GradientNoiseScale",
     "MovingWindow",
+    "PriorWindow",
     "ShuffledStream",
     "SlicedWasserstein",
     "Trainer",

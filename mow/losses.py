@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 
 import mow_kernels as mk
 from mow import priors
+from mow.prior_window import PriorWindow
 from mow.priors import Prior
+from mow.sums import Samples, SumsWithPrior
 from mow.window import MovingWindow
 
 LOG_FLOOR = 1e-3
@@ -24,14 +25,15 @@ class Distance(nn.Module):
 
     Args:
         prior: "normal" for N(0, I) in closed form; "normal-sample", "uniform", "sphere" or a `mow.priors.Prior` for a
-            sample of n rows drawn afresh at each call.
+            sample of n rows drawn afresh at each call; a `mow.PriorWindow` for a sample that moves along.
         log: return log F above eps = 1e-3 and its tangent log eps + (F - eps)/eps below, so that a distance of zero or
             an unbiased MMD below zero stays finite, as does its gradient.
     """
 
-    def __init__(self, prior: str | Prior = "normal", *, log: bool = False) -> None:
+    def __init__(self, prior: str | Prior | PriorWindow = "normal", *, log: bool = False) -> None:
         super().__init__()
-        self.prior, self.log = priors.named(prior), log
+        self.prior = prior if isinstance(prior, PriorWindow) else priors.named(prior)
+        self.log = log
 
     def forward(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The distance, or its logarithm, over [history; z].
@@ -83,12 +85,14 @@ class Distance(nn.Module):
     def _samples(self, z: Tensor, window: MovingWindow | Tensor | None) -> tuple[Tensor | None, Tensor | str]:
         """The history and the prior that z is measured with."""
         _check(z, window)
-        if isinstance(window, MovingWindow):
-            n: int = window.n
-            window = window.history(len(z))
-        else:
-            n = len(z) + (0 if window is None else len(window))
-        return window, self.prior if isinstance(self.prior, str) else self.prior.sample(max(2, n), z)
+        history = window.history(len(z)) if isinstance(window, MovingWindow) else window
+        if isinstance(self.prior, str):
+            return history, self.prior
+        n = len(z) + (0 if history is None else len(history))
+        if isinstance(self.prior, PriorWindow):
+            self.prior.advance(len(z))
+            return history, self.prior.newest(max(2, n))
+        return history, self.prior.sample(max(2, window.n if isinstance(window, MovingWindow) else n), z)
 
     def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
         """F over [history; z] against the prior: what a distance is."""
@@ -126,7 +130,7 @@ class KernelDistance(Distance):
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         _check(z, window)
         if isinstance(window, MovingWindow) and (sums := self._running(z, window)) is not None:
-            return sums.distance(z, functools.partial(window.history, len(z)))
+            return sums.distance(z, samples=self._samples_again(len(z), window))
         return super().measure(z, window)
 
     def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
@@ -150,22 +154,30 @@ class KernelDistance(Distance):
         text = str(mk.explain(self._function, z, history, prior, **self._options(z)))
         if not isinstance(window, MovingWindow):
             return text
-        if not isinstance(self.prior, str):
-            reason: str | None = "the prior is sampled afresh at each step"
+        if isinstance(self.prior, Prior):
+            reason: str | None = "the prior is sampled afresh at each step (a mow.PriorWindow is not)"
         else:
-            reason = window.why_not_running(self._function, z.dtype, **self._options(z, _present(z, window)))
+            reason = window.why_not_running(self._function, z.dtype, **self._running_options(z, window))
         return text + ("\n  from running sums" if reason is None else f"\n  not from running sums: {reason}")
 
-    def _running(self, z: Tensor, window: MovingWindow) -> mk.RunningSums | None:
+    def _running(self, z: Tensor, window: MovingWindow) -> mk.RunningSums | SumsWithPrior | None:
         """The window's running sums for this distance, if there are any."""
-        if not isinstance(self.prior, str):
+        if isinstance(self.prior, Prior):
             return None
-        return window.running(self._function, z.dtype, **self._options(z, _present(z, window)))
+        return window.running(self._function, z.dtype, **self._running_options(z, window))
 
+    def _running_options(self, z: Tensor, window: MovingWindow) -> dict[str, Any]:
+        prior = None if isinstance(self.prior, str) else self.prior
+        return {"prior": prior, **self._options(z, len(z) + min(len(window), window.n - len(z)))}
 
-def _present(z: Tensor, window: MovingWindow) -> int:
-    """The rows of [history; z]."""
-    return len(z) + min(len(window), window.n - len(z))
+    def _samples_again(self, k: int, window: MovingWindow) -> Samples:
+        """What a measurement of k rows over a window has just compared them with."""
+
+        def samples() -> tuple[Tensor, Tensor | None]:
+            history = window.history(k)
+            return history, self.prior.newest(len(history) + k) if isinstance(self.prior, PriorWindow) else None
+
+        return samples
 
 
 def _check(z: object, window: MovingWindow | Tensor | None) -> None:
@@ -189,7 +201,7 @@ class MMD(KernelDistance):
 
     def __init__(
         self,
-        prior: str | Prior = "normal",
+        prior: str | Prior | PriorWindow = "normal",
         *,
         kernel: str = "imq",
         scales: Sequence[float] | None = None,
@@ -240,7 +252,12 @@ class CramerWold(KernelDistance):
     """
 
     def __init__(
-        self, prior: str | Prior = "normal", *, gamma: float | None = None, phi: str = "exact", log: bool = False
+        self,
+        prior: str | Prior | PriorWindow = "normal",
+        *,
+        gamma: float | None = None,
+        phi: str = "exact",
+        log: bool = False,
     ) -> None:
         super().__init__(prior, log=log)
         self.gamma, self.phi = gamma, phi
@@ -264,7 +281,7 @@ class SlicedWasserstein(KernelDistance):
 
     def __init__(
         self,
-        prior: str | Prior = "normal",
+        prior: str | Prior | PriorWindow = "normal",
         *,
         directions: int | Tensor = 50,
         p: float = 2,

@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mow_kernels import RunningSums
+
+if TYPE_CHECKING:
+    from mow.prior_window import PriorWindow
+
+Samples = Callable[[], tuple[Tensor, Tensor | None]]
+"""The history and the prior of a measurement, see `RunningSums.distance`."""
+
+
+class SumsWithPrior:
+    """Running sums against a `PriorWindow`, which they ask for new rows with each measurement."""
+
+    def __init__(self, sums: RunningSums, prior: PriorWindow) -> None:
+        self._sums, self._prior = sums, prior
+        self._fresh: Tensor | None = None
+        self._drawn: object = prior.state()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether each row of the prior came with a row of the window."""
+        return self._fresh is None and self._drawn == self._prior.state()
+
+    def distance(self, z: Tensor, *, samples: Samples) -> Tensor:
+        """`RunningSums.distance` with new rows."""
+        return self._sums.distance(z, self._advance(len(z)), samples=samples)
+
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """`RunningSums.gradient` with new rows."""
+        return self._sums.gradient(z, self._advance(len(z)))
+
+    def push(self, rows: Tensor) -> None:
+        """`RunningSums.push` with the rows that were drawn for the last measurement."""
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None and len(fresh) == len(rows):
+            self._sums.push(rows, fresh)
+        else:
+            self._drawn = None
+
+    def _advance(self, k: int) -> Tensor:
+        self._fresh = self._prior.advance(k)
+        self._drawn = self._prior.state()
+        return self._fresh
 
 
 class KeptSums:
@@ -17,27 +58,40 @@ class KeptSums:
     def __init__(self) -> None:
         self.forget()
 
-    def forget(self) -> None:
-        """What a window that was changed by other means than a push has to do."""
-        self._sums: dict[Any, RunningSums] = {}
+    def forget(self, begin_at_once: bool = False) -> None:
+        """What a window that was changed by other means than a push has to do.
+
+        Args:
+            begin_at_once: with the first step, as what was saved between two steps did not have to begin again.
+        """
+        self._sums: dict[Any, RunningSums | SumsWithPrior] = {}
         self._measured: set[Any] = set()
         self._measured_before: set[Any] = set()
+        self._begin_at_once = begin_at_once
 
-    def measure(self, key: Any, set_up: Callable[[], RunningSums]) -> RunningSums | None:
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._sums)
+
+    def measure(
+        self, key: Any, set_up: Callable[[], RunningSums | SumsWithPrior]
+    ) -> RunningSums | SumsWithPrior | None:
         """The sums for the distance that key stands for, if they have begun."""
         self._measured.add(key)
-        if key not in self._sums and key in self._measured_before:
-            self._sums[key] = set_up()
-        return self._sums.get(key)
+        sums = self._sums.get(key)
+        if self.will_be_there(key) and (sums is None or isinstance(sums, SumsWithPrior) and not sums.in_step):
+            sums = self._sums[key] = set_up()
+        return sums
 
     def will_be_there(self, key: Any) -> bool:
         """Whether `measure` would give sums."""
-        return key in self._sums or key in self._measured_before
+        return key in self._sums or key in self._measured_before or self._begin_at_once
 
     def push(self, rows: Tensor) -> None:
         """To be told of every push."""
-        if self._sums or self._measured:
+        if self._sums or self._measured or self._begin_at_once:
             self._sums = {key: sums for key, sums in self._sums.items() if key in self._measured}
             self._measured_before, self._measured = self._measured, set()
+            self._begin_at_once = False
             for sums in self._sums.values():
                 sums.push(rows)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 import mow_kernels as mk
 from mow.checks import positive
-from mow.sums import KeptSums
+from mow.sums import KeptSums, SumsWithPrior
 from mow_kernels import running
+
+if TYPE_CHECKING:
+    from mow.prior_window import PriorWindow
 
 RUNNING_PAIRS = 1 << 14
 """Pairs within the history from which on running sums are worth their bookkeeping, which a small window pays for."""
@@ -52,7 +55,7 @@ class MovingWindow(nn.Module):
         self._length = 0  # count on the host, so that len() never waits for a device
         self._position = 0  # head on the host, as long as the window is in the state that _seen tells
         self._sums = KeptSums()
-        self._seen = self._state()
+        self._seen = self.state()
 
     def __len__(self) -> int:
         return self._length
@@ -91,7 +94,7 @@ class MovingWindow(nn.Module):
             self.head.fill_(self._position)
             if self._length != before:
                 self.count.fill_(self._length)
-            self._seen = self._state()
+            self._seen = self.state()
         else:
             self.latents[self._ring(self.head, rows)] = z.to(self.latents.dtype)
             self.head.add_(rows).remainder_(self.n)
@@ -108,8 +111,10 @@ class MovingWindow(nn.Module):
         self._length = 0
         self.push(z)
 
-    def running(self, function: Callable[..., Tensor], dtype: torch.dtype, **options: Any) -> mk.RunningSums | None:
-        """The running sums of a distance of `mow_kernels` to N(0, I), if there are any.
+    def running(
+        self, function: Callable[..., Tensor], dtype: torch.dtype, prior: PriorWindow | None = None, **options: Any
+    ) -> mk.RunningSums | SumsWithPrior | None:
+        """The running sums of a distance of `mow_kernels`, if there are any.
 
         To be asked at each measurement: they begin with the second. A window that was changed other than by `push` sets
         them up anew; a change through `.data` cannot be noticed.
@@ -117,24 +122,27 @@ class MovingWindow(nn.Module):
         Args:
             function, options: `mow_kernels.mmd` or `cramer_wold` and its options.
             dtype: of the new elements.
+            prior: what it is measured against; None for N(0, I).
         """
         if self._has_no_sums(function, dtype):
             return None
         first = self._synchronise() - self._length
 
-        def set_up() -> mk.RunningSums:
-            sums = mk.RunningSums(function, self.n, self.dim, dtype=dtype, **options)
-            sums.fill(self._newest(self._length), first)
-            return sums
+        def set_up() -> mk.RunningSums | SumsWithPrior:
+            sums = mk.RunningSums(function, self.n, self.dim, dtype=dtype, sampled=prior is not None, **options)
+            sums.fill(self._newest(self._length), first, None if prior is None else prior.newest(self._length))
+            return sums if prior is None else SumsWithPrior(sums, prior)
 
-        return self._sums.measure(_key(function, options), set_up)
+        return self._sums.measure(_key(function, prior, options), set_up)
 
-    def why_not_running(self, function: Callable[..., Tensor], dtype: torch.dtype, **options: Any) -> str | None:
+    def why_not_running(
+        self, function: Callable[..., Tensor], dtype: torch.dtype, prior: PriorWindow | None = None, **options: Any
+    ) -> str | None:
         """The reason why `running` would give none at the next measurement, or None; arguments as there."""
         reason = self._has_no_sums(function, dtype)
         if reason is None:
             self._synchronise()
-            if not self._sums.will_be_there(_key(function, options)):
+            if not self._sums.will_be_there(_key(function, prior, options)):
                 return "they begin with the second step that measures this distance"
         return reason
 
@@ -148,6 +156,18 @@ class MovingWindow(nn.Module):
             return f"the window is {self.latents.dtype}"
         return reason
 
+    def state(self) -> tuple[int, ...]:
+        """Differs after every change of the latents or of where they stand."""
+        latents, head = self.latents, self.head
+        return id(latents), latents._version, id(head), head._version
+
+    def get_extra_state(self) -> Tensor:
+        """Of the state_dict: whether there are running sums, so that a resumed training goes on with the same bits."""
+        return torch.tensor(bool(self._sums))
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self._sums.forget(begin_at_once=bool(state))
+
     def extra_repr(self) -> str:
         return f"n={self.n}, dim={self.dim}, present={self._length}"
 
@@ -158,7 +178,7 @@ class MovingWindow(nn.Module):
             errors.append(f"latents has shape {list(latents.shape)}; this window's is {list(self.latents.shape)}")
             return
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self._length = int(self.count)
+        self._length, self._position, self._seen = int(self.count), int(self.head), self.state()
 
     def _newest(self, rows: int) -> Tensor:
         if self._on_host():
@@ -182,16 +202,11 @@ class MovingWindow(nn.Module):
 
     def _synchronise(self) -> int:
         """head on the host; forgets the running sums if the window was changed by other means than a push."""
-        state = self._state()
+        state = self.state()
         if self._seen != state:
             self._sums.forget()
             self._position, self._seen = int(self.head), state
         return self._position
-
-    def _state(self) -> tuple[int, ...]:
-        """Differs after every change of the latents or of where they stand."""
-        latents, head = self.latents, self.head
-        return id(latents), latents._version, id(head), head._version
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies begin without running sums."""
@@ -206,6 +221,6 @@ class MovingWindow(nn.Module):
             raise ValueError(f"z is on {z.device} and the window on {self.latents.device}; they must be on one device")
 
 
-def _key(function: Callable[..., Tensor], options: dict[str, Any]) -> tuple[Any, ...]:
+def _key(function: Callable[..., Tensor], prior: PriorWindow | None, options: dict[str, Any]) -> tuple[Any, ...]:
     """What tells the running sums of one distance from those of another."""
-    return function, *sorted(options.items())
+    return function, id(prior), *sorted(options.items())

@@ -182,7 +182,7 @@ def _fake_gradient(current: Tensor, *arguments: Any) -> Tensor:
 
 def _over(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
     """An op over running sums with the arguments in the order of a `Call`."""
-    return lambda current, sums, prior, *arguments: op(sums, current, *arguments)
+    return lambda current, sums, prior_sums, *arguments: op(sums, current, prior_sums, *arguments)
 
 
 def _fake_k_center(x: Tensor, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ the newest h rows have their sum for every h. Native only (csrc/cpu/running.cpp)
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,19 +23,23 @@ _SPARE = 64
 
 
 class RunningSums:
-    """A window of n rows and the sums over the pairs within it, for `mow_kernels.mmd` or `cramer_wold` to N(0, I).
+    """A window of n rows and the sums over the pairs within it, for `mow_kernels.mmd` or `cramer_wold`.
 
         sums = RunningSums(mk.mmd, 4096, 64)
         distance = sums.distance(z)         # over [the newest n-k rows; z], with a gradient for z [k, D]
         sums.push(z)
 
     The value and the gradient are those of the direct call up to rounding. A step takes O(k n D) and the window itself
-    n (D + 1) numbers and 3n doubles; the direct call takes O(n^2 D).
+    n (D + 1) numbers and 4n doubles; the direct call takes O(n^2 D).
+
+    Against N(0, I), or against a prior sample that moves along: as many rows as the window has, of which those that
+    came with the oldest rows leave with them. All that is twice as large then, and a step visits four times the pairs.
 
     Args:
         function: mow_kernels.mmd or mow_kernels.cramer_wold.
         n, dim: rows of the full window and their width D, >= 1.
         dtype: float32 or float64.
+        sampled: whether rows of a prior sample come with the rows of the window; else the prior is N(0, I).
         options: of the function. cramer_wold needs its gamma as a number: the sums belong to one gamma.
 
     Raises:
@@ -43,7 +47,14 @@ class RunningSums:
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], n: int, dim: int, *, dtype: torch.dtype = torch.float32, **options: Any
+        self,
+        function: Callable[..., Tensor],
+        n: int,
+        dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        sampled: bool = False,
+        **options: Any,
     ) -> None:
         reason = unsupported(function, dtype)
         if reason is not None:
@@ -54,49 +65,95 @@ class RunningSums:
         if function is functions.cramer_wold and options.get("gamma") is None:
             raise ValueError("gamma is None; running sums belong to one gamma, which must be a number")
         call = functions.check(function, torch.empty(2, dim, dtype=dtype), **options)
-        self.n, self.dim, self.rows, self._head, self._dtype = n, dim, 0, 0, dtype
+        self.n, self.dim, self.sampled, self.rows, self._head, self._dtype = n, dim, sampled, 0, 0, dtype
         self._op, self._options = call.op, call.options
         self._fwd, self._push = operators.RUNNING[call.op]
         if call.op == "mmd":
-            self._numbers: tuple[Any, ...] = (tables.mmd(dim, dtype, *call.options.values(), True),)
+            self._numbers: tuple[Any, ...] = (tables.mmd(dim, dtype, *call.options.values(), not sampled),)
         else:
             self._numbers = (tables.cramer_wold(dim, dtype, call.options["phi"]), call.options["gamma"])
-        slots = -(-n // _SLOTS) * _SLOTS
-        numbers = slots * dim + slots + _SPARE
-        self._sums = torch.zeros(3 * slots + numbers // (8 // dtype.itemsize), dtype=torch.float64)
+        self._sums = self._zeros()
+        self._prior_sums = self._zeros() if sampled else None
         self._pushes = 0
-        self._evaluated: tuple[Tensor, int] | None = None
+        self._evaluated: tuple[_Seen, ...] | None = None
 
-    def distance(self, current: Tensor, history: Callable[[], Tensor] | None = None) -> Tensor:
+    def distance(
+        self,
+        current: Tensor,
+        prior: Tensor | None = None,
+        *,
+        samples: Callable[[], tuple[Tensor, Tensor | None]] | None = None,
+    ) -> Tensor:
         """The distance over [the newest min(rows, n-k) rows; current], with a gradient for current.
 
         Args:
             current: [k, D], 1 <= k <= n.
-            history: gives those rows [h, D], in case the gradient itself is to be differentiated (create_graph), which
-                goes through the reference; None makes that an error.
+            prior: [k, D], the new rows of a sampled prior.
+            samples: gives the other rows [h, D] and all of the prior's [h + k, D] (or None), in case the gradient is to
+                be differentiated itself (create_graph), which goes through the reference; None makes that an error.
 
         Returns:
             0-d, of the dtype of the sums.
 
         Raises:
-            TypeError, ValueError: current is no such tensor; "unbiased" with one row in all.
+            TypeError, ValueError: a bad argument, by name; "unbiased" with one row in all.
         """
-        call = self._call(current, history)
-        value = operators.run(current, call)
-        self._evaluated = (current.detach(), current._version)
+        value = operators.run(current, self._call(current, prior, samples))
+        self._evaluated = _seen(current, prior)
         return value
 
-    def gradient(self, current: Tensor) -> tuple[Tensor, Tensor]:
+    def gradient(self, current: Tensor, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The gradient of `distance` for current [k, D], and the value 0-d, which costs nothing more, without a graph.
 
         Arguments and errors as there.
         """
-        g_current, value = operators.gradient(True, current, self._call(current))
-        self._evaluated = (current.detach(), current._version)
+        g_current, value = operators.gradient(True, current, self._call(current, prior, None))
+        self._evaluated = _seen(current, prior)
         return g_current, value  # type: ignore[return-value]  # it was asked for
 
-    def _call(self, current: Tensor, history: Callable[[], Tensor] | None = None) -> operators.Call:
-        self._check("current", current)
+    def push(self, rows: Tensor, prior: Tensor | None = None) -> None:
+        """Append rows [k, D], k >= 1, and as many of a sampled prior; of more than n the newest n.
+
+        Those that were measured last cost no second pass over the window.
+
+        Raises:
+            TypeError, ValueError: a bad argument, by name; nothing has changed.
+        """
+        self._check("rows", rows, prior)
+        rows, prior = rows.detach()[-self.n :], None if prior is None else prior[-self.n :]
+        k = rows.shape[0]
+        kept = min(self.rows, self.n - k)
+        evaluated = self._evaluated is not None and all(map(_Seen.still, self._evaluated, (rows, prior)))
+        self._push(self._sums, rows, self._prior_sums, prior, self.n, self._head, kept, *self._numbers, evaluated)
+        self._head, self.rows = (self._head + k) % self.n, kept + k
+        self._pushes, self._evaluated = self._pushes + 1, None
+
+    def fill(self, rows: Tensor, first: int = 0, prior: Tensor | None = None) -> None:
+        """Start afresh, from slot `first` of the ring on, with rows [h, D] and as many of a sampled prior. O(h^2 D).
+
+        The same rows from the same slot give the same bits as pushes that ended up there.
+
+        Raises:
+            TypeError, ValueError: as for `push`.
+        """
+        if not (rows.dim() == 2 and rows.shape[0] == 0):
+            self._check("rows", rows, prior)
+        self.rows, self._head, self._evaluated = 0, first % self.n, None
+        if rows.shape[0]:
+            self.push(rows, prior)
+
+    def _zeros(self) -> Tensor:
+        slots = -(-self.n // _SLOTS) * _SLOTS
+        numbers = slots * self.dim + slots + _SPARE
+        return torch.zeros(4 * slots + numbers // (8 // self._dtype.itemsize), dtype=torch.float64)
+
+    def _call(
+        self,
+        current: Tensor,
+        prior: Tensor | None,
+        samples: Callable[[], tuple[Tensor, Tensor | None]] | None,
+    ) -> operators.Call:
+        self._check("current", current, prior)
         k = current.shape[0]
         rows = min(self.rows, self.n - k)
         if rows < 0:
@@ -107,69 +164,59 @@ class RunningSums:
             self._fwd,
             None,
             self._sums,
-            None,
-            (self.n, self._head, rows, *self._numbers),
-            self._differentiable(self._pushes, history),
+            self._prior_sums,
+            (prior, self.n, self._head, rows, *self._numbers),
+            self._differentiable(self._pushes, samples),
             self._options,
         )
 
-    def push(self, rows: Tensor) -> None:
-        """Append rows [k, D], k >= 1; of more than n the newest n. Those that `distance` has just seen cost no second
-        pass over the window.
-
-        Raises:
-            TypeError, ValueError: not such a tensor; nothing has changed.
-        """
-        self._check("rows", rows)
-        rows = rows.detach()[-self.n :]
-        k = rows.shape[0]
-        kept = min(self.rows, self.n - k)
-        self._push(self._sums, rows, self.n, self._head, kept, *self._numbers, self._was_evaluated(rows))
-        self._head, self.rows = (self._head + k) % self.n, kept + k
-        self._pushes, self._evaluated = self._pushes + 1, None
-
-    def fill(self, rows: Tensor, first: int = 0) -> None:
-        """Start afresh with these rows [h, D], from slot `first` of the ring on. O(h^2 D).
-
-        The same rows from the same slot give the same bits as pushes that ended up there.
-
-        Raises:
-            TypeError, ValueError: as for `push`.
-        """
-        if not (rows.dim() == 2 and rows.shape[0] == 0):
-            self._check("rows", rows)
-        self.rows, self._head, self._evaluated = 0, first % self.n, None
-        if rows.shape[0]:
-            self.push(rows)
-
-    def _check(self, name: str, value: object) -> None:
+    def _check(self, name: str, value: object, prior: object) -> None:
         value = checks.rows(name, value)
         if value.shape[0] == 0 or value.shape[1] != self.dim:
             raise ValueError(f"{name} has shape {list(value.shape)}; it must be [k, {self.dim}] with k >= 1")
         if value.dtype != self._dtype or not value.is_cpu:
             raise ValueError(f"{name} is {value.dtype} on {value.device}; it must be {self._dtype} on the CPU")
+        if (prior is not None) != self.sampled:
+            allowed = f"{len(value)} rows of the prior" if self.sampled else "None: these sums are for N(0, I)"
+            raise ValueError(f"prior is {'None' if prior is None else 'a sample'}; it must be {allowed}")
+        if self.sampled and checks.companion("prior", prior, value).shape != value.shape:
+            raise ValueError(f"prior has shape {list(prior.shape)}; it must be {list(value.shape)}, as {name}")  # type: ignore[attr-defined]
 
-    def _was_evaluated(self, rows: Tensor) -> bool:
-        if self._evaluated is None:
-            return False
-        seen, version = self._evaluated
+    def _differentiable(
+        self, pushes: int, samples: Callable[[], tuple[Tensor, Tensor | None]] | None
+    ) -> Callable[..., Tensor]:
+        def differentiable(current: Tensor, sums: Tensor, prior_sums: Tensor | None, **options: Any) -> Tensor:
+            if samples is None or pushes != self._pushes:
+                raise RuntimeError(
+                    "a gradient from running sums has no graph of its own; to differentiate it (create_graph), "
+                    "do so before the next push and give distance() the samples"
+                )
+            return getattr(reference, self._op)(current, *samples(), **options)
+
+        return differentiable
+
+
+class _Seen(NamedTuple):
+    """Rows as they were when they were measured."""
+
+    rows: Tensor | None
+    version: int
+
+    def still(self, rows: Tensor | None) -> bool:
+        """Whether these are the same rows, unchanged."""
+        seen = self.rows
+        if seen is None or rows is None:
+            return seen is rows
         return (
             rows.data_ptr() == seen.data_ptr()
             and rows.shape == seen.shape
             and rows.stride() == seen.stride()
-            and rows._version == version
+            and rows._version == self.version
         )
 
-    def _differentiable(self, pushes: int, history: Callable[[], Tensor] | None) -> Callable[..., Tensor]:
-        def differentiable(current: Tensor, sums: Tensor, prior: None, **options: Any) -> Tensor:
-            if history is None or pushes != self._pushes:
-                raise RuntimeError(
-                    "a gradient from running sums has no graph of its own; to differentiate it (create_graph), "
-                    "do so before the next push and give distance() the history"
-                )
-            return getattr(reference, self._op)(current, history(), None, **options)
 
-        return differentiable
+def _seen(current: Tensor, prior: Tensor | None) -> tuple[_Seen, ...]:
+    return _Seen(current.detach(), current._version), _Seen(prior, 0 if prior is None else prior._version)
 
 
 def unsupported(function: Callable[..., Tensor], dtype: torch.dtype = torch.float32) -> str | None:

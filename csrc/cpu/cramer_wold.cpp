@@ -30,19 +30,22 @@ Tensor cramer_wold_gradient(
 }
 
 std::tuple<Tensor, Tensor> cramer_wold_running_fwd(
-    const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& phi, double gamma,
-    bool needs_grad) {
+    const Tensor& sums, const Tensor& current, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t head, int64_t rows, const Tensor& phi, double gamma, bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, double(rows + current.size(0)), {});
-    return evaluate_running(distance, sums, current, {size, head, rows}, needs_grad);
+    const double n = double(rows + current.size(0));
+    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, n, prior ? std::optional(n) : std::nullopt);
+    return evaluate_running(distance, {sums, current}, kept(prior_sums, prior), {size, head, rows}, needs_grad);
   });
 }
 
 void cramer_wold_running_push(
-    const Tensor& sums, const Tensor& rows, int64_t size, int64_t head, int64_t kept, const Tensor& phi, double gamma,
-    bool evaluated) {
+    const Tensor& sums, const Tensor& rows, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t head, int64_t older, const Tensor& phi, double gamma, bool evaluated) {
   with_dtype(rows, [&]<class T>(T) {
-    push_running(cramer_wold_distance<T>(table_of(phi), gamma, double(size), {}), sums, rows, {size, head, kept}, evaluated);
+    const double n = double(size);
+    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, n, prior ? std::optional(n) : std::nullopt);
+    push_running(distance, {sums, rows}, kept(prior_sums, prior), {size, head, older}, evaluated);
   });
 }
 

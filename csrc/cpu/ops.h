@@ -25,20 +25,20 @@ Tensor cramer_wold_gradient(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma);
 
 std::tuple<Tensor, Tensor> mmd_running_fwd(
-    const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& table,
-    bool needs_grad);
+    const Tensor& sums, const Tensor& current, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t head, int64_t rows, const Tensor& table, bool needs_grad);
 
 void mmd_running_push(
-    const Tensor& sums, const Tensor& rows, int64_t size, int64_t head, int64_t kept, const Tensor& table,
-    bool evaluated);
+    const Tensor& sums, const Tensor& rows, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t head, int64_t older, const Tensor& table, bool evaluated);
 
 std::tuple<Tensor, Tensor> cramer_wold_running_fwd(
-    const Tensor& sums, const Tensor& current, int64_t size, int64_t head, int64_t rows, const Tensor& phi, double gamma,
-    bool needs_grad);
+    const Tensor& sums, const Tensor& current, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t head, int64_t rows, const Tensor& phi, double gamma, bool needs_grad);
 
 void cramer_wold_running_push(
-    const Tensor& sums, const Tensor& rows, int64_t size, int64_t head, int64_t kept, const Tensor& phi, double gamma,
-    bool evaluated);
+    const Tensor& sums, const Tensor& rows, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t head, int64_t older, const Tensor& phi, double gamma, bool evaluated);
 
 std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,

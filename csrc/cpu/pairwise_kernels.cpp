@@ -194,8 +194,8 @@ double visit_rows(
     const int64_t start = tile * kLanes<T>;
     const int64_t left = v.last_column - start, skipped = v.first_column - start;
     Cut cut{live < R || left < kLanes<T> || skipped > 0, live, skipped, left, 0, -kRows<T>};
-    if (v.pairs == Pairs::kBelow) {
-      cut.below = row - start, cut.rise = 1;
+    if (v.pairs == Pairs::kBelow || v.pairs == Pairs::kUpTo) {
+      cut.below = row - start + (v.pairs == Pairs::kUpTo), cut.rise = 1;
       cut.needed |= cut.below < kLanes<T>;
       if (cut.below + live <= 1) break;
     } else if (v.pairs == Pairs::kOthers) {

@@ -20,6 +20,7 @@ struct Panel {
 enum class Pairs {
   kAll,     // every row with every column
   kBelow,   // each unordered pair of a sample once: columns before the row
+  kUpTo,    // and the column of the row's own number
   kOthers,  // a sample with itself, but no row with itself
 };
 

@@ -90,7 +90,6 @@ struct Rational {
     Batch<T, B> t;
     Int<T> large{};
     for (int b = 0; b < B; ++b) t[b] = r[b] * f.rate, large |= t[b] > f.bound;
-    if (__builtin_expect(any<T>(large), false)) return sum<kSlope, B>(t, value, slope);
     Batch<T, B> inverse;
     horner<T, B>(f.denominator, f.scales + 1, t, inverse);
     horner<T, B>(f.numerator, f.scales, t, value);
@@ -99,18 +98,22 @@ struct Rational {
       horner<T, B>(f.derivative, 2 * f.scales - 1, t, slope);
       for (int b = 0; b < B; ++b) slope[b] = slope[b] * inverse[b] * inverse[b] * -f.rate;
     }
+    if (__builtin_expect(any<T>(large), false)) sum_large<kSlope, B>(t, value, slope);
   }
 
  private:
+  // Only where it is needed: what a lane has must not depend on its neighbours.
   template <bool kSlope, int B>
-  __attribute__((noinline)) void sum(const Batch<T, B>& t, Batch<T, B>& value, Batch<T, B>& slope) const {
+  __attribute__((noinline)) void sum_large(const Batch<T, B>& t, Batch<T, B>& value, Batch<T, B>& slope) const {
     for (int b = 0; b < B; ++b) {
-      value[b] = slope[b] = Vec<T>{};
+      Vec<T> sum{}, sum_slope{};
       for (int s = 0; s < f.scales; ++s) {
         const Vec<T> term = 1 / (1 + t[b] * f.reciprocals[s]);
-        value[b] += term;
-        slope[b] -= term * term * (f.reciprocals[s] * f.rate);
+        sum += term;
+        sum_slope -= term * term * (f.reciprocals[s] * f.rate);
       }
+      value[b] = t[b] > f.bound ? sum : value[b];
+      if constexpr (kSlope) slope[b] = t[b] > f.bound ? sum_slope : slope[b];
     }
   }
 };

@@ -20,34 +20,48 @@ pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(opera
 UNBIASED = {"estimator": "unbiased"}
 
 
-def running(op: str, options: dict, n: int, dim: int, dtype: torch.dtype = torch.float32) -> mk.RunningSums:
-    return mk.RunningSums(getattr(mk, op), n, dim, dtype=dtype, **options)
+def running(
+    op: str, options: dict, n: int, dim: int, dtype: torch.dtype = torch.float32, **more: Any
+) -> mk.RunningSums:
+    return mk.RunningSums(getattr(mk, op), n, dim, dtype=dtype, **options, **more)
 
 
-def measured(sums: mk.RunningSums, z: Tensor) -> tuple[Tensor, Tensor]:
+def measured(sums: mk.RunningSums, z: Tensor, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
     live = z.detach().requires_grad_()
-    value = sums.distance(live)
+    value = sums.distance(live, prior)
     (gradient,) = torch.autograd.grad(value, live)
     assert value.dtype == gradient.dtype == z.dtype and value.shape == () and gradient.shape == z.shape
+    alone, with_it = sums.gradient(z, prior)
+    assert torch.equal(alone, gradient) and torch.equal(with_it, value) and not with_it.requires_grad
     return value.detach().double(), gradient.double()
 
 
-def check(op: str, options: dict, sums: mk.RunningSums, z: Tensor, history: Tensor) -> None:
+def check(
+    op: str,
+    options: dict,
+    sums: mk.RunningSums,
+    z: Tensor,
+    history: Tensor,
+    fresh: Tensor | None = None,
+    older: Tensor | None = None,
+) -> None:
     """The error is at most twice the direct kernel's, plus 8 eps times the sum of the absolute terms."""
+    prior = None if fresh is None else torch.cat([older, fresh])
+    wide = None if prior is None else prior.double()
     live, live_z = z.double().requires_grad_(), z.detach().clone().requires_grad_()
-    truth = getattr(reference, op)(live, history.double(), None, **options)
+    truth = getattr(reference, op)(live, history.double(), wide, **options)
     (true_gradient,) = torch.autograd.grad(truth, live)
-    direct = operators.CPP[op].run(live_z, history, None, **options)
+    direct = operators.CPP[op].run(live_z, history, prior, **options)
     (direct_gradient,) = torch.autograd.grad(direct, live_z)
-    terms, gradient_terms = absolute_terms(op, z.double(), history.double(), None, options)
-    value, gradient = measured(sums, z)
+    terms, gradient_terms = absolute_terms(op, z.double(), history.double(), wide, options)
+    value, gradient = measured(sums, z, fresh)
     eps = 8 * torch.finfo(z.dtype).eps if z.dtype == torch.float32 else 2e-12
     assert (value - truth).abs() <= 2 * (direct - truth).abs() + eps * terms
     excess = (gradient - true_gradient).abs() - 2 * (direct_gradient - true_gradient).abs() - eps * gradient_terms
     assert excess.max() <= 1e-30
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     variant=st.sampled_from(VARIANTS),
     dtype=st.sampled_from([torch.float32, torch.float64]),
@@ -58,59 +72,75 @@ def check(op: str, options: dict, sums: mk.RunningSums, z: Tensor, history: Tens
         max_size=12,
     ),
     far=st.booleans(),
+    sampled=st.booleans(),
 )
 def test_random_steps(
-    variant: tuple[str, dict], dtype: torch.dtype, n: int, dim: int, steps: list[tuple[str, int]], far: bool
+    variant: tuple[str, dict],
+    dtype: torch.dtype,
+    n: int,
+    dim: int,
+    steps: list[tuple[str, int]],
+    far: bool,
+    sampled: bool,
 ) -> None:
     op, options = variant
-    sums, rows = running(op, options, n, dim, dtype), torch.empty(0, dim, dtype=dtype)
+    sums, rows = running(op, options, n, dim, dtype, sampled=sampled), torch.empty(0, dim, dtype=dtype)
+    prior = rows if sampled else None
     for number, (what, k) in enumerate(steps):
-        z, again = ((draw(k, dim, 2 * number + i) + 30 * far).to(dtype) for i in range(2))
+        z, again, drawn = ((draw(k, dim, 3 * number + i) + 30 * far).to(dtype) for i in range(3))
+        fresh = drawn if sampled else None
         if what == "fill":
-            sums.fill(z, first=number)
-            rows = z[-n:]
+            sums.fill(z, number, fresh)
+            rows, prior = z[-n:], None if fresh is None else fresh[-n:]
             continue
         if what == "unmeasured":
             z = again
         elif k <= n and not (options.get("estimator") == "unbiased" and min(len(rows), n - k) + k == 1):
-            check(op, options, sums, z, rows[max(0, len(rows) - (n - k)) :])
-        sums.push(again if what == "encoded again" else z)
+            kept = slice(max(0, len(rows) - (n - k)), None)
+            check(op, options, sums, z, rows[kept], fresh, None if prior is None else prior[kept])
+        sums.push(again if what == "encoded again" else z, fresh)
         rows = torch.cat([rows, z if what == "as measured" else again])[-n:]
+        prior = None if fresh is None else torch.cat([prior, fresh])[-n:]
         assert sums.rows == len(rows)
 
 
+@pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("op, options", VARIANTS)
 @pytest.mark.parametrize("dim", [20, 48])
-def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, dim: int) -> None:
+def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, dim: int, sampled: bool) -> None:
     """One fill, or pushes of any size, measured or not: the same bits for every later step."""
-    n, z = 100, draw(7, dim, 0).float()
+    n, z, drawn = 100, draw(7, dim, 0).float(), draw(7, dim, 2).float() if sampled else None
     stream = draw(260, dim, 1).float() + 5 * (torch.arange(260) % 9 == 0)[:, None]
-    pushed, filled = running(op, options, n, dim), running(op, options, n, dim)
+    prior = draw(260, dim, 3).float()
+    pushed, filled = (running(op, options, n, dim, sampled=sampled) for _ in range(2))
     at = 0
     for size in (60, 1, 1, 30, 7, 64, 3, 94):
+        rows, fresh = stream[at : at + size], prior[at : at + size] if sampled else None
         if size < 60:
-            measured(pushed, stream[at : at + size])
-        pushed.push(stream[at : at + size])
+            measured(pushed, rows, fresh)
+        pushed.push(rows, fresh)
         at += size
-    filled.fill(stream[at - n : at], first=at - n)
-    assert all(map(torch.equal, measured(pushed, z), measured(filled, z)))
+    filled.fill(stream[at - n : at], at - n, prior[at - n : at] if sampled else None)
+    assert all(map(torch.equal, measured(pushed, z, drawn), measured(filled, z, drawn)))
 
 
+@pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
-def test_large_windows_and_threads(op: str, options: dict) -> None:
+def test_large_windows_and_threads(op: str, options: dict, sampled: bool) -> None:
     """Several tasks and both threads; the bits do not depend on them."""
     n, dim, results = 3000, 24, []
-    rows, z = draw(n, dim, 0).float(), draw(70, dim, 1).float()
+    rows, z, prior, drawn = (draw(count, dim, i).float() for i, count in enumerate((n, 70, n, 70)))
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            sums = running(op, options, n, dim)
-            sums.fill(rows, first=1234)
-            first = measured(sums, z)
-            check(op, options, sums, z, rows[70:])
-            sums.push(z)
-            results.append((*first, *measured(sums, z[:1])))
+            sums = running(op, options, n, dim, sampled=sampled)
+            sums.fill(rows, 1234, prior if sampled else None)
+            fresh = (drawn, drawn[:1]) if sampled else (None, None)
+            first = measured(sums, z, fresh[0])
+            check(op, options, sums, z, rows[70:], fresh[0], prior[70:] if sampled else None)
+            sums.push(z, fresh[0])
+            results.append((*first, *measured(sums, z[:1], fresh[1])))
     finally:
         torch.set_num_threads(before)
     assert all(map(torch.equal, *results))
@@ -129,14 +159,25 @@ def test_the_measured_rows_are_not_taken_for_changed_ones() -> None:
         assert all(map(torch.equal, measured(sums, z), measured(other, z)))
 
 
+def test_the_measured_prior_rows_are_not_taken_for_others() -> None:
+    sums, other = (running("mmd", UNBIASED, 50, 4, sampled=True) for _ in range(2))
+    rows, z, prior, drawn = (draw(count, 4, i).float() for i, count in enumerate((50, 3, 50, 3)))
+    for each in (sums, other):
+        each.fill(rows, 0, prior)
+    measured(sums, z, drawn)
+    for each in (sums, other):
+        each.push(z, drawn.flip(0))
+    assert all(map(torch.equal, measured(sums, z, drawn), measured(other, z, drawn)))
+
+
 def test_nan_leaves_with_its_row() -> None:
     sums, z = running("mmd", UNBIASED, 20, 4), draw(2, 4, 0).float()
     sums.fill(draw(20, 4, 1).float())
     sums.push(torch.full((1, 4), torch.nan))
-    assert measured(sums, z)[0].isnan()
+    assert sums.distance(z).isnan()
     for number in range(18):
         sums.push(draw(1, 4, 2 + number).float())
-    assert measured(sums, z)[0].isfinite()
+    assert sums.distance(z).isfinite()
 
 
 @pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
@@ -149,14 +190,29 @@ def test_double_backward(op: str, options: dict) -> None:
         (gradient,) = torch.autograd.grad(value, z, create_graph=True)
         return torch.autograd.grad(gradient.square().sum(), z)[0]
 
-    seen = penalty(sums.distance(z, lambda: rows[2:]))
+    seen = penalty(sums.distance(z, samples=lambda: (rows[2:], None)))
     torch.testing.assert_close(seen, penalty(getattr(reference, op)(z, rows[2:], None, **options)))
     with pytest.raises(RuntimeError, match="create_graph"):
         penalty(sums.distance(z))
-    late = sums.distance(z, lambda: rows[2:])
+    late = sums.distance(z, samples=lambda: (rows[2:], None))
     sums.push(z)
     with pytest.raises(RuntimeError, match="before the next push"):
         penalty(late)
+
+
+def test_double_backward_with_a_prior_sample() -> None:
+    sums, rows, prior, drawn = (
+        running("mmd", UNBIASED, 12, 3, torch.float64, sampled=True),
+        *(draw(count, 3, seed) for seed, count in enumerate((12, 12, 2))),
+    )
+    sums.fill(rows, 0, prior)
+    z, every = draw(2, 3, 3).requires_grad_(), torch.cat([prior[2:], drawn])
+    values = sums.distance(z, drawn, samples=lambda: (rows[2:], every)), mk.mmd(z, rows[2:], every)
+    penalties = []
+    for value in values:
+        (gradient,) = torch.autograd.grad(value, z, create_graph=True)
+        penalties.append(torch.autograd.grad(gradient.square().sum(), z)[0])
+    torch.testing.assert_close(*penalties)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +228,17 @@ def test_double_backward(op: str, options: dict) -> None:
         (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(1, 2)), ValueError, "'unbiased'"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(2, 3)), ValueError, r"\[2, 3\]"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(2, 2).double()), ValueError, "float64"),
+        (
+            lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(2, 2), torch.ones(2, 2)),
+            ValueError,
+            "prior is a sample",
+        ),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2, sampled=True).push(torch.ones(2, 2)), ValueError, "prior is None"),
+        (
+            lambda: mk.RunningSums(mk.mmd, 4, 2, sampled=True).distance(torch.ones(2, 2), torch.ones(3, 2)),
+            ValueError,
+            r"prior has shape \[3, 2\]; it must be \[2, 2\], as current",
+        ),
         (lambda: mk.RunningSums(mk.mmd, 4, 2).push([1.0, 2.0]), TypeError, "rows is list"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(0, 2)), ValueError, r"\[0, 2\]"),
     ],

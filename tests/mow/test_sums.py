@@ -215,6 +215,78 @@ def test_a_resumed_training_goes_on_with_the_same_bits() -> None:
     assert resumed == losses
 
 
+def test_what_is_loaded_goes_on_from_running_sums() -> None:
+    distance, z = mow.MMD(), rows(2, 7)
+    window, other = steady(distance), MovingWindow(8, DIM, dtype=torch.float64)
+    other.load_state_dict(copy.deepcopy(window.state_dict()))
+    assert is_running(distance, z, other) and not is_running(distance, z, copy.deepcopy(other))
+    assert all(map(torch.equal, both(distance, z, other), both(distance, z, window)))
+    fresh = MovingWindow(8, DIM, dtype=torch.float64)
+    fresh.fill(rows(8, 0))
+    other.load_state_dict(fresh.state_dict())
+    assert not is_running(distance, z, other)
+
+
+# A prior that moves along
+
+
+def against_prior(name: str, n: int, seed: int = 0) -> mow.losses.KernelDistance:
+    prior = mow.PriorWindow(n, DIM, mow.priors.Normal(torch.Generator().manual_seed(seed)), dtype=torch.float64)
+    return {"mmd": mow.MMD, "cramer-wold": mow.CramerWold, "log": lambda prior: mow.CramerWold(prior, log=True)}[name](
+        prior
+    )
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(["mmd", "cramer-wold", "log"]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["push", "again", "other", "twice", "unmeasured", "load", "alone", "fill"]),
+            st.integers(1, 5),
+        ),
+        max_size=14,
+    ),
+)
+def test_a_prior_that_moves_along_is_measured_as_directly(name: str, steps: list[tuple[str, int]]) -> None:
+    """Whatever happens between the steps: the value and the gradient of the same distance without running sums."""
+    n = 9
+    window, distance, direct = MovingWindow(n, DIM, dtype=torch.float64), against_prior(name, n), against_prior(name, n)
+    window.fill(rows(n, 100))
+    for number, (what, k) in enumerate(steps):
+        z = rows(k, number)
+        if what == "unmeasured":
+            window.push(z)
+            continue
+        for _ in range(2 if what == "twice" else 1):
+            if what == "alone":
+                seen, expected = (
+                    each.gradient(z, past) for each, past in ((distance, window), (direct, window.history(k)))
+                )
+            else:
+                seen, expected = both(distance, z, window), both(direct, z, window.history(k))
+            torch.testing.assert_close(seen, expected, rtol=1e-10, atol=1e-12)
+        if what == "load":
+            distance.load_state_dict(copy.deepcopy(distance.state_dict()))
+            window.load_state_dict(copy.deepcopy(window.state_dict()))
+        elif what == "fill":
+            window.fill(rows(n - 1, number))
+        else:
+            window.push({"again": rows(k, 50 + number), "other": rows(k + 1, number)}.get(what, z))
+
+
+@pytest.mark.parametrize("name", ["mmd", "cramer-wold"])
+def test_a_prior_that_moves_along_is_in_step(name: str) -> None:
+    distance = against_prior(name, 8)
+    window = steady(distance)
+    assert is_running(distance, rows(2, 0), window)
+    (sums,) = window._sums._sums.values()
+    for step in range(5):
+        distance.gradient(rows(1 + step % 3, step), window)
+        window.push(rows(1 + step % 3, 20 + step))
+    assert list(window._sums._sums.values()) == [sums]  # never set up anew
+
+
 def test_what_explain_says() -> None:
     window = steady(mow.MMD())
     z = rows(2, 0)
