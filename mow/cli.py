@@ -66,6 +66,7 @@ def train(
     download: Annotated[bool, _run("Download the data set if it is nowhere.", "--download")] = Options.download,
     device: Annotated[str | None, _run("Default: cuda if there is one, else cpu.")] = None,
     threads: Annotated[int | None, _run("Of PyTorch on the CPU (default: 1 for small steps, else all cores).")] = None,
+    cuda_graph: Annotated[bool, _run("The whole step in one CUDA graph.")] = Options.cuda_graph,
     log_every: Annotated[int, _run("Steps between logged lines.")] = Options.log_every,
     evaluate_every: Annotated[int, _run("Steps between evaluations.")] = Options.evaluate_every,
     checkpoint_every: Annotated[int, _run("Steps between checkpoints.")] = Options.checkpoint_every,

@@ -73,6 +73,7 @@ class Options:
     download: bool = False
     device: str | None = None
     threads: int | None = None
+    cuda_graph: bool = False
     log_every: int = 50
     evaluate_every: int = 2000
     checkpoint_every: int = 1000
@@ -135,6 +136,7 @@ class Run:
             weighting=options.weighting,
             reencode=options.reencode,
             root=options.root,
+            cuda_graph=options.cuda_graph,
         )
         self.stream = ShuffledStream(source.train, options.seed)
         self.seconds = 0.0
@@ -317,8 +319,9 @@ def _distance(options: Options) -> Distance:
 
 
 def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[options.optimizer]
-    return kind(parameters, lr=options.lr, fused=True)
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=options.lr, fused=True)
+    return torch.optim.Adam(parameters, lr=options.lr, fused=True, capturable=options.cuda_graph)
 
 
 def _command(options: Options, out: Path) -> str:

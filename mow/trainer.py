@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mow.graph import GraphedStep
 from mow.losses import Distance
 from mow.stream import ShuffledStream
 from mow.window import MovingWindow
@@ -48,6 +49,8 @@ class Trainer:
         reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
             those of the step, as the public code does.
         root: take the square root of the mean of R, as the public code does; not with "paper".
+        cuda_graph: run the step as one CUDA graph, see `mow.graph.GraphedStep`. The optimiser must be SGD or have
+            capturable=True, which the default one then has.
 
     Raises:
         TypeError, ValueError: a bad argument, by name.
@@ -66,6 +69,7 @@ class Trainer:
         weighting: str = "compensated",
         reencode: bool = True,
         root: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         if isinstance(k, bool) or not isinstance(k, int):
             raise TypeError(f"k is {k!r}; it must be an integer")
@@ -81,16 +85,19 @@ class Trainer:
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
         parameters = [*encoder.parameters(), *decoder.parameters()]
         if optimizer is None:
-            self.optimizer: Optimizer = torch.optim.Adam(parameters, lr=default_learning_rate(k), fused=True)
+            self.optimizer: Optimizer = torch.optim.Adam(
+                parameters, lr=default_learning_rate(k), fused=True, capturable=cuda_graph
+            )
         else:
             self.optimizer = optimizer(parameters)
         self.steps_done = self.pictures_seen = 0
+        self._graph = GraphedStep(self) if cuda_graph else None
 
     def step(self, x: Tensor, *, measure: bool = True) -> dict[str, Tensor]:
         """One optimiser step on new elements x [k, ...], and their latents into the window.
 
         Args:
-            x: the new elements.
+            x: the new elements, also from another device than the window's.
             measure: ask for the value of the distance too. The step is the same without, and takes less where the
                 gradient alone is cheaper: O(k (n + m) D) for a prior sampled afresh, where the value takes O(nmD).
 
@@ -101,19 +108,10 @@ class Trainer:
         Raises:
             ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
         """
-        z = self.encoder(x)
-        errors = self._errors(x, z)
-        gradient, distance = self._gradient(z, measure)
-        reconstruction, factor = self._reconstruction(errors), self.weight * self._scale(len(x))
-        self._backward(reconstruction, z, factor * gradient)
-        self._push(x, z)
+        results = self._step(x, measure) if self._graph is None else self._graph(x, measure)
         self.steps_done += 1
         self.pictures_seen += len(x)
-        mean = errors.detach().mean()
-        if distance is None:
-            return {"reconstruction": mean}
-        loss = reconstruction.detach() + factor * self.distance.transform(distance)
-        return {"loss": loss, "reconstruction": mean, "distance": distance}
+        return results
 
     def run(
         self,
@@ -138,7 +136,7 @@ class Trainer:
             with torch.no_grad():
                 self.window.fill(self.encoder(stream.take(self.window.n - self.k).to(device)))
         while self.steps_done < steps:
-            yield self.step(stream.take(self.k).to(device), measure=measured(self.steps_done + 1))
+            yield self.step(stream.take(self.k), measure=measured(self.steps_done + 1))
 
     def fit(self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True) -> None:
         """`run` to its end, without the values."""
@@ -174,6 +172,21 @@ class Trainer:
         for name in ("encoder", "decoder", "distance", "window", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
+
+    def _step(self, x: Tensor, measure: bool) -> dict[str, Tensor]:
+        """`step` but for the counts: what a CUDA graph captures."""
+        x = x.to(self.window.latents.device)
+        z = self.encoder(x)
+        errors = self._errors(x, z)
+        gradient, distance = self._gradient(z, measure)
+        reconstruction, factor = self._reconstruction(errors), self.weight * self._scale(len(x))
+        self._backward(reconstruction, z, factor * gradient)
+        self._push(x, z)
+        mean = errors.detach().mean()
+        if distance is None:
+            return {"reconstruction": mean}
+        loss = reconstruction.detach() + factor * self.distance.transform(distance)
+        return {"loss": loss, "reconstruction": mean, "distance": distance}
 
     def _errors(self, x: Tensor, z: Tensor) -> Tensor:
         """The sum of squares of each picture's reconstruction error [k]."""

@@ -36,6 +36,7 @@ TESTS = [
     ("pairs-cramer-wold", "tests/gpu/test_pairs.py", "cramer_wold"),
     ("sliced", "tests/gpu/test_sliced.py", ""),
     ("triton", "tests/gpu/test_triton.py", ""),
+    ("graph", "tests/gpu/test_graph.py", ""),
 ]
 """Side by side, each in a process: what they wait for is the compiler."""
 

@@ -244,6 +244,7 @@ BAD_OPTIONS = {
     "--device abacus": ["abacus"],
     "--device cuda:7": ["cuda"],
     "--threads 0": ["threads"],
+    "--cuda-graph --device cpu": ["cuda_graph is True", "cpu"],
     "--size 8": ["size is 8"],
     "--download": ["download"],
     "--data nowhere.npz": ["nowhere.npz"],
