@@ -47,6 +47,8 @@ def train(
     dim: Annotated[int | None, _model("Latent width (default: 20 for mnist, 8 for fashion-mnist, else 32).")] = None,
     lr: Annotated[float | None, _model("Learning rate (default: 1e-3 sqrt(k/64)).")] = None,
     optimizer: Annotated[OptimizerName, _model("With a constant learning rate.")] = Options.optimizer,
+    beta1: Annotated[float, _model("Of Adam.")] = Options.beta1,
+    beta2: Annotated[float, _model("Of Adam.")] = Options.beta2,
     reencode: Annotated[bool, _model("Push latents of the updated encoder, as the paper does.")] = Options.reencode,
     warm_up: Annotated[bool, _model("Fill the window before the first step, as the paper does.")] = Options.warm_up,
     root: Annotated[bool, _model("Root of the reconstruction, as the public code does.")] = Options.root,

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mow import checkpoint, data, evaluation, models, pictures, priors
+from mow import checkpoint, data, evaluation, features, models, pictures, priors
 from mow.data import PictureData
 from mow.files import read_json_lines, write_whole
 from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
@@ -59,6 +59,8 @@ class Options:
     dim: int | None = None
     lr: float | None = None
     optimizer: OptimizerName = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.999
     weight: float = 1.0
     weighting: Weighting = "compensated"
     log: bool | None = None
@@ -92,6 +94,11 @@ class Options:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; it must be finite and > 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+            if self.optimizer != "adam" and getattr(self, name) != getattr(Options, name):
+                raise ValueError(f"{name} is {getattr(self, name)} and optimizer {self.optimizer!r}; it is of adam")
         try:
             device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(0, device=device)
@@ -201,11 +208,14 @@ class Run:
             torch.cuda.set_rng_state(state["random_cuda"])
         return run
 
-    def train(self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None) -> None:
+    def train(
+        self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None, *, pages: bool = True
+    ) -> None:
         """Train to options.steps, then write the pictures and the report.
 
         Args:
             on_step: called after each step with its number, and with what was logged if it was.
+            pages: write the pictures and the report, which takes seconds.
         """
         options, began = self.options, time.perf_counter() - self.seconds
 
@@ -223,12 +233,23 @@ class Run:
             if step % options.checkpoint_every == 0 or step == options.steps:
                 self._save()
             on_step(step, record)
-        self.write_pictures()
-        self.write_report()
+        if pages:
+            self.write_pictures()
+            self.write_report()
 
     def evaluate(self) -> dict[str, float]:
         """Scores on the test pictures, see `mow.evaluation.evaluate`."""
         return evaluation.evaluate(self.encoder, self.decoder, self.source.test)
+
+    def score(self, seed: int = 0) -> dict[str, Any]:
+        """All scores on the test pictures, see `mow.evaluation.score`, and the network of the Frechet distance."""
+        network = features.classifier(self.source)
+        scores: dict[str, Any] = evaluation.score(
+            self.encoder, self.decoder, self.source.test, prior=self.options.prior, features=network, seed=seed
+        )
+        if network is not None:
+            scores |= {"features": network.name, "features_accuracy": network.accuracy}
+        return scores
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """count pictures decoded from the prior [count, C, H, W]."""
@@ -317,8 +338,9 @@ def _distance(options: Options) -> Distance:
 
 
 def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[options.optimizer]
-    return kind(parameters, lr=options.lr, fused=True)
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=options.lr, fused=True)
+    return torch.optim.Adam(parameters, lr=options.lr, betas=(options.beta1, options.beta2), fused=True)
 
 
 def _command(options: Options, out: Path) -> str:
