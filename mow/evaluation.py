@@ -47,14 +47,6 @@ DIRECTIONS = 1000
 SAMPLES = 10_000
 """Generated pictures that the Frechet distance of a score compares, and at most so many test pictures."""
 
-TABLE_COSTS = {
-    "table1": "test_cost_mmd",
-    "table2": "test_cost_log_mmd",
-    "table3": "test_cost_log_cw",
-    "table4": "test_cost_log_mmd",
-}
-"""The cost column of each of the paper's tables."""
-
 
 def score(
     encoder: nn.Module,
@@ -67,8 +59,8 @@ def score(
 ) -> dict[str, float]:
     """The scores of the paper's tables on test pictures [N, C, H, W], beside those of `evaluate`.
 
-    What is drawn (subsets, prior rows, directions, generated pictures) depends on the seed alone, so that two models are
-    compared on the same draws. F is over min(N, 2000) latents, since every distance depends on their number.
+    What is drawn (subsets, prior rows, directions, generated pictures) depends on the seed alone: two models meet the
+    same draws. F is over min(N, 2000) latents, since every distance depends on their number.
 
     Args:
         prior: what generated pictures are decoded from; the distances and moments are to N(0, I) whatever it is.
@@ -77,15 +69,17 @@ def score(
 
     Returns:
         test_reconstruction, test_cramer_wold: as `evaluate` has them.
+        test_latents: how many latents the distances compare.
         test_cwae_distance: the tables' CWAE distance, the mean of 5 random subsets, with the asymptotic phi and without
             the factor 1/(2 sqrt(pi)); not for D = 1. It stays above 0 at a perfect prior: .019 at D = 20.
         test_cwae_distance_exact: the same subsets with the exact phi and the factor, `mow_kernels.cramer_wold`.
         test_wae_distance: the tables' WAE distance, the unbiased MMD of a subset to 3 samples of the prior, their mean.
         test_mmd: the unbiased MMD of that subset to N(0, I) in closed form: without the noise of the samples.
         test_sliced_wasserstein: the square of that subset's distance to N(0, I), over 1000 directions.
-        test_skewness, test_kurtosis: of Mardia, for all N latents, see `mardia`; both near 0 for a normal distribution.
-        test_cost_mmd, test_cost_log_mmd, test_cost_log_cw: the tables' cost columns, see `TABLE_COSTS`: reconstruction +
-            WAE distance, + its logarithm (left out where it is not positive), + the logarithm of the CWAE distance.
+        test_skewness, test_kurtosis: of Mardia, over all N latents, see `mardia`; near 0 for a normal distribution.
+        test_cost_mmd, test_cost_log_mmd, test_cost_log_cw: reconstruction + WAE distance, the cost column of table 1;
+            + its logarithm, of tables 2 and 4 (left out where it is not positive); + the logarithm of the CWAE
+            distance, of table 3.
         test_fid: of 10,000 generated pictures, with Inception, where it is installed.
         test_frechet_classifier: the same in the classifier's features. No FID: it compares within one classifier only.
     """
@@ -93,6 +87,7 @@ def score(
     z = encode(encoder, pictures).double()
     generator = torch.Generator().manual_seed(seed)
     subsets = [z[torch.randperm(len(z), generator=generator)[:LATENTS]] for _ in range(SUBSETS)]
+    scores["test_latents"] = len(subsets[0])
     if z.shape[1] > 1:
         values = [float(mk.cramer_wold(subset, phi="asymptotic")) for subset in subsets]
         scores["test_cwae_distance"] = 2 * math.sqrt(math.pi) * sum(values) / SUBSETS

@@ -1,4 +1,4 @@
-"""Networks in whose features samples of pictures are compared: Inception, or a small classifier of the same data set."""
+"""Networks in whose features pictures are compared: Inception, or a small classifier of the same data set."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import re
 import signal
+import statistics
 import threading
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,18 @@ Event = Callable[[str, str, Any], None]
 """on_event(name, kind, what): "start", None; "step", (steps done, steps in all); "done", the result; "failed", why."""
 
 
+TABLE_SCORES = (
+    "test_cost",
+    "test_reconstruction",
+    "test_cwae_distance_exact",
+    "test_mmd",
+    "test_sliced_wasserstein",
+    "test_fid",
+    "test_frechet_classifier",
+)
+"""The columns of `table`."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """A run of a grid: its name, which is that of its folder, and its options."""
@@ -48,8 +61,8 @@ def cells(values: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """A cell for each combination of options; those that vary give its name.
 
     Args:
-        values: the values of each option of `mow.run.Options`; and of "pictures", which stands for the steps in which so
-            many pictures are seen.
+        values: the values of each option of `mow.run.Options`; and of "pictures", which stands for the steps in which
+            so many pictures are seen.
 
     Raises:
         ValueError: an option that is unknown or without values, or "pictures" beside "steps".
@@ -110,8 +123,8 @@ def run_cells(
         on_event: called in this process, see `Event`.
 
     Returns:
-        the results (see `run_cell`) of the finished cells by name, in the order of the cells. A cell that failed is left
-        out; on_event was told why.
+        the results (see `run_cell`) of the finished cells by name, in the order of the cells. A cell that failed is
+        left out; on_event was told why.
 
     Raises:
         ValueError: two cells of one name, or a cell that the folder holds with other options.
@@ -154,7 +167,53 @@ def run_cells(
     return {name: results[name] for name in names if name in results}
 
 
-def run_cell(cell: Cell, folder: Path, on_step: Callable[[int, int], None] = lambda step, steps: None) -> dict[str, Any]:
+def table(results: Sequence[Mapping[str, Any]], by: str = "test_cost") -> str:
+    """Results as a Markdown table: a line for each combination of the options that vary, mean ± sd over the seeds.
+
+    Args:
+        results: of `run_cell`.
+        by: the score by which the lines are sorted, least first; lines without it come last.
+
+    Raises:
+        ValueError: no result has that score.
+    """
+    if results and not any(by in result for result in results):
+        scores = sorted({name for result in results for name in result if name.startswith("test_")})
+        raise ValueError(f"by is {by!r}; it must be one of {', '.join(scores)}")
+    followed = {"seed", "steps", "log_every", "evaluate_every", "checkpoint_every", "threads"}
+    names = [
+        name
+        for name in (results[0]["resolved"] if results else ())
+        if name not in followed and len({result["resolved"][name] for result in results}) > 1
+    ]
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(tuple(result["resolved"][name] for name in names), []).append(result)
+    scores = [by, *(name for name in TABLE_SCORES if name != by)]
+    scores = [name for name in scores if any(name in result for result in results)]
+
+    def values(several: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+        return [result[name] for result in several if name in result]
+
+    def cell(several: Sequence[Mapping[str, Any]], name: str) -> str:
+        found = values(several, name)
+        if not found:
+            return ""
+        spread = f" ± {statistics.stdev(found):.2g}" if len(found) > 1 else ""
+        return f"{statistics.fmean(found):.4g}{spread}"
+
+    ordered = sorted(groups.items(), key=lambda item: statistics.fmean(values(item[1], by) or [math.inf]))
+    head = [*names, "runs", "pictures", *(name.removeprefix("test_") for name in scores)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for key, several in ordered:
+        words = [*(_word(value) for value in key), str(len(several)), f"{several[0]['pictures']:,}"]
+        lines.append("| " + " | ".join([*words, *(cell(several, name) for name in scores)]) + " |")
+    return "\n".join(lines)
+
+
+def run_cell(
+    cell: Cell, folder: Path, on_step: Callable[[int, int], None] = lambda step, steps: None
+) -> dict[str, Any]:
     """Run a cell, or go on with it, in this process; only one process at a time does.
 
     Returns:

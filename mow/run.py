@@ -35,6 +35,7 @@ OptimizerName = Literal["adam", "sgd"]
 Weighting = Literal["compensated", "paper", "reference"]
 PriorName = Literal["normal", "normal-sample", "uniform", "sphere"]
 Phi = Literal["exact", "asymptotic"]
+Part = Literal["test", "train"]
 
 LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
 """The paper's D for each data set; 32, as for CelebA, for the user's own pictures."""
@@ -242,14 +243,47 @@ class Run:
         return evaluation.evaluate(self.encoder, self.decoder, self.source.test)
 
     def score(self, seed: int = 0) -> dict[str, Any]:
-        """All scores on the test pictures, see `mow.evaluation.score`, and the network of the Frechet distance."""
+        """All scores on the test pictures, see `mow.evaluation.score`.
+
+        Returns:
+            those; test_cost, the cost of the classical method: R + lambda T(F), F the model's over the test latents;
+            and features and features_accuracy, the network of the Frechet distance, where there is one.
+        """
         network = features.classifier(self.source)
         scores: dict[str, Any] = evaluation.score(
             self.encoder, self.decoder, self.source.test, prior=self.options.prior, features=network, seed=seed
         )
+        own = {"cwae": "test_cwae_distance_exact", "wae": "test_mmd", "swae": "test_sliced_wasserstein"}
+        if (value := scores.get(own[self.options.model])) is not None:
+            reconstruction = scores["test_reconstruction"]
+            distance = float(self.trainer.distance.transform(torch.tensor(value, dtype=torch.float64)))
+            rooted = reconstruction**0.5 if self.options.root else reconstruction
+            scores["test_cost"] = rooted + self.options.weight * distance
         if network is not None:
             scores |= {"features": network.name, "features_accuracy": network.accuracy}
         return scores
+
+    def encode(self, part: Part = "test") -> Tensor:
+        """The latents of the test or of the training pictures [N, D]."""
+        return evaluation.encode(self.encoder, self.pictures(part))
+
+    def reconstruct(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W], uint8 or in [0, 1], through the auto-encoder."""
+        return evaluation.reconstruct(self.encoder, self.decoder, pictures)
+
+    def interpolate(self, starts: Tensor, ends: Tensor, stages: int = 10) -> Tensor:
+        """Decoded straight lines between the latents of pictures [R, C, H, W] each. -> [R, stages, C, H, W]"""
+        return evaluation.interpolate(self.encoder, self.decoder, starts, ends, stages)
+
+    def pictures(self, part: Part = "test") -> Tensor:
+        """The test or the training pictures of the data set, uint8 [N, C, H, W].
+
+        Raises:
+            ValueError: another part.
+        """
+        if part not in get_args(Part):
+            raise ValueError(f"part is {part!r}; it must be one of {', '.join(get_args(Part))}")
+        return self.source.test if part == "test" else self.source.train
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """count pictures decoded from the prior [count, C, H, W]."""
@@ -262,8 +296,8 @@ class Run:
         test, columns = self.source.test, min(10, len(self.source.test))
         shown = test[: 4 * columns]
         rows = min(6, len(test) // 2)
-        walks = evaluation.interpolate(self.encoder, self.decoder, test[:rows], test[-rows:], 10) if rows else None
-        reconstructions = evaluation.reconstruct(self.encoder, self.decoder, shown)
+        walks = self.interpolate(test[:rows], test[-rows:]) if rows else None
+        reconstructions = self.reconstruct(shown)
         images = {
             "samples": pictures.grid(self.sample(60), columns=10),
             "reconstructions": pictures.reconstruction_grid(shown, reconstructions, columns),

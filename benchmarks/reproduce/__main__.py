@@ -1,4 +1,4 @@
-"""`python -m benchmarks.reproduce run`: every stage, resumable; `report`: docs/reproduction.md from what was measured."""
+"""`python -m benchmarks.reproduce run`: every stage, resumable; `report`: docs/reproduction.md from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.reproduce import experiment
-from mow import grid
+from mow import grid, reproduce
 from mow.files import write_whole
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reproduce"
@@ -19,7 +19,7 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pret
 @app.command()
 def run(
     out: Annotated[Path, typer.Option(help="The folder of the runs, some 6 MB each.")] = Path("runs/reproduce"),
-    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 60_000,
+    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 40_000,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as cores by default.")] = None,
     models: Annotated[str, typer.Option(help="By commas, compared in this order.")] = "cwae,wae",
     stage: Annotated[str, typer.Option(help="Go as far as select, compare or variants.")] = "variants",
@@ -49,10 +49,8 @@ def _run(cells: list[grid.Cell], out: Path, jobs: int | None) -> dict[str, dict[
 
     results = grid.run_cells(cells, out, jobs=jobs, on_event=keep)
     for name, result in results.items():
-        public = {key: value for key, value in result.items() if key != "options"}
-        public["resolved"] = {**result["resolved"], "data": Path(result["resolved"]["data"]).name, "data_dir": None}
         RESULTS.mkdir(parents=True, exist_ok=True)
-        write_whole(RESULTS / f"{name}.json", json.dumps(public, indent=1) + "\n")
+        write_whole(RESULTS / f"{name}.json", json.dumps(reproduce.public(result), indent=1) + "\n")
     return results
 
 

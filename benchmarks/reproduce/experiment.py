@@ -41,7 +41,11 @@ def selection_data(path: Path) -> Path:
         train, labels = source.train.numpy()[:, 0], source.train_labels.numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
-            path, train=train[:-10_000], test=train[-10_000:], train_labels=labels[:-10_000], test_labels=labels[-10_000:]
+            path,
+            train=train[:-10_000],
+            test=train[-10_000:],
+            train_labels=labels[:-10_000],
+            test_labels=labels[-10_000:],
         )
     return path
 
@@ -55,20 +59,10 @@ def selection(pictures: int, file: Path, models: tuple[str, ...]) -> list[Cell]:
     ]
 
 
-def objective(result: dict[str, Any]) -> float:
-    """The cost of the classical method on the test part: what a learning rate is chosen by."""
-    distance = {
-        "cwae": lambda: math.log(max(result["test_cwae_distance_exact"], 1e-9)),
-        "wae": lambda: result["test_mmd"],
-        "swae": lambda: result["test_sliced_wasserstein"],
-    }[result["options"]["model"]]()
-    return result["test_reconstruction"] + distance
-
-
 def chosen(results: dict[str, dict[str, Any]], model: str, k: int) -> float:
-    """The multiple of the default learning rate with the least `objective`."""
+    """The multiple of the default learning rate with the least cost on the test part."""
     found = {
-        multiple: objective(results[name])
+        multiple: results[name]["test_cost"]
         for multiple in MULTIPLES
         if (name := f"select-{model}-k{k}-x{multiple:g}") in results
     }
