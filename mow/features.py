@@ -91,26 +91,26 @@ def inception_distance(real: Tensor, generated: Tensor, *, batch: int = 100) -> 
 
 
 def _network(channels: int, classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        *(nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.ReLU()),
-        *(nn.Conv2d(16, 32, 5, stride=2, padding=2), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 64), nn.ReLU()),
-        nn.Linear(64, classes),
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            *(nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.ReLU()),
+            *(nn.Conv2d(16, 32, 5, stride=2, padding=2), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 64), nn.ReLU()),
+            nn.Linear(64, classes),
+        )
 
 
 def _trained(pictures: Tensor, labels: Tensor, classes: int) -> nn.Sequential:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _network(pictures.shape[1], classes)
-        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
-        order = ShuffledStream(torch.arange(len(labels)), seed=0)
-        for _ in range(STEPS):
-            rows = order.take(BATCH)
-            loss = nn.functional.cross_entropy(network(to_unit_range(pictures[rows])), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    network = _network(pictures.shape[1], classes)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    order = ShuffledStream(torch.arange(len(labels)), seed=0)
+    for _ in range(STEPS):
+        rows = order.take(BATCH)
+        loss = nn.functional.cross_entropy(network(to_unit_range(pictures[rows])), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     return network
 
 

@@ -308,14 +308,17 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other process is in here; the system ends the lock of one that was killed."""
+    """Waits until no other process is in here; the system ends the lock of one that was killed. .lock tells the id."""
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with open(folder / ".lock", "wb") as file:
+    with open(folder / ".lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 

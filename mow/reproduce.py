@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mow import data, paper
-from mow.data import DataError
 from mow.files import read_json_lines, write_whole
 from mow.grid import Cell
 from mow.run import Options
 
 WHAT = (*paper.TABLES, "fig4")
+
+_OF_A_NAME = ("data_dir", "download")
+"""Options that do not go with a path."""
 
 SCORES = {
     "test_reconstruction": "reconstruction",
@@ -75,9 +77,9 @@ def cells(
         schedule = paper.SCHEDULES[name]
         source = (sources or {}).get(name, name)
         try:
-            named = {key: options[key] for key in ("data_dir", "download") if source == name and key in options}
-            length = len(data.load(source, **named).train)
-        except DataError as error:
+            given = {key: value for key, value in options.items() if source == name or key not in _OF_A_NAME}
+            length = len(data.load(source, **{key: given[key] for key in _OF_A_NAME if key in given}).train)
+        except ValueError as error:
             missing[name] = str(error)
             continue
         for model in models:
@@ -90,7 +92,7 @@ def cells(
                         chosen |= {"lr": rate, "optimizer": schedule.optimizer, **paper.RECIPES[recipe]}
                     for seed in seeds:
                         chosen |= {"model": model, "k": k, "n": paper.WINDOW, "seed": seed}
-                        cell = Options(**options | chosen)
+                        cell = Options(**given | chosen)
                         found.append(Cell(f"{name}-{model}-k{k}-{recipe}-seed{seed}", cell))
     if not found:
         raise ValueError(f"no data set of {what} can be had: {'; '.join(missing.values())}")

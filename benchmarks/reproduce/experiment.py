@@ -14,7 +14,7 @@ from mow.run import Options
 from mow.trainer import default_learning_rate
 
 MODELS, SEEDS = ("cwae", "wae", "swae"), (0, 1, 2)
-MULTIPLES = (0.5, 1, 2, 4)
+MULTIPLES = (0.5, 1, 2)
 """Of the default learning rate 1e-3 sqrt(k/64): the grid that k = 1 and k = 64 both choose from."""
 SELECTION_SEED = 100
 """Unlike those of the comparison."""
@@ -22,12 +22,12 @@ SELECTION_SEED = 100
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {"weighting": "reference"},
     "no-reencode": {"reencode": False},
-    "no-warm-up": {"warm_up": False},
     "n256": {"n": 256},
-    "n1024": {"n": 1024},
-    "beta2": {"beta2": round(0.999 ** (1 / 64), 8)},
     "betas": {"beta1": round(0.9 ** (1 / 64), 8), "beta2": round(0.999 ** (1 / 64), 8)},
+    "beta2": {"beta2": round(0.999 ** (1 / 64), 8)},
     "sampled-prior": {"prior": "normal-sample"},
+    "n1024": {"n": 1024},
+    "no-warm-up": {"warm_up": False},
 }
 """What is changed in a run with k = 1 and compensated weighting. The betas are those that forget as many pictures."""
 
@@ -53,7 +53,7 @@ def selection_data(path: Path) -> Path:
 def selection(pictures: int, file: Path, models: tuple[str, ...]) -> list[Cell]:
     return [
         _cell(f"select-{model}-k{k}-x{multiple:g}", pictures, model, k, SELECTION_SEED, multiple, data=str(file), dim=8)
-        for multiple in (1, 2, 0.5, 4)
+        for multiple in MULTIPLES
         for model in models
         for k in (1, 64)
     ]
@@ -79,8 +79,10 @@ def comparison(pictures: int, multiples: dict[tuple[str, int], float], models: t
 
 
 def variants(pictures: int, multiple: float, model: str, names: tuple[str, ...]) -> list[Cell]:
+    """Half as long: as the learning rate is constant, a run of the comparison half way is what they are held to."""
+    half = 3 * math.ceil(pictures / 6)
     return [
-        _cell(f"variant-{model}-{name}-seed{seed}", pictures, model, 1, seed, multiple, **VARIANTS[name])
+        _cell(f"variant-{model}-{name}-seed{seed}", half, model, 1, seed, multiple, **VARIANTS[name])
         for seed in SEEDS
         for name in names
     ]
