@@ -104,8 +104,8 @@ def score(
     if len(z) > z.shape[1]:
         scores["test_skewness"], scores["test_kurtosis"] = mardia(z)
     reconstruction = scores["test_reconstruction"]
-    for name, distance in (("mmd", "wae"), ("log_mmd", "wae"), ("log_cw", "cwae")):
-        value = scores.get(f"test_{distance}_distance", math.nan)
+    for name, of in (("mmd", "wae"), ("log_mmd", "wae"), ("log_cw", "cwae")):
+        value = scores.get(f"test_{of}_distance", math.nan)
         if "log" in name:
             value = math.log(value) if value > 0 else math.nan
         if not math.isnan(value):
@@ -119,8 +119,7 @@ def score(
         if inception:
             scores["test_fid"] = inception_distance(real, generated)
         if features is not None:
-            distance = frechet_distance(features.extract(real), features.extract(generated))
-            scores["test_frechet_classifier"] = distance
+            scores["test_frechet_classifier"] = frechet_distance(features.extract(real), features.extract(generated))
     return scores
 
 

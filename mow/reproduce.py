@@ -78,7 +78,8 @@ def cells(
         source = (sources or {}).get(name, name)
         try:
             given = {key: value for key, value in options.items() if source == name or key not in _OF_A_NAME}
-            length = len(data.load(source, **{key: given[key] for key in _OF_A_NAME if key in given}).train)
+            named: dict[str, Any] = {key: given[key] for key in _OF_A_NAME if key in given}
+            length = len(data.load(source, **named).train)
         except ValueError as error:
             missing[name] = str(error)
             continue
