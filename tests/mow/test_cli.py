@@ -146,10 +146,10 @@ def test_resume(train: Train, tmp_path: Path, assert_same_run: Any, monkeypatch:
     assert train(whole, "--model", "swae", "--k", 3).exit_code == 0
     step = mow.Trainer.step
 
-    def interrupted(trainer: mow.Trainer, x: torch.Tensor) -> Any:
+    def interrupted(trainer: mow.Trainer, x: torch.Tensor, **options: Any) -> Any:
         if trainer.steps_done == 26:
             raise KeyboardInterrupt
-        return step(trainer, x)
+        return step(trainer, x, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(mow.Trainer, "step", interrupted)
