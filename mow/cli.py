@@ -1,21 +1,24 @@
-"""The command line: mow train, mow evaluate, mow sample, and demonstrations."""
+"""The command line: training, what to do with a trained model, grids of runs, and demonstrations."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mow import coreset_demo, critical_batch_demo, micro_batch_demo, pictures
-from mow.run import Model, OptimizerName, Options, Phi, PriorName, Run, Weighting
+from mow import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
+from mow.files import write_whole
+from mow.run import Model, OptimizerName, Options, Part, Phi, PriorName, Run, Weighting
 
 app = typer.Typer(
     help="Training on batches as small as one, for models that compare samples: the moving window.",
@@ -47,6 +50,8 @@ def train(
     dim: Annotated[int | None, _model("Latent width (default: 20 for mnist, 8 for fashion-mnist, else 32).")] = None,
     lr: Annotated[float | None, _model("Learning rate (default: 1e-3 sqrt(k/64)).")] = None,
     optimizer: Annotated[OptimizerName, _model("With a constant learning rate.")] = Options.optimizer,
+    beta1: Annotated[float, _model("Of Adam.")] = Options.beta1,
+    beta2: Annotated[float, _model("Of Adam.")] = Options.beta2,
     reencode: Annotated[bool, _model("Push latents of the updated encoder, as the paper does.")] = Options.reencode,
     warm_up: Annotated[bool, _model("Fill the window before the first step, as the paper does.")] = Options.warm_up,
     root: Annotated[bool, _model("Root of the reconstruction, as the public code does.")] = Options.root,
@@ -88,18 +93,26 @@ def train(
         _show(run)
 
 
+_Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
+_PngFile = Annotated[Path, typer.Option("--out", help="The PNG file to write.")]
+_Of = Annotated[Part, typer.Option("--of", help="Which pictures of the run's data set.")]
+
+
 @app.command()
-def evaluate(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Score the model of a run on its test pictures, and print the scores as a line of JSON."""
+def evaluate(
+    folder: _Folder,
+    seed: Annotated[int, typer.Option(help="Of the subsets, prior rows, directions and samples.")] = 0,
+) -> None:
+    """Score the model of a run as the paper's tables do, and print the scores as a line of JSON."""
     with _plain_errors():
         run = Run.load(folder)
-        print(json.dumps({"step": run.trainer.steps_done, **run.evaluate()}))
+        print(json.dumps({"step": run.trainer.steps_done, **run.score(seed)}))
 
 
 @app.command()
 def sample(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    out: Annotated[Path, typer.Option(help="The PNG file to write.")],
+    folder: _Folder,
+    out: _PngFile,
     count: Annotated[int, typer.Option(min=1)] = 60,
     columns: Annotated[int, typer.Option(min=1)] = 10,
     seed: Annotated[int, typer.Option()] = 0,
@@ -108,6 +121,62 @@ def sample(
     with _plain_errors():
         pictures.save_png(pictures.grid(Run.load(folder).sample(count, seed), columns), out)
         typer.echo(f"{count} samples in {out}")
+
+
+@app.command()
+def reconstruct(
+    folder: _Folder,
+    out: _PngFile,
+    count: Annotated[int, typer.Option(min=1)] = 40,
+    columns: Annotated[int, typer.Option(min=1)] = 10,
+    of: _Of = "test",
+) -> None:
+    """Draw pictures and, under each, what the auto-encoder makes of it."""
+    with _plain_errors():
+        run = Run.load(folder)
+        shown = run.pictures(of)[:count]
+        pictures.save_png(pictures.reconstruction_grid(shown, run.reconstruct(shown), columns), out)
+        typer.echo(f"{len(shown)} reconstructions in {out}")
+
+
+@app.command()
+def interpolate(
+    folder: _Folder,
+    out: _PngFile,
+    rows: Annotated[int, typer.Option(min=1, help="Walks from one picture to another.")] = 6,
+    stages: Annotated[int, typer.Option(min=2, help="Pictures of a walk, both ends included.")] = 10,
+    of: _Of = "test",
+) -> None:
+    """Walk in straight lines from one latent to another: from the first pictures to the last ones."""
+    with _plain_errors():
+        run = Run.load(folder)
+        ends = run.pictures(of)
+        rows = min(rows, len(ends))
+        walks = run.interpolate(ends[:rows], ends[-rows:], stages)
+        pictures.save_png(pictures.interpolation_grid(walks), out)
+        typer.echo(f"{rows} interpolations in {out}")
+
+
+@app.command()
+def encode(
+    folder: _Folder,
+    out: Annotated[Path, typer.Option(help="The .npy or .npz file to write.")],
+    of: _Of = "test",
+) -> None:
+    """Write the latents of pictures, in the order of the data set; into an .npz their labels, too, if there are any."""
+    with _plain_errors():
+        if out.suffix not in (".npy", ".npz"):
+            raise ValueError(f"out is {str(out)!r}; it must end in .npy or .npz")
+        run = Run.load(folder)
+        latents, labels = run.encode(of).numpy(), run.source.test_labels if of == "test" else run.source.train_labels
+        content = io.BytesIO()
+        if out.suffix == ".npy":
+            np.save(content, latents)
+        else:
+            arrays = {"latents": latents} if labels is None else {"latents": latents, "labels": labels.numpy()}
+            np.savez(content, **arrays)  # type: ignore[arg-type] # it takes allow_pickle, too
+        write_whole(out, content.getbuffer())
+        typer.echo(f"latents {list(latents.shape)} in {out}")
 
 
 def _show(run: Run) -> None:
@@ -167,3 +236,5 @@ class _plain_errors(ContextDecorator):
 app.command("coreset")(_plain_errors()(coreset_demo.command))
 app.command("critical-batch")(_plain_errors()(critical_batch_demo.command))
 app.command("microbatch")(_plain_errors()(micro_batch_demo.command))
+app.command("grid")(_plain_errors()(grid_commands.grid_command))
+app.command("reproduce")(_plain_errors()(grid_commands.reproduce_command))

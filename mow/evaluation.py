@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import mow_kernels as mk
+from mow import priors
+from mow.features import Features, inception_distance, inception_is_here
 from mow.stream import to_unit_range
 
 LATENTS = 2000
@@ -35,6 +38,108 @@ def evaluate(encoder: nn.Module, decoder: nn.Module, pictures: Tensor, *, batch:
     return {"test_reconstruction": float(torch.cat(errors).mean()), "test_cramer_wold": float(distance)}
 
 
+SUBSETS, PRIOR_DRAWS = 5, 3
+"""Of LATENTS rows each: what the paper's tables average the CWAE distance and the WAE distance over."""
+
+DIRECTIONS = 1000
+"""Of the sliced-Wasserstein distance of a score."""
+
+SAMPLES = 10_000
+"""Generated pictures that the Frechet distance of a score compares, and at most so many test pictures."""
+
+
+def score(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    pictures: Tensor,
+    *,
+    prior: str = "normal",
+    features: Features | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The scores of the paper's tables on test pictures [N, C, H, W], beside those of `evaluate`.
+
+    What is drawn (subsets, prior rows, directions, generated pictures) depends on the seed alone: two models meet the
+    same draws. F is over min(N, 2000) latents, since every distance depends on their number.
+
+    Args:
+        prior: what generated pictures are decoded from; the distances and moments are to N(0, I) whatever it is.
+        features: of a classifier of the data set, see `mow.features`.
+        seed: of all draws.
+
+    Returns:
+        test_reconstruction, test_cramer_wold: as `evaluate` has them.
+        test_latents: how many latents the distances compare.
+        test_cwae_distance: the tables' CWAE distance, the mean of 5 random subsets, with the asymptotic phi and without
+            the factor 1/(2 sqrt(pi)); not for D = 1. It stays above 0 at a perfect prior: .019 at D = 20.
+        test_cwae_distance_exact: the same subsets with the exact phi and the factor, `mow_kernels.cramer_wold`.
+        test_wae_distance: the tables' WAE distance, the unbiased MMD of a subset to 3 samples of the prior, their mean.
+        test_mmd: the unbiased MMD of that subset to N(0, I) in closed form: without the noise of the samples.
+        test_sliced_wasserstein: the square of that subset's distance to N(0, I), over 1000 directions.
+        test_skewness, test_kurtosis: of Mardia, over all N latents, see `mardia`; near 0 for a normal distribution.
+        test_cost_mmd, test_cost_log_mmd, test_cost_log_cw: reconstruction + WAE distance, the cost column of table 1;
+            + its logarithm, of tables 2 and 4 (left out where it is not positive); + the logarithm of the CWAE
+            distance, of table 3.
+        test_fid: of 10,000 generated pictures, with Inception, where it is installed.
+        test_frechet_classifier: the same in the classifier's features. No FID: it compares within one classifier only.
+    """
+    scores = evaluate(encoder, decoder, pictures)
+    z = encode(encoder, pictures).double()
+    generator = torch.Generator().manual_seed(seed)
+    subsets = [z[torch.randperm(len(z), generator=generator)[:LATENTS]] for _ in range(SUBSETS)]
+    scores["test_latents"] = len(subsets[0])
+    if z.shape[1] > 1:
+        values = [float(mk.cramer_wold(subset, phi="asymptotic")) for subset in subsets]
+        scores["test_cwae_distance"] = 2 * math.sqrt(math.pi) * sum(values) / SUBSETS
+    scores["test_cwae_distance_exact"] = sum(float(mk.cramer_wold(subset)) for subset in subsets) / SUBSETS
+    subset = subsets[0]
+    if len(subset) > 1:
+        draws = [priors.sample("normal", len(subset), z, generator) for _ in range(PRIOR_DRAWS)]
+        scores["test_wae_distance"] = sum(float(mk.mmd(subset, None, draw)) for draw in draws) / PRIOR_DRAWS
+        scores["test_mmd"] = float(mk.mmd(subset))
+    directions = torch.Generator().manual_seed(seed)
+    scores["test_sliced_wasserstein"] = float(
+        mk.sliced_wasserstein(subset, directions=DIRECTIONS, generator=directions)
+    )
+    if len(z) > z.shape[1]:
+        scores["test_skewness"], scores["test_kurtosis"] = mardia(z)
+    reconstruction = scores["test_reconstruction"]
+    for name, of in (("mmd", "wae"), ("log_mmd", "wae"), ("log_cw", "cwae")):
+        value = scores.get(f"test_{of}_distance", math.nan)
+        if "log" in name:
+            value = math.log(value) if value > 0 else math.nan
+        if not math.isnan(value):
+            scores[f"test_cost_{name}"] = reconstruction + value
+    inception = inception_is_here()
+    if features is not None or inception:
+        like = z[:1].float()
+        latents = priors.sample(prior, SAMPLES, like, torch.Generator().manual_seed(seed))
+        generated = torch.cat([decode(decoder, chunk) for chunk in latents.split(500)])
+        real = pictures[:SAMPLES]
+        if inception:
+            scores["test_fid"] = inception_distance(real, generated)
+        if features is not None:
+            scores["test_frechet_classifier"] = frechet_distance(features.extract(real), features.extract(generated))
+    return scores
+
+
+def mardia(z: Tensor, *, chunk: int = 1000) -> tuple[float, float]:
+    """Mardia's multivariate skewness, and kurtosis less the D(D+2) of a normal distribution, of rows [N, D], N > D.
+
+    With y the rows centred and whitened by their own covariance (1/N): skewness = mean_ij (y_i . y_j)^3, whose
+    expectation is about D(D+1)(D+2)/N for normal rows, and kurtosis = mean_i |y_i|^4 - D(D+2). NaN where the covariance
+    is singular. Source: Mardia 1970, "Measures of multivariate skewness and kurtosis with applications".
+    """
+    z = z.double() - z.double().mean(0)
+    factor, failed = torch.linalg.cholesky_ex(z.T @ z / len(z))
+    if failed:
+        return math.nan, math.nan
+    y = torch.linalg.solve_triangular(factor, z.T, upper=False).T
+    skewness = sum(float((part @ y.T).pow(3).sum()) for part in y.split(chunk)) / len(y) ** 2
+    kurtosis = float(y.square().sum(1).square().mean()) - z.shape[1] * (z.shape[1] + 2)
+    return skewness, kurtosis
+
+
 def mean_picture_error(train: Tensor, test: Tensor) -> float:
     """The reconstruction error of predicting the mean training picture for every test picture: the figure to beat."""
     mean = to_unit_range(train).double().mean(0)
@@ -53,6 +158,12 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
     return float((a.mean(0) - b.mean(0)).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * cross)
+
+
+def encode(encoder: nn.Module, pictures: Tensor, *, batch: int = 500) -> Tensor:
+    """Pictures [N, C, H, W] -> latents [N, D], on the CPU."""
+    with _evaluating(encoder):
+        return torch.cat([encoder(_on_device(encoder, chunk)).cpu() for chunk in pictures.split(batch)])
 
 
 def reconstruct(encoder: nn.Module, decoder: nn.Module, pictures: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mow import checkpoint, data, evaluation, models, pictures, priors
+from mow import checkpoint, data, evaluation, features, models, pictures, priors
 from mow.data import PictureData
 from mow.files import read_json_lines, write_whole
 from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
@@ -35,6 +35,7 @@ OptimizerName = Literal["adam", "sgd"]
 Weighting = Literal["compensated", "paper", "reference"]
 PriorName = Literal["normal", "normal-sample", "uniform", "sphere"]
 Phi = Literal["exact", "asymptotic"]
+Part = Literal["test", "train"]
 
 LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
 """The paper's D for each data set; 32, as for CelebA, for the user's own pictures."""
@@ -59,6 +60,8 @@ class Options:
     dim: int | None = None
     lr: float | None = None
     optimizer: OptimizerName = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.999
     weight: float = 1.0
     weighting: Weighting = "compensated"
     log: bool | None = None
@@ -93,6 +96,11 @@ class Options:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; it must be finite and > 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+            if self.optimizer != "adam" and getattr(self, name) != getattr(Options, name):
+                raise ValueError(f"{name} is {getattr(self, name)} and optimizer {self.optimizer!r}; it is of adam")
         try:
             device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(0, device=device)
@@ -203,11 +211,14 @@ class Run:
             torch.cuda.set_rng_state(state["random_cuda"])
         return run
 
-    def train(self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None) -> None:
+    def train(
+        self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None, *, pages: bool = True
+    ) -> None:
         """Train to options.steps, then write the pictures and the report.
 
         Args:
             on_step: called after each step with its number, and with what was logged if it was.
+            pages: write the pictures and the report, which takes seconds.
         """
         options, began = self.options, time.perf_counter() - self.seconds
 
@@ -225,12 +236,56 @@ class Run:
             if step % options.checkpoint_every == 0 or step == options.steps:
                 self._save()
             on_step(step, record)
-        self.write_pictures()
-        self.write_report()
+        if pages:
+            self.write_pictures()
+            self.write_report()
 
     def evaluate(self) -> dict[str, float]:
         """Scores on the test pictures, see `mow.evaluation.evaluate`."""
         return evaluation.evaluate(self.encoder, self.decoder, self.source.test)
+
+    def score(self, seed: int = 0) -> dict[str, Any]:
+        """All scores on the test pictures, see `mow.evaluation.score`.
+
+        Returns:
+            those; test_cost, the cost of the classical method: R + lambda T(F), F the model's over the test latents;
+            and features and features_accuracy, the network of the Frechet distance, where there is one.
+        """
+        network = features.classifier(self.source)
+        scores: dict[str, Any] = evaluation.score(
+            self.encoder, self.decoder, self.source.test, prior=self.options.prior, features=network, seed=seed
+        )
+        own = {"cwae": "test_cwae_distance_exact", "wae": "test_mmd", "swae": "test_sliced_wasserstein"}
+        if (value := scores.get(own[self.options.model])) is not None:
+            reconstruction = scores["test_reconstruction"]
+            distance = float(self.trainer.distance.transform(torch.tensor(value, dtype=torch.float64)))
+            rooted = reconstruction**0.5 if self.options.root else reconstruction
+            scores["test_cost"] = rooted + self.options.weight * distance
+        if network is not None:
+            scores |= {"features": network.name, "features_accuracy": network.accuracy}
+        return scores
+
+    def encode(self, part: Part = "test") -> Tensor:
+        """The latents of the test or of the training pictures [N, D]."""
+        return evaluation.encode(self.encoder, self.pictures(part))
+
+    def reconstruct(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W], uint8 or in [0, 1], through the auto-encoder."""
+        return evaluation.reconstruct(self.encoder, self.decoder, pictures)
+
+    def interpolate(self, starts: Tensor, ends: Tensor, stages: int = 10) -> Tensor:
+        """Decoded straight lines between the latents of pictures [R, C, H, W] each. -> [R, stages, C, H, W]"""
+        return evaluation.interpolate(self.encoder, self.decoder, starts, ends, stages)
+
+    def pictures(self, part: Part = "test") -> Tensor:
+        """The test or the training pictures of the data set, uint8 [N, C, H, W].
+
+        Raises:
+            ValueError: another part.
+        """
+        if part not in get_args(Part):
+            raise ValueError(f"part is {part!r}; it must be one of {', '.join(get_args(Part))}")
+        return self.source.test if part == "test" else self.source.train
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """count pictures decoded from the prior [count, C, H, W]."""
@@ -243,8 +298,8 @@ class Run:
         test, columns = self.source.test, min(10, len(self.source.test))
         shown = test[: 4 * columns]
         rows = min(6, len(test) // 2)
-        walks = evaluation.interpolate(self.encoder, self.decoder, test[:rows], test[-rows:], 10) if rows else None
-        reconstructions = evaluation.reconstruct(self.encoder, self.decoder, shown)
+        walks = self.interpolate(test[:rows], test[-rows:]) if rows else None
+        reconstructions = self.reconstruct(shown)
         images = {
             "samples": pictures.grid(self.sample(60), columns=10),
             "reconstructions": pictures.reconstruction_grid(shown, reconstructions, columns),
@@ -321,7 +376,8 @@ def _distance(options: Options) -> Distance:
 def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=options.lr, fused=True)
-    return torch.optim.Adam(parameters, lr=options.lr, fused=True, capturable=options.cuda_graph)
+    betas = options.beta1, options.beta2
+    return torch.optim.Adam(parameters, lr=options.lr, betas=betas, fused=True, capturable=options.cuda_graph)
 
 
 def _command(options: Options, out: Path) -> str:

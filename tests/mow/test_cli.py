@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import mow
 import mow.__main__
-from mow import checkpoint
+from mow import checkpoint, pictures
 from mow.cli import app
 from mow.run import Run
 
@@ -118,7 +118,9 @@ def test_a_checkpoint_holds_plain_options(trained: Path) -> None:
     assert {type(value) for value in options.values()} <= {str, int, float, bool, type(None)}
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["coreset"], ["microbatch"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["sample"], ["coreset"], ["microbatch"], ["grid"], ["reproduce"]]
+)
 def test_help(command: list[str]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0 and "Usage" in result.output
@@ -144,10 +146,10 @@ def test_resume(train: Train, tmp_path: Path, assert_same_run: Any, monkeypatch:
     assert train(whole, "--model", "swae", "--k", 3).exit_code == 0
     step = mow.Trainer.step
 
-    def interrupted(trainer: mow.Trainer, x: torch.Tensor) -> Any:
+    def interrupted(trainer: mow.Trainer, x: torch.Tensor, **options: Any) -> Any:
         if trainer.steps_done == 26:
             raise KeyboardInterrupt
-        return step(trainer, x)
+        return step(trainer, x, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(mow.Trainer, "step", interrupted)
@@ -194,7 +196,7 @@ def test_a_folder_that_holds_a_run(train: Train, trained: Path) -> None:
     assert contents(trained) == before
 
 
-# mow evaluate, mow sample
+# mow evaluate, sample, reconstruct, interpolate, encode
 
 
 def test_evaluate(trained: Path, read_metrics: Any) -> None:
@@ -202,8 +204,12 @@ def test_evaluate(trained: Path, read_metrics: Any) -> None:
     result = call("evaluate", trained)
     assert result.exit_code == 0 and result.stderr == ""
     last = read_metrics(trained)[-1]
-    expected = {name: last[name] for name in ("step", "test_reconstruction", "test_cramer_wold")}
-    assert json.loads(result.stdout) == expected
+    scores = json.loads(result.stdout)
+    assert scores == {**scores, **{name: last[name] for name in ("step", "test_reconstruction", "test_cramer_wold")}}
+    assert {"test_cwae_distance", "test_wae_distance", "test_sliced_wasserstein", "test_cost"} <= scores.keys()
+    assert {"test_skewness", "test_kurtosis", "test_cost_mmd", "test_cost_log_cw"} <= scores.keys()
+    assert call("evaluate", trained).stdout == result.stdout
+    assert json.loads(call("evaluate", trained, "--seed", 1).stdout)["test_wae_distance"] != scores["test_wae_distance"]
     assert contents(trained) == before
 
 
@@ -224,7 +230,113 @@ def test_sample(prior: str, train: Train, tmp_path: Path, no_pages: None) -> Non
     assert contents(run) == before
 
 
+def test_reconstruct_and_interpolate(trained: Path, tmp_path: Path) -> None:
+    before = contents(trained)
+    run = Run.load(trained)
+    walks = {"test": run.pictures("test"), "train": run.pictures("train")}
+    for of, shown in walks.items():
+        a, b = tmp_path / f"{of}-a.png", tmp_path / f"{of}-b.png"
+        result = call("reconstruct", trained, "--out", a, "--count", 6, "--columns", 3, "--of", of)
+        assert result.exit_code == 0 and f"6 reconstructions in {a}" in result.output.replace("\n", "")
+        expected = pictures.reconstruction_grid(shown[:6], run.reconstruct(shown[:6]), 3)
+        assert Image.open(a).tobytes() == expected.tobytes()
+        result = call("interpolate", trained, "--out", b, "--rows", 2, "--stages", 4, "--of", of)
+        assert result.exit_code == 0 and f"2 interpolations in {b}" in result.output.replace("\n", "")
+        expected = pictures.interpolation_grid(run.interpolate(shown[:2], shown[-2:], 4))
+        assert Image.open(b).tobytes() == expected.tobytes()
+    assert call("interpolate", trained, "--out", tmp_path / "c.png", "--rows", 1000).exit_code == 0
+    assert contents(trained) == before
+
+
+@pytest.mark.parametrize("of", ["test", "train"])
+def test_encode(of: str, trained: Path, tmp_path: Path) -> None:
+    before = contents(trained)
+    run = Run.load(trained)
+    for name in ("z.npy", "z.npz"):
+        result = call("encode", trained, "--out", tmp_path / name, "--of", of)
+        assert result.exit_code == 0, result.output
+        found = np.load(tmp_path / name)
+        latents = found if name == "z.npy" else found["latents"]
+        assert torch.equal(torch.tensor(latents), run.encode(of)) and len(latents) == len(run.pictures(of))
+        assert name == "z.npy" or found.files == ["latents"], "no labels in the data set"
+    assert contents(trained) == before
+
+
+def test_encode_with_labels(train: Train, tmp_path: Path, no_pages: None) -> None:
+    pictures, labels = np.zeros((30, 8, 8), np.uint8), np.arange(30) % 3
+    path = tmp_path / "own.npz"
+    np.savez(path, train=pictures[:20], test=pictures[20:], train_labels=labels[:20], test_labels=labels[20:])
+    assert train(tmp_path / "run", "--data", path).exit_code == 0
+    assert call("encode", tmp_path / "run", "--out", tmp_path / "z.npz").exit_code == 0
+    assert np.load(tmp_path / "z.npz")["labels"].tolist() == labels[20:].tolist()
+
+
+# mow grid, mow reproduce
+
+
+def test_grid(pictures_file: Path, tmp_path: Path) -> None:
+    words = [f"data={pictures_file}", "n=16", "dim=4", "pictures=32", "k=1,16", "seed=0,1"]
+    result = call("grid", *words, "--out", tmp_path, "--by", "test_mmd", "--jobs", 2)
+    assert result.exit_code == 0, (result.output, result.exception)
+    table = (tmp_path / "table.md").read_text()
+    assert table in result.stdout and table.startswith("| k | lr | runs | pictures | mmd | cost |")
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [entry["name"] for entry in found] == ["k=1-seed=0", "k=1-seed=1", "k=16-seed=0", "k=16-seed=1"]
+    moments = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
+    again = call("grid", *words, "--out", tmp_path)
+    assert again.exit_code == 0 and moments == {path: path.stat().st_mtime_ns for path in moments}
+    failing = call("grid", *words[:-2], "k=16,17", "--out", tmp_path / "failing")
+    assert failing.exit_code == 1 and "k is 17" in failing.output and "1 of 2 runs failed" in failing.output
+    assert len(json.loads((tmp_path / "failing" / "results.json").read_text())) == 1
+
+
+def test_reproduce(pictures_file: Path, tmp_path: Path) -> None:
+    words = (
+        "reproduce",
+        "table3",
+        "--data",
+        f"mnist={pictures_file}",
+        "--k",
+        "64",
+        "--scale",
+        0.002,
+        "--out",
+        tmp_path,
+    )
+    result = call(*words, "--data-dir", tmp_path)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "without cifar-10" in result.output and "report.md" in result.output.replace("\n", "")
+    page = (tmp_path / "report.md").read_text()
+    assert "| MNIST | CWAE | 64 | paper | 0.01 |" in page and "CIFAR-10: not run." in page
+    assert set(json.loads((tmp_path / "report.json").read_text())["results"]) == {
+        "mnist-cwae-k64-published-seed0",
+        "mnist-cwae-k64-ours-seed0",
+    }
+
+
 # Bad input
+
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        (["encode", "RUN", "--out", "z.txt"], ["out is", "z.txt", ".npy or .npz"]),
+        (["encode", "RUN", "--out", "no/where/z.npy"], ["no/where"]),
+        (["grid", "k", "--out", "g"], ["'k' is no assignment"]),
+        (["grid", "k=1,2", "z=1", "--out", "g"], ["z is no option"]),
+        (["reproduce", "table9"], ["what is 'table9'"]),
+        (["reproduce", "table1", "--k", "few"], ["k is 'few'"]),
+        (["reproduce", "table1", "--data", "digits.npz"], ["data is 'digits.npz'", "NAME=PATH"]),
+        (["reproduce", "table2", "--scale", "0"], ["scale is 0"]),
+    ],
+)
+def test_a_use_that_is_refused(
+    words: list[str], parts: list[str], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = contents(trained)
+    assert_refused(call(*(trained if word == "RUN" else word for word in words)), *parts)
+    assert contents(trained) == before and os.listdir(tmp_path) == ["trained"]
 
 
 BAD_OPTIONS = {
@@ -245,6 +357,9 @@ BAD_OPTIONS = {
     "--device cuda:7": ["cuda"],
     "--threads 0": ["threads"],
     "--cuda-graph --device cpu": ["cuda_graph is True", "cpu"],
+    "--beta1 1": ["beta1 is 1"],
+    "--beta2 -0.5": ["beta2 is -0.5"],
+    "--beta2 0.9 --optimizer sgd": ["beta2 is 0.9", "adam"],
     "--size 8": ["size is 8"],
     "--download": ["download"],
     "--data nowhere.npz": ["nowhere.npz"],
@@ -288,6 +403,9 @@ USES: dict[str, Callable[[Path], list[object]]] = {
     "resume": lambda out: ["train", "--resume", out],
     "evaluate": lambda out: ["evaluate", out],
     "sample": lambda out: ["sample", out, "--out", out.parent / "samples.png"],
+    "reconstruct": lambda out: ["reconstruct", out, "--out", out.parent / "samples.png"],
+    "interpolate": lambda out: ["interpolate", out, "--out", out.parent / "samples.png"],
+    "encode": lambda out: ["encode", out, "--out", out.parent / "samples.npy"],
 }
 
 
@@ -326,7 +444,7 @@ def test_checkpoints_that_are_none(use: str, trained: Path, tmp_path: Path) -> N
         assert_refused(result, "checkpoint.pt is not a checkpoint of mow")
         assert contents(trained) == before, name
     assert not trace.exists()
-    assert not (tmp_path / "samples.png").exists()
+    assert not (tmp_path / "samples.png").exists() and not (tmp_path / "samples.npy").exists()
 
 
 @pytest.mark.parametrize("use", USES)

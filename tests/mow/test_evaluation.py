@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import mow_kernels as mk
-from mow import evaluation
+from mow import evaluation, priors
+from mow.features import Features
+from mow.stream import to_unit_range
 
 SHAPE, DIM = (1, 3, 4), 2
 
@@ -39,6 +42,8 @@ class Restless(nn.Module):
 
 USES: dict[str, Callable[[nn.Module, nn.Module], object]] = {
     "evaluate": lambda encoder, decoder: evaluation.evaluate(encoder, decoder, pictures(30)),
+    "score": lambda encoder, decoder: evaluation.score(encoder, decoder, pictures(30)),
+    "encode": lambda encoder, _: evaluation.encode(encoder, pictures(30)),
     "reconstruct": lambda encoder, decoder: evaluation.reconstruct(encoder, decoder, pictures(30)),
     "interpolate": lambda encoder, decoder: evaluation.interpolate(encoder, decoder, pictures(4), pictures(4, 1), 5),
     "decode": lambda _, decoder: evaluation.decode(decoder, torch.randn(3, DIM, generator=torch.Generator())),
@@ -112,6 +117,101 @@ def test_the_mode_is_restored_after_an_error() -> None:
         evaluation.evaluate(encoder, decoder, torch.zeros(3, 1, 5, 5))
     assert encoder.training and decoder.training
     assert torch.is_grad_enabled()
+
+
+def test_the_scores_of_the_tables_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On subsets of 20 of 50 latents: each figure from its definition."""
+    monkeypatch.setattr(evaluation, "LATENTS", 20)
+    encoder, decoder = linear_model()
+    x = pictures(50)
+    scores = evaluation.score(encoder, decoder, x, seed=3)
+    z = encoder(x.float() / 255).detach().double()
+    generator = torch.Generator().manual_seed(3)
+    subsets = [z[torch.randperm(50, generator=generator)[:20]] for _ in range(5)]
+    draws = [torch.randn(20, DIM, generator=generator).double() for _ in range(3)]
+    gamma, k = (4 / (3 * 20)) ** 0.4, 1 / (2 * DIM - 3)
+
+    def asymptotic(z: Tensor) -> Tensor:
+        pairs = (gamma + k * torch.cdist(z, z).square()).rsqrt().mean()
+        return (1 + gamma) ** -0.5 + pairs - 2 * (gamma + 0.5 + k * z.square().sum(1)).rsqrt().mean()
+
+    expected = {
+        "test_latents": 20,
+        "test_cwae_distance": float(torch.stack([asymptotic(subset) for subset in subsets]).mean()),
+        "test_cwae_distance_exact": sum(float(mk.cramer_wold(subset)) for subset in subsets) / 5,
+        "test_wae_distance": sum(float(mk.mmd(subsets[0], None, draw)) for draw in draws) / 3,
+        "test_mmd": float(mk.mmd(subsets[0])),
+    }
+    assert scores == {**scores, **{name: pytest.approx(value, rel=1e-6) for name, value in expected.items()}}
+    reconstruction = evaluation.evaluate(encoder, decoder, x)["test_reconstruction"]
+    assert scores["test_cost_mmd"] == pytest.approx(reconstruction + scores["test_wae_distance"])
+    assert scores["test_cost_log_mmd"] == pytest.approx(reconstruction + math.log(scores["test_wae_distance"]))
+    assert scores["test_cost_log_cw"] == pytest.approx(reconstruction + math.log(scores["test_cwae_distance"]))
+
+
+def test_a_score_tells_its_seed() -> None:
+    encoder, decoder = linear_model()
+    scores = [evaluation.score(encoder, decoder, pictures(2100), seed=seed) for seed in (0, 0, 1)]
+    assert scores[0] == scores[1]
+    drawn = ("cwae_distance", "cwae_distance_exact", "wae_distance", "mmd", "sliced_wasserstein")
+    assert all(scores[0][f"test_{name}"] != scores[2][f"test_{name}"] for name in drawn)
+    assert scores[0]["test_latents"] == 2000 and scores[0]["test_kurtosis"] == scores[2]["test_kurtosis"]
+
+
+def test_what_is_not_defined_is_left_out() -> None:
+    encoder, decoder = linear_model()
+    narrow = nn.Sequential(*encoder, nn.Linear(DIM, 1))
+    scores = evaluation.score(narrow, nn.Sequential(nn.Linear(1, DIM), *decoder), pictures(20))
+    assert "test_cwae_distance" not in scores and "test_cost_log_cw" not in scores, "no asymptotic form at D = 1"
+    one = evaluation.score(encoder, decoder, pictures(1))
+    assert one.keys() & {"test_mmd", "test_wae_distance", "test_skewness"} == set()
+    assert all(math.isfinite(value) for value in (*scores.values(), *one.values()))
+
+
+def test_the_samples_of_a_score_are_compared_in_the_features() -> None:
+    encoder, decoder = linear_model()
+    x = pictures(40)
+    features = Features("flat", 1.0, lambda pictures: to_unit_range(pictures).flatten(1).double())
+    scores = evaluation.score(encoder, decoder, x, prior="sphere", features=features, seed=1)
+    latents = priors.sample("sphere", evaluation.SAMPLES, torch.zeros(1, DIM), torch.Generator().manual_seed(1))
+    generated = decoder(latents).detach().flatten(1)
+    assert scores["test_frechet_classifier"] == pytest.approx(
+        evaluation.frechet_distance(x.flatten(1) / 255, generated), rel=1e-5
+    )
+    assert "test_frechet_classifier" not in evaluation.score(encoder, decoder, x)
+
+
+def test_inception_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def distance(real: Tensor, generated: Tensor) -> float:
+        seen.append((len(real), len(generated)))
+        return 12.5
+
+    monkeypatch.setattr(evaluation, "inception_is_here", lambda: True)
+    monkeypatch.setattr(evaluation, "inception_distance", distance)
+    assert evaluation.score(*linear_model(), pictures(30))["test_fid"] == 12.5
+    assert seen == [(30, evaluation.SAMPLES)]
+
+
+def test_mardia_by_its_definition(randn: Callable[..., Tensor]) -> None:
+    z = randn(30, 3).exp()
+    centred = z - z.mean(0)
+    m = centred @ torch.linalg.inv(centred.T @ centred / 30) @ centred.T
+    expected = float(m.pow(3).mean()), float(m.diagonal().square().mean()) - 15
+    for chunk in (1, 7, 1000):
+        assert evaluation.mardia(z, chunk=chunk) == pytest.approx(expected)
+    assert evaluation.mardia(z @ randn(3, 3) + 5) == pytest.approx(expected), "the same in all coordinates"
+
+
+def test_mardia_of_normal_rows_is_near_0() -> None:
+    skewness, kurtosis = evaluation.mardia(torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)))
+    assert skewness == pytest.approx(4 * 5 * 6 / 4000, rel=0.5) and abs(kurtosis) < 1
+
+
+def test_mardia_of_rows_in_a_plane() -> None:
+    z = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    assert all(math.isnan(value) for value in evaluation.mardia(torch.cat([z, z[:, :1]], 1)))
 
 
 def test_the_mean_picture() -> None:
