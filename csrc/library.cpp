@@ -41,6 +41,14 @@ STABLE_TORCH_LIBRARY(mow_kernels, m) {
       "cramer_wold_running_push(Tensor(a!) sums, Tensor rows, Tensor(b!)? prior_sums, Tensor? prior, int size, int head, "
       "int older, Tensor phi, float gamma, bool evaluated) -> ()");
 
+  // Over a window whose projections are kept sorted in `keys` (csrc/cpu/sorted_projections.h).
+  m.def(
+      "sliced_wasserstein_sorted_fwd(Tensor(a!) keys, Tensor current, int size, int head, int rows, int list, "
+      "Tensor directions, Tensor normal, bool needs_grad) -> (Tensor value, Tensor g_current)");
+  m.def(
+      "sliced_wasserstein_sorted_push(Tensor(a!) keys, Tensor rows, int size, int head, int older, int list, "
+      "Tensor directions, bool evaluated) -> ()");
+
   m.def("k_center(Tensor x, int k, int start) -> (Tensor indices, Tensor squared_radius, Tensor counts)");
 }
 
@@ -55,5 +63,7 @@ STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
   m.impl("cramer_wold_running_fwd", TORCH_BOX(&mow::cpu::cramer_wold_running_fwd));
   m.impl("cramer_wold_running_push", TORCH_BOX(&mow::cpu::cramer_wold_running_push));
   m.impl("sliced_wasserstein_fwd", TORCH_BOX(&mow::cpu::sliced_wasserstein_fwd));
+  m.impl("sliced_wasserstein_sorted_fwd", TORCH_BOX(&mow::cpu::sliced_wasserstein_sorted_fwd));
+  m.impl("sliced_wasserstein_sorted_push", TORCH_BOX(&mow::cpu::sliced_wasserstein_sorted_push));
   m.impl("k_center", TORCH_BOX(&mow::cpu::k_center));
 }

@@ -4,7 +4,7 @@ from mow_kernels.centers import Centers, k_center
 from mow_kernels.checks import check_finite
 from mow_kernels.functions import SCALES, cramer_wold, explain, gradient, mmd, sliced_wasserstein
 from mow_kernels.registry import Explanation, use_backend
-from mow_kernels.running import RunningSums
+from mow_kernels.running import RunningSums, SortedProjections
 
 __version__ = "0.1.0"
 
@@ -13,6 +13,7 @@ __all__ = [
     "Centers",
     "Explanation",
     "RunningSums",
+    "SortedProjections",
     "check_finite",
     "cramer_wold",
     "explain",

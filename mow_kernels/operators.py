@@ -180,9 +180,11 @@ def _fake_gradient(current: Tensor, *arguments: Any) -> Tensor:
     return torch.empty_like(current, memory_format=torch.contiguous_format)
 
 
-def _over(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """An op over running sums with the arguments in the order of a `Call`."""
-    return lambda current, sums, prior_sums, *arguments: op(sums, current, prior_sums, *arguments)
+def _over(op: Callable[..., tuple[Tensor, Tensor]], prior: bool = True) -> Callable[..., tuple[Tensor, Tensor]]:
+    """An op over what a window keeps, and perhaps a prior's, with the arguments in the order of a `Call`."""
+    if prior:
+        return lambda current, kept, *arguments: op(kept, current, *arguments)
+    return lambda current, kept, _, *arguments: op(kept, current, *arguments)
 
 
 def _fake_k_center(x: Tensor, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,8 +207,13 @@ Backend = dict[str, Implementation] | str
 TRITON: Backend = triton.unavailable or {op: _by_triton(op) for op in triton.OPS}
 CPP: Backend
 
-RUNNING: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]]] = {}
-"""op -> (`fwd` of a `Call`, push) over the sums of `mow_kernels.running`."""
+Kept = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]]
+"""(`fwd` of a `Call`, push) over what `mow_kernels.running` keeps of a window."""
+
+RUNNING: dict[str, Kept] = {}
+"""op -> those of its running sums."""
+SORTED: Kept
+"""Those of sorted projections."""
 
 if unavailable is None:
     _MMD, _CRAMER_WOLD, _SLICED = (
@@ -223,6 +230,10 @@ if unavailable is None:
     RUNNING["cramer_wold"] = (
         _over(torch.ops.mow_kernels.cramer_wold_running_fwd.default),
         torch.ops.mow_kernels.cramer_wold_running_push.default,
+    )
+    SORTED = (
+        _over(torch.ops.mow_kernels.sliced_wasserstein_sorted_fwd.default, prior=False),
+        torch.ops.mow_kernels.sliced_wasserstein_sorted_push.default,
     )
     _K_CENTER = torch.ops.mow_kernels.k_center.default
     torch.library.register_fake(_K_CENTER, _fake_k_center)

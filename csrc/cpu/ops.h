@@ -48,6 +48,14 @@ Tensor sliced_wasserstein_gradient(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p);
 
+std::tuple<Tensor, Tensor> sliced_wasserstein_sorted_fwd(
+    const Tensor& keys, const Tensor& current, int64_t size, int64_t head, int64_t rows, int64_t list,
+    const Tensor& directions, const Tensor& normal, bool needs_grad);
+
+void sliced_wasserstein_sorted_push(
+    const Tensor& keys, const Tensor& rows, int64_t size, int64_t head, int64_t older, int64_t list,
+    const Tensor& directions, bool evaluated);
+
 std::tuple<Tensor, Tensor, Tensor> k_center(const Tensor& x, int64_t k, int64_t start);
 
 }  // namespace mow::cpu

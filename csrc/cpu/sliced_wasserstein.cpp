@@ -4,10 +4,9 @@
 #include <cmath>
 #include <memory>
 
+#include "cpu/matrix.h"
 #include "cpu/ops.h"
 #include "cpu/parallel.h"
-#include "cpu/sw_kernels.h"
-#include "cpu/tensors.h"
 
 namespace mow::cpu {
 namespace {
@@ -17,14 +16,6 @@ constexpr int64_t kChunk = 256;
 
 // Positions in a block of 16 directions are 32-bit numbers.
 constexpr int64_t kMostRows = int64_t{1} << 27;
-
-const SlicedKernels<float>& kernels(float) { return MOW_BEST_ISA(float_sliced_kernels); }
-const SlicedKernels<double>& kernels(double) { return MOW_BEST_ISA(double_sliced_kernels); }
-
-template <class T>
-Matrix<T> matrix(const Tensor& t) {
-  return {static_cast<const T*>(t.data_ptr()), t.size(0), t.size(1), t.stride(0), t.stride(1)};
-}
 
 template <class T>
 Matrix<T> columns(Matrix<T> m, int64_t first, int64_t count) {
@@ -38,7 +29,7 @@ int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // The mean over the directions, if it is `wanted`; g_current [k, D] is left alone where it is null.
 template <class T>
 double mean_cost(const Slicing<T>& slicing, bool wanted, T* g_current) {
-  const SlicedKernels<T>& best = kernels(T{});
+  const SlicedKernels<T>& best = sliced_kernels<T>();
   const int64_t dim = slicing.directions.rows, count = slicing.directions.columns;
   const int64_t k = slicing.current.rows, n = slicing.history.rows + k;
   // Roughly the cycles of a task per direction group: a multiply-add per number, and the network's levels.

@@ -360,9 +360,51 @@ void spread(const Matrix<T>& slopes, const Matrix<T>& directions, int64_t first,
   }
 }
 
+template <class T>
+void project(const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, SignedKey<T>* keys) {
+  Buffer<Vec<T>> memory(directions.rows + rows.rows);
+  Vec<T>* const packed = memory;
+  Int<T>* const products = reinterpret_cast<Int<T>*>(packed + directions.rows);
+  pack(directions, first, packed);
+  multiply(rows, packed, products);
+  std::memcpy(keys, products, rows.rows * sizeof(Int<T>));
+}
+
+// The differences as Projections has them, which makes slopes the same bits.
+template <class T>
+inline Vec<T> differences(const SignedKey<T>* keys, const double* means, int64_t count) {
+  Int<T> some{};
+  Vec<T> mean{};
+  std::memcpy(&some, keys, count * sizeof(T));
+  for (int64_t lane = 0; lane < count; ++lane) mean[lane] = T(means[lane]);
+  return decode<T>(some) - mean;
+}
+
+template <class T>
+double cost(const SignedKey<T>* sorted, const double* means, int64_t n) {
+  Doubles<T> sums{};
+  const auto add = [&](Vec<T> difference) {
+    const Doubles<T> wide = widen<T>(difference);
+    for (int part = 0; part < Doubles<T>::kParts; ++part) sums.parts[part] += wide.parts[part] * wide.parts[part];
+  };
+  int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) add(differences<T>(sorted + i, means + i, kLanes<T>));
+  if (i < n) add(differences<T>(sorted + i, means + i, n - i));
+  double sum = 0;
+  for (const auto& part : sums.parts) sum += sum_lanes<double>(part);
+  return sum / double(n);
+}
+
+template <class T>
+T slope(SignedKey<T> key, double mean, double weight) {
+  return T(weight * Square{}.slope(differences<T>(&key, &mean, 1)[0]));
+}
+
 }  // namespace
 
-extern const SlicedKernels<float> float_sliced_kernels{kLanes<float>, match<float>, spread<float>};
-extern const SlicedKernels<double> double_sliced_kernels{kLanes<double>, match<double>, spread<double>};
+extern const SlicedKernels<float> float_sliced_kernels{
+    kLanes<float>, match<float>, spread<float>, project<float>, cost<float>, slope<float>};
+extern const SlicedKernels<double> double_sliced_kernels{
+    kLanes<double>, match<double>, spread<double>, project<double>, cost<double>, slope<double>};
 
 }  // namespace mow::cpu::MOW_ISA

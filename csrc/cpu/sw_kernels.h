@@ -2,10 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/isa.h"
 
 namespace mow::cpu {
+
+// An integer in the order of the projections (csrc/cpu/sort.h).
+template <class T>
+using SignedKey = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
 template <class T>
 struct Matrix {
@@ -35,6 +40,12 @@ struct SlicedKernels {
       const Slicing<T>&, int64_t first, double weight, double* costs, T* slopes, int64_t slope_stride);
   // Rows [first, first + lanes) of slopes [k, l] @ directions^T [l, D], set or added to g_current [k, D].
   void (*spread)(const Matrix<T>& slopes, const Matrix<T>& directions, int64_t first, bool add, T* g_current);
+
+  // For projections that are kept sorted: the keys [rows, lanes] of the projections on the directions from `first` on; the
+  // cost of n sorted keys against the means of the normal in as many bins; and weight * d cost / d projection of one.
+  void (*project)(const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, SignedKey<T>* keys);
+  double (*cost)(const SignedKey<T>* sorted, const double* means, int64_t n);
+  T (*slope)(SignedKey<T> key, double mean, double weight);
 };
 
 #define MOW_DECLARE(isa)                                    \
@@ -44,5 +55,12 @@ struct SlicedKernels {
   }
 MOW_FOR_EACH_ISA(MOW_DECLARE)
 #undef MOW_DECLARE
+
+template <class T>
+const SlicedKernels<T>& sliced_kernels();
+template <>
+inline const SlicedKernels<float>& sliced_kernels() { return MOW_BEST_ISA(float_sliced_kernels); }
+template <>
+inline const SlicedKernels<double>& sliced_kernels() { return MOW_BEST_ISA(double_sliced_kernels); }
 
 }  // namespace mow::cpu

@@ -180,6 +180,71 @@ def test_nan_leaves_with_its_row() -> None:
     assert sums.distance(z).isfinite()
 
 
+def directions_of(dim: int, count: int, dtype: torch.dtype) -> Tensor:
+    return torch.nn.functional.normalize(draw(dim, count, 99), dim=0).to(dtype)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    n=st.integers(1, 70),
+    dim=st.sampled_from([1, 3, 20]),
+    count=st.sampled_from([1, 7, 16, 37]),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["as measured", "encoded again", "fill", "unmeasured"]), st.integers(1, 40)),
+        max_size=12,
+    ),
+    ties=st.booleans(),
+)
+def test_sorted_projections_over_random_steps(
+    dtype: torch.dtype, n: int, dim: int, count: int, steps: list[tuple[str, int]], ties: bool
+) -> None:
+    """The gradient to the bit: it is a matter of ranks."""
+    directions = directions_of(dim, count, dtype)
+    kept, rows = mk.SortedProjections(n, directions), torch.empty(0, dim, dtype=dtype)
+    for number, (what, k) in enumerate(steps):
+        z, again = (draw(k, dim, 2 * number + i).to(dtype) for i in range(2))
+        if ties:
+            z, again = z.round(), again.round()
+        if what == "fill":
+            kept.fill(z, first=number)
+            rows = z[-n:]
+            continue
+        if what == "unmeasured":
+            z = again
+        elif k <= n:
+            value, gradient = measured(kept, z)
+            live, history = z.clone().requires_grad_(), rows[max(0, len(rows) - (n - k)) :]
+            direct = operators.CPP["sliced_wasserstein"].run(live, history, None, directions=directions, p=2.0)
+            (expected,) = torch.autograd.grad(direct, live)
+            torch.testing.assert_close(value, direct.detach().double(), rtol=8 * torch.finfo(dtype).eps, atol=0)
+            assert torch.equal(gradient, expected.double())
+        kept.push(again if what == "encoded again" else z)
+        rows = torch.cat([rows, z if what == "as measured" else again])[-n:]
+        assert kept.rows == len(rows)
+
+
+def test_sorted_projections_of_large_windows_and_threads() -> None:
+    n, directions, results, before = 9000, directions_of(24, 100, torch.float32), [], torch.get_num_threads()
+    rows, z = draw(n, 24, 0).float(), draw(70, 24, 1).float()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            kept = mk.SortedProjections(n, directions)
+            kept.fill(rows, first=1234)
+            first = measured(kept, z)
+            kept.push(z)
+            results.append((*first, *measured(kept, z[:1])))
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *results))
+    value, gradient = operators.CPP["sliced_wasserstein"].gradient(
+        True, z, rows[70:], None, directions=directions, p=2.0
+    )[::-1]
+    torch.testing.assert_close(results[0][0], value.double(), rtol=1e-6, atol=0)
+    assert torch.equal(results[0][1], gradient.double())
+
+
 @pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
 def test_double_backward(op: str, options: dict) -> None:
     sums, rows = running(op, options, 12, 3, torch.float64), draw(12, 3, 0)
@@ -218,7 +283,13 @@ def test_double_backward_with_a_prior_sample() -> None:
 @pytest.mark.parametrize(
     "use, error, message",
     [
-        (lambda: mk.RunningSums(mk.sliced_wasserstein, 4, 2), ValueError, "only mmd and cramer_wold"),
+        (lambda: mk.RunningSums(mk.sliced_wasserstein, 4, 2), ValueError, "no sum over pairs"),
+        (lambda: mk.RunningSums(mk.k_center, 4, 2), ValueError, "only mmd, cramer_wold and sliced_wasserstein"),
+        (lambda: mk.SortedProjections(0, torch.ones(2, 3)), ValueError, "n is 0"),
+        (lambda: mk.SortedProjections(4, 50), ValueError, "directions"),
+        (lambda: mk.SortedProjections(4, torch.ones(2, 0)), ValueError, "directions has shape"),
+        (lambda: mk.SortedProjections(4, torch.ones(2, 3)).distance(torch.ones(5, 2)), ValueError, "at most n = 4"),
+        (lambda: mk.SortedProjections(4, torch.ones(2, 3)).push(torch.ones(2, 3)), ValueError, r"\[2, 3\]"),
         (lambda: mk.RunningSums(mk.cramer_wold, 4, 2), ValueError, "gamma is None"),
         (lambda: mk.RunningSums(mk.mmd, 0, 2), ValueError, "n is 0"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2.0), ValueError, "dim is 2.0"),

@@ -1,0 +1,161 @@
+#include "cpu/sorted_projections.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "cpu/matrix.h"
+#include "cpu/ops.h"
+#include "cpu/parallel.h"
+
+namespace mow::cpu {
+namespace {
+
+// Numbers moved below which no other thread is woken.
+constexpr double kSerialMoves = 1 << 18;
+
+// The lists of one direction.
+template <class T>
+struct Lists {
+  SignedKey<T>*slots, *from, *to;
+
+  Lists(const SortedWindow& window, int64_t directions, int64_t direction) {
+    SignedKey<T>* const keys = static_cast<SignedKey<T>*>(window.keys.data_ptr());
+    const auto list = [&](int64_t number) { return keys + (number * directions + direction) * window.size; };
+    slots = list(0), from = list(1 + window.current), to = list(2 - window.current);
+  }
+};
+
+// The keys of the oldest rows of a direction, ascending.
+template <class T>
+void oldest(const SortedWindow& window, const SignedKey<T>* slots, int64_t count, std::vector<SignedKey<T>>& keys) {
+  keys.resize(count);
+  const int64_t first = window.head - window.rows + (window.head < window.rows ? window.size : 0);
+  for (int64_t i = 0; i < count; ++i) keys[i] = slots[(first + i) % window.size];
+  std::sort(keys.begin(), keys.end());
+}
+
+// A key and the row that it is of; equal keys go by row.
+template <class T>
+struct Entry {
+  SignedKey<T> key;
+  int64_t row;
+
+  bool operator<(const Entry& other) const { return key < other.key || (key == other.key && row < other.row); }
+};
+
+// from [count] ascending, less the keys that leave, with those that enter behind their equals. ranks: where these went.
+template <class T>
+void replace(
+    const SignedKey<T>* from, int64_t count, const std::vector<SignedKey<T>>& leaving, const std::vector<Entry<T>>& entering,
+    SignedKey<T>* to, int64_t* ranks) {
+  const SignedKey<T>*at = from, *const end = from + count;
+  SignedKey<T>* const begin = to;
+  size_t left = 0, entered = 0;
+  while (left < leaving.size() || entered < entering.size()) {
+    const SignedKey<T>* leaves = left < leaving.size() ? std::lower_bound(at, end, leaving[left]) : end;
+    const SignedKey<T>* enters = entered < entering.size() ? std::upper_bound(at, end, entering[entered].key) : end;
+    if (entered < entering.size() && (left == leaving.size() || enters <= leaves)) {
+      to = std::copy(at, enters, to), at = enters;
+      if (ranks) ranks[entering[entered].row] = to - begin;
+      *to++ = entering[entered++].key;
+    } else {
+      to = std::copy(at, leaves, to), at = leaves + 1, ++left;
+    }
+  }
+  std::copy(at, end, to);
+}
+
+// For each direction: its lists, where the new list is to be made, and use(direction, keys of the fresh rows with a
+// stride of a group of directions, ranks [k]).
+template <class T, class Use>
+void for_each_direction(
+    const SortedWindow& window, const Tensor& fresh, const Tensor& directions, bool make_list, const Use& use) {
+  const SlicedKernels<T>& best = sliced_kernels<T>();
+  const int64_t k = fresh.size(0), count = directions.size(1), groups = (count + best.lanes - 1) / best.lanes;
+  const int64_t kept = std::min(window.rows, window.size - k), leaving = window.rows - kept;
+  run_tasks(groups, double(window.size) * double(count) > kSerialMoves, [&](int64_t group) {
+    const int64_t first = group * best.lanes, last = std::min(count, first + best.lanes);
+    const auto keys = std::make_unique_for_overwrite<SignedKey<T>[]>(k * best.lanes);
+    best.project(matrix<T>(fresh), matrix<T>(directions), first, keys.get());
+    std::vector<SignedKey<T>> gone;
+    std::vector<Entry<T>> entering(k);
+    std::vector<int64_t> ranks(k);
+    for (int64_t direction = first; direction < last; ++direction) {
+      const Lists<T> lists(window, count, direction);
+      const SignedKey<T>* of_rows = keys.get() + (direction - first);
+      if (make_list) {
+        oldest<T>(window, lists.slots, leaving, gone);
+        for (int64_t row = 0; row < k; ++row) entering[row] = {of_rows[row * best.lanes], row};
+        std::sort(entering.begin(), entering.end());
+        replace(lists.from, window.rows, gone, entering, lists.to, ranks.data());
+      }
+      use(direction, lists, of_rows, best.lanes, ranks.data());
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+std::tuple<Tensor, Tensor> evaluate_sorted(
+    const SortedWindow& window, const Tensor& fresh, const Tensor& directions, const Tensor& normal, bool needs_grad) {
+  const SlicedKernels<T>& best = sliced_kernels<T>();
+  const int64_t k = fresh.size(0), count = directions.size(1), n = std::min(window.rows, window.size - k) + k;
+  const double *inside = static_cast<const double*>(normal.data_ptr()), *means = inside + 1;
+  Tensor value = empty(fresh, {});
+  Tensor g_current = needs_grad ? empty(fresh, {k, fresh.size(1)}) : empty(fresh, {0});
+  const auto costs = std::make_unique_for_overwrite<double[]>(count);
+  const auto slopes = std::make_unique_for_overwrite<T[]>(needs_grad ? k * count : 0);
+  const double weight = 1.0 / count;
+  const auto measure = [&](int64_t direction, const Lists<T>& lists, const SignedKey<T>*, int64_t, const int64_t* ranks) {
+    costs[direction] = best.cost(lists.to, means, n);
+    for (int64_t row = 0; needs_grad && row < k; ++row) {
+      slopes[row * count + direction] = best.slope(lists.to[ranks[row]], means[ranks[row]], weight / double(n));
+    }
+  };
+  for_each_direction<T>(window, fresh, directions, true, measure);
+  double sum = 0;
+  for (int64_t direction = 0; direction < count; ++direction) sum += costs[direction];
+  *static_cast<T*>(value.data_ptr()) = T(*inside + sum / count);
+  if (needs_grad) {
+    const Matrix<T> all{slopes.get(), k, count, count, 1};
+    for (int64_t row = 0; row < k; row += best.lanes) {
+      best.spread(all, matrix<T>(directions), row, false, static_cast<T*>(g_current.data_ptr()));
+    }
+  }
+  return {std::move(value), std::move(g_current)};
+}
+
+template <class T>
+void push_sorted(const SortedWindow& window, const Tensor& fresh, const Tensor& directions, bool evaluated) {
+  const int64_t k = fresh.size(0);
+  const auto store = [&](int64_t, const Lists<T>& lists, const SignedKey<T>* keys, int64_t stride, const int64_t*) {
+    for (int64_t row = 0; row < k; ++row) lists.slots[(window.head + row) % window.size] = keys[row * stride];
+  };
+  for_each_direction<T>(window, fresh, directions, !evaluated, store);
+}
+
+#define MOW_INSTANTIATE(T)                                                                 \
+  template std::tuple<Tensor, Tensor> evaluate_sorted<T>(                                  \
+      const SortedWindow&, const Tensor&, const Tensor&, const Tensor&, bool);             \
+  template void push_sorted<T>(const SortedWindow&, const Tensor&, const Tensor&, bool);
+MOW_INSTANTIATE(float)
+MOW_INSTANTIATE(double)
+#undef MOW_INSTANTIATE
+
+std::tuple<Tensor, Tensor> sliced_wasserstein_sorted_fwd(
+    const Tensor& keys, const Tensor& current, int64_t size, int64_t head, int64_t rows, int64_t list,
+    const Tensor& directions, const Tensor& normal, bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    return evaluate_sorted<T>({keys, size, head, rows, list}, current, directions, normal, needs_grad);
+  });
+}
+
+void sliced_wasserstein_sorted_push(
+    const Tensor& keys, const Tensor& rows, int64_t size, int64_t head, int64_t older, int64_t list,
+    const Tensor& directions, bool evaluated) {
+  with_dtype(rows, [&]<class T>(T) { push_sorted<T>({keys, size, head, older, list}, rows, directions, evaluated); });
+}
+
+}  // namespace mow::cpu
