@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import mow_kernels as mk
 from mow import priors
+from mow.checks import positive
 from mow.prior_window import PriorWindow
 from mow.priors import Prior
-from mow.sums import Samples, SumsWithPrior
+from mow.sums import Running, Samples
 from mow.window import MovingWindow
 
 LOG_FLOOR = 1e-3
@@ -160,7 +161,7 @@ class KernelDistance(Distance):
             reason = window.why_not_running(self._function, z.dtype, **self._running_options(z, window))
         return text + ("\n  from running sums" if reason is None else f"\n  not from running sums: {reason}")
 
-    def _running(self, z: Tensor, window: MovingWindow) -> mk.RunningSums | SumsWithPrior | None:
+    def _running(self, z: Tensor, window: MovingWindow) -> Running | None:
         """The window's running sums for this distance, if there are any."""
         if isinstance(self.prior, Prior):
             return None
@@ -274,9 +275,15 @@ class SlicedWasserstein(KernelDistance):
 
     Args:
         prior, log: as for `Distance`.
-        directions: how many are drawn at each call, or a tensor [D, L].
+        directions: how many are drawn, or a tensor [D, L].
+        keep: for how many measurements drawn directions are kept, >= 1. From the second on they are read from sorted
+            projections where the prior is "normal" (docs/running-sums.md); a step takes O(n L) then. The mean over
+            those steps has the sampling noise of one draw, not of `keep` draws.
         p: the power.
         generator: what the directions are drawn from; None for PyTorch's default generator.
+
+    Raises:
+        ValueError, TypeError: keep is no integer >= 1, or more than 1 where the directions are given.
     """
 
     def __init__(
@@ -284,17 +291,49 @@ class SlicedWasserstein(KernelDistance):
         prior: str | Prior | PriorWindow = "normal",
         *,
         directions: int | Tensor = 50,
+        keep: int = 1,
         p: float = 2,
         generator: torch.Generator | None = None,
         log: bool = False,
     ) -> None:
         super().__init__(prior, log=log)
-        self.p, self.generator = p, generator
+        self.p, self.generator, self.keep = p, generator, positive("keep", keep)
+        if keep > 1 and isinstance(directions, Tensor):
+            raise ValueError(f"keep is {keep} and directions a tensor, which is kept for ever; keep must be 1")
         self.count = directions if isinstance(directions, int) else None
+        self._drawn: Tensor | None = None
+        self._uses = 0
         self.register_buffer("directions", None if isinstance(directions, int) else directions)
 
     _function = staticmethod(mk.sliced_wasserstein)
 
+    def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
+        self._renew(z)
+        return super().measure(z, window)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Of the state_dict: the directions that are kept, and how often they have been used."""
+        return {"directions": self._drawn, "uses": self._uses}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._drawn, self._uses = state["directions"], state["uses"]
+
+    def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
+        self._renew(z)
+        return super()._gradient(z, window, measure)
+
+    def _renew(self, z: Tensor) -> None:
+        """Before each measurement: directions to keep, if it is time for new ones."""
+        _check(z, None)
+        if self.keep > 1 and self.count is not None:
+            if self._drawn is None or self._uses >= self.keep or self._drawn.shape[0] != z.shape[1]:
+                like = z.detach().float() if z.dtype in (torch.float16, torch.bfloat16) else z.detach()
+                self._drawn, self._uses = mk.draw_directions(like, self.count, self.generator), 0
+            self._drawn = self._drawn.to(z.device)
+            self._uses += 1
+
     def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
-        directions = self.count if self.directions is None else self.directions
-        return {"directions": directions, "p": self.p, "generator": self.generator}
+        kept = self._drawn if self.directions is None else self.directions
+        if kept is None and self.keep > 1:  # before the first measurement, for what only asks
+            kept = z.detach().new_empty(z.shape[1], self.count)
+        return {"directions": self.count if kept is None else kept, "p": self.p, "generator": self.generator}

@@ -1,4 +1,4 @@
-"""Which running sums a window keeps: those of the distances that are measured at every step."""
+"""What a window keeps for the distances that are measured at every step: running sums or sorted projections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mow_kernels import RunningSums
+from mow_kernels import RunningSums, SortedProjections
 
 if TYPE_CHECKING:
     from mow.prior_window import PriorWindow
@@ -51,6 +51,9 @@ class SumsWithPrior:
         return self._fresh
 
 
+Running = RunningSums | SortedProjections | SumsWithPrior
+
+
 class KeptSums:
     """They begin with the second of two steps that measure the same distance, so that a measurement now and then does
     not set up what nobody uses, and end with a push before which it was not measured."""
@@ -64,7 +67,7 @@ class KeptSums:
         Args:
             begin_at_once: with the first step, as what was saved between two steps did not have to begin again.
         """
-        self._sums: dict[Any, RunningSums | SumsWithPrior] = {}
+        self._sums: dict[Any, Running] = {}
         self._measured: set[Any] = set()
         self._measured_before: set[Any] = set()
         self._begin_at_once = begin_at_once
@@ -74,12 +77,12 @@ class KeptSums:
         return bool(self._sums)
 
     def measure(
-        self, key: Any, set_up: Callable[[], RunningSums | SumsWithPrior]
-    ) -> RunningSums | SumsWithPrior | None:
-        """The sums for the distance that key stands for, if they have begun."""
+        self, key: Any, set_up: Callable[[], Running], still_fits: Callable[[Any], bool] = lambda sums: True
+    ) -> Running | None:
+        """The sums for the distance that key stands for, if they have begun; anew if they do not fit any more."""
         self._measured.add(key)
         sums = self._sums.get(key)
-        if self.will_be_there(key) and (sums is None or isinstance(sums, SumsWithPrior) and not sums.in_step):
+        if self.will_be_there(key) and (sums is None or not still_fits(sums)):
             sums = self._sums[key] = set_up()
         return sums
 

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 import mow_kernels as mk
 from mow.checks import positive
-from mow.sums import KeptSums, SumsWithPrior
+from mow.sums import KeptSums, Running, SumsWithPrior
 from mow_kernels import running
 
 if TYPE_CHECKING:
     from mow.prior_window import PriorWindow
+
+_CHANGING = ("directions", "generator")
 
 RUNNING_PAIRS = 1 << 14
 """Pairs within the history from which on running sums are worth their bookkeeping, which a small window pays for."""
@@ -113,40 +115,52 @@ class MovingWindow(nn.Module):
 
     def running(
         self, function: Callable[..., Tensor], dtype: torch.dtype, prior: PriorWindow | None = None, **options: Any
-    ) -> mk.RunningSums | SumsWithPrior | None:
-        """The running sums of a distance of `mow_kernels`, if there are any.
+    ) -> Running | None:
+        """The running sums of a distance of `mow_kernels`, or its sorted projections, if there are any.
 
         To be asked at each measurement: they begin with the second. A window that was changed other than by `push` sets
         them up anew; a change through `.data` cannot be noticed.
 
         Args:
-            function, options: `mow_kernels.mmd` or `cramer_wold` and its options.
+            function, options: of `mow_kernels`; the directions of sliced_wasserstein as a tensor.
             dtype: of the new elements.
             prior: what it is measured against; None for N(0, I).
         """
-        if self._has_no_sums(function, dtype):
+        if self._has_no_sums(function, dtype, prior, options):
             return None
         first = self._synchronise() - self._length
 
-        def set_up() -> mk.RunningSums | SumsWithPrior:
-            sums = mk.RunningSums(function, self.n, self.dim, dtype=dtype, sampled=prior is not None, **options)
-            sums.fill(self._newest(self._length), first, None if prior is None else prior.newest(self._length))
-            return sums if prior is None else SumsWithPrior(sums, prior)
+        rows = self._length
 
-        return self._sums.measure(_key(function, prior, options), set_up)
+        def sorted_projections() -> Running:
+            kept = mk.SortedProjections(self.n, options["directions"])
+            kept.fill(self._newest(rows), first)
+            return kept
+
+        def sums() -> Running:
+            kept = mk.RunningSums(function, self.n, self.dim, dtype=dtype, sampled=prior is not None, **options)
+            kept.fill(self._newest(rows), first, None if prior is None else prior.newest(rows))
+            return kept if prior is None else SumsWithPrior(kept, prior)
+
+        key = _key(function, prior, options)
+        if function is mk.sliced_wasserstein:
+            return self._sums.measure(key, sorted_projections, lambda kept: kept.are_on(options["directions"]))
+        return self._sums.measure(key, sums, lambda kept: prior is None or kept.in_step)
 
     def why_not_running(
         self, function: Callable[..., Tensor], dtype: torch.dtype, prior: PriorWindow | None = None, **options: Any
     ) -> str | None:
         """The reason why `running` would give none at the next measurement, or None; arguments as there."""
-        reason = self._has_no_sums(function, dtype)
+        reason = self._has_no_sums(function, dtype, prior, options)
         if reason is None:
             self._synchronise()
             if not self._sums.will_be_there(_key(function, prior, options)):
                 return "they begin with the second step that measures this distance"
         return reason
 
-    def _has_no_sums(self, function: Callable[..., Tensor], dtype: torch.dtype) -> str | None:
+    def _has_no_sums(
+        self, function: Callable[..., Tensor], dtype: torch.dtype, prior: PriorWindow | None, options: dict[str, Any]
+    ) -> str | None:
         if self._length**2 < RUNNING_PAIRS:
             return f"a window of {self._length} rows is as quick without"
         if not self._on_host():
@@ -154,6 +168,11 @@ class MovingWindow(nn.Module):
         reason = running.unsupported(function, dtype)
         if reason is None and dtype != self.latents.dtype:
             return f"the window is {self.latents.dtype}"
+        if reason is None and function is mk.sliced_wasserstein:
+            if prior is not None:
+                return "sliced-Wasserstein has none against a sample"
+            if not isinstance(options["directions"], Tensor):
+                return "the directions are drawn afresh at each step (keep=... keeps them)"
         return reason
 
     def state(self) -> tuple[int, ...]:
@@ -222,5 +241,5 @@ class MovingWindow(nn.Module):
 
 
 def _key(function: Callable[..., Tensor], prior: PriorWindow | None, options: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells the running sums of one distance from those of another."""
-    return function, id(prior), *sorted(options.items())
+    """What tells what is kept for one distance from what is for another; directions may change."""
+    return function, id(prior), *sorted((name, value) for name, value in options.items() if name not in _CHANGING)

@@ -2,7 +2,7 @@
 
 from mow_kernels.centers import Centers, k_center
 from mow_kernels.checks import check_finite
-from mow_kernels.functions import SCALES, cramer_wold, explain, gradient, mmd, sliced_wasserstein
+from mow_kernels.functions import SCALES, cramer_wold, draw_directions, explain, gradient, mmd, sliced_wasserstein
 from mow_kernels.registry import Explanation, use_backend
 from mow_kernels.running import RunningSums, SortedProjections
 
@@ -16,6 +16,7 @@ __all__ = [
     "SortedProjections",
     "check_finite",
     "cramer_wold",
+    "draw_directions",
     "explain",
     "gradient",
     "k_center",

@@ -173,7 +173,7 @@ def sliced_wasserstein(
     elif not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator is {generator!r}; it must be a torch.Generator or None")
     else:
-        directions = _draw_directions(sample[0], directions, generator)
+        directions = draw_directions(sample[0], directions, generator)
     return Call("sliced_wasserstein", sample, {"directions": directions, "p": p})
 
 
@@ -258,8 +258,9 @@ def _samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tu
     return checked, past, sample
 
 
-def _draw_directions(current: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """count random unit directions [D, count] for current [k, D]."""
+def draw_directions(current: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """count random unit directions [D, count] of the dtype and device of current [k, D], as `sliced_wasserstein` draws
+    them: randn(D, count) in float32 on the generator's device (None: current's), normalised, then cast."""
     device = current.device if generator is None else generator.device
     drawn = torch.randn(current.shape[1], count, dtype=torch.float32, device=device, generator=generator)
     return torch.nn.functional.normalize(drawn, dim=0).to(current)

@@ -416,3 +416,11 @@ def test_a_subclass_that_measures_in_its_own_way_has_the_gradient_of_that(randn:
     z, window = randn(2, DIM), window_of(randn(5, DIM))
     torch.testing.assert_close(Doubled().gradient(z, window)[0], 2 * mow.CramerWold().gradient(z, window)[0])
     torch.testing.assert_close(Shifted().gradient(z, window)[0], mow.MMD().gradient(z + 1, window)[0])
+
+
+@pytest.mark.parametrize("keep, error", [(0, ValueError), (1.5, TypeError)])
+def test_directions_are_kept_at_least_once(keep: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"keep is {keep}"):
+        mow.SlicedWasserstein(keep=keep)
+    with pytest.raises(ValueError, match="keep is 2 and directions a tensor"):
+        mow.SlicedWasserstein(directions=torch.eye(DIM), keep=2)

@@ -287,6 +287,79 @@ def test_a_prior_that_moves_along_is_in_step(name: str) -> None:
     assert list(window._sums._sums.values()) == [sums]  # never set up anew
 
 
+# Sorted projections
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    given_directions=st.booleans(),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["push", "again", "other", "twice", "unmeasured", "load", "alone", "fill"]),
+            st.integers(1, 5),
+        ),
+        max_size=14,
+    ),
+)
+def test_kept_directions_are_measured_as_directly(given_directions: bool, steps: list[tuple[str, int]]) -> None:
+    def distance_of() -> mow.SlicedWasserstein:
+        if given_directions:
+            return mow.SlicedWasserstein(directions=torch.nn.functional.normalize(rows(6, 9).T[:, :5], dim=0))
+        return mow.SlicedWasserstein(directions=6, keep=4, generator=torch.Generator().manual_seed(1))
+
+    n, distance, direct = 9, distance_of(), distance_of()
+    window = MovingWindow(n, DIM, dtype=torch.float64)
+    window.fill(rows(n, 100))
+    for number, (what, k) in enumerate(steps):
+        z = rows(k, number)
+        if what == "unmeasured":
+            window.push(z)
+            continue
+        for _ in range(2 if what == "twice" else 1):
+            if what == "alone":
+                seen, expected = (
+                    each.gradient(z, past) for each, past in ((distance, window), (direct, window.history(k)))
+                )
+            else:
+                seen, expected = both(distance, z, window), both(direct, z, window.history(k))
+            torch.testing.assert_close(seen, expected, rtol=1e-10, atol=1e-12)
+        if what == "load":
+            distance.load_state_dict(copy.deepcopy(distance.state_dict()))
+            window.load_state_dict(copy.deepcopy(window.state_dict()))
+        elif what == "fill":
+            window.fill(rows(n - 1, number))
+        else:
+            window.push({"again": rows(k, 50 + number), "other": rows(k + 1, number)}.get(what, z))
+
+
+def test_directions_are_kept_for_so_many_measurements() -> None:
+    distance, z = mow.SlicedWasserstein(directions=4, keep=3), rows(2, 0)
+    drawn = []
+    for _ in range(8):
+        distance.gradient(z, None)
+        drawn.append(distance.get_extra_state()["directions"])
+    assert [a is b for a, b in zip(drawn, drawn[1:], strict=False)] == [True, True, False, True, True, False, True]
+    loaded = mow.SlicedWasserstein(directions=4, keep=3)
+    loaded.load_state_dict(copy.deepcopy(distance.state_dict()))
+    assert torch.equal(loaded(z), distance(z))
+    torch.manual_seed(5)
+    first = loaded(z)
+    torch.manual_seed(5)
+    assert torch.equal(first, distance(z)) and not torch.equal(loaded.get_extra_state()["directions"], drawn[-1])
+
+
+def test_sorted_projections_begin_and_are_made_anew_for_new_directions() -> None:
+    distance, window, seen = mow.SlicedWasserstein(directions=4, keep=3), MovingWindow(8, DIM, dtype=torch.float64), []
+    window.fill(rows(8, 0))
+    assert "they begin with the second" in distance.explain(rows(1, 0), window)
+    for step in range(8):
+        distance(rows(1, step), window)
+        seen.append(list(window._sums._sums.values()))
+        window.push(rows(1, step))
+    assert seen[0] == [] and seen[1] == seen[2] != seen[3] == seen[4] == seen[5] != seen[6] == seen[7]
+    assert "\n  from running sums" in distance.explain(rows(1, 0), window)
+
+
 def test_what_explain_says() -> None:
     window = steady(mow.MMD())
     z = rows(2, 0)
@@ -294,7 +367,7 @@ def test_what_explain_says() -> None:
     for _ in range(2):
         assert "not from running sums: they begin" in mow.MMD().explain(z, window)  # to look is not to measure
         window.push(z)
-    assert "not from running sums: only mmd" in mow.SlicedWasserstein().explain(z, window)
+    assert "not from running sums: the directions are drawn" in mow.SlicedWasserstein().explain(z, window)
     assert "not from running sums: the prior is sampled" in mow.MMD("normal-sample").explain(z, window)
     assert "running" not in mow.MMD().explain(z, window.history(2))
     with mk.use_backend("reference"):
