@@ -85,8 +85,8 @@ def measure(machine: Gpu | StandIn, loop: Loop, sample_seconds: float) -> dict[s
     with mk.use_backend("auto" if who == "plain" else who):
         for _ in range(10):  # compilers, and the graph's own warm-up
             loss = step(next(pictures))
-        warm = machine.seconds(call, 10)
-        repeats = max(10, int(4 * sample_seconds / warm))
+        warm = machine.seconds(call, 3)
+        repeats = max(1, int(4 * sample_seconds / warm))
         samples = sorted(machine.seconds(call, repeats) for _ in range(5))
         return {
             "status": "measured",
