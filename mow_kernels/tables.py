@@ -23,6 +23,9 @@ _TOLERANCE = {torch.float32: 2.0**-28, torch.float64: 2.0**-47}
 _HORNER_LIMIT = 4.0
 """Powers of x replace Chebyshev polynomials where their terms add up to this many times the sum at most: 2 bits."""
 
+_CAPTURED: dict[int, Tensor] = {}
+"""Tables that a CUDA graph reads at every replay: no cache may give back their memory."""
+
 
 def _constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Caches the tables; torch.compile takes them as they are, where it would trace into a bare lru_cache."""
@@ -30,7 +33,10 @@ def _constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @functools.wraps(make)
     def look_up(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return cached(*args, **kwargs)
+        table = cached(*args, **kwargs)
+        if table.is_cuda and torch.cuda.is_current_stream_capturing():
+            _CAPTURED[table.data_ptr()] = table
+        return table
 
     return torch.compiler.assume_constant_result(look_up)
 

@@ -35,6 +35,9 @@ def test_a_rehearsal(rehearsed: dict, tmp_path: Path) -> None:
     assert all(row["status"] == "measured" for row in rehearsed["cases"])
     own = [row for row in rehearsed["cases"] if row["candidate"] == BACKEND]
     assert own and all(row["ok"] for row in own)
+    loops = {(row["distance"], row["candidate"]) for row in rehearsed["training"] if row["status"] == "measured"}
+    assert len(loops) == len(rehearsed["training"]) == 4 * len(DISTANCES)
+    assert {(distance, f"{BACKEND}, graph") for distance in DISTANCES} < loops
     content = record.read(suite.write(rehearsed, tmp_path))
     assert content["commit"] == "0123456789abcdef"
     lines = list(suite.table(content))
@@ -44,7 +47,7 @@ def test_a_rehearsal(rehearsed: dict, tmp_path: Path) -> None:
 def test_what_there_is_no_time_for_is_named(rehearsed: dict) -> None:
     effort = suite.replace(suite.rehearsal(), seconds=0.0)
     content = suite.run(StandIn(), effort, [BACKEND], tell=lambda _: None)
-    assert len(content["dropped"]) == len(rehearsed["cases"]) and not content["cases"]
+    assert len(content["dropped"]) == len(rehearsed["cases"]) + len(rehearsed["training"]) and not content["cases"]
     assert "dropped" in list(suite.table(content))[-1]
 
 
@@ -59,12 +62,14 @@ def test_a_failure_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wrong_results_and_failed_tests_are_not_green() -> None:
     good = {"candidate": BACKEND, "status": "measured", "ok": True}
-    content = {"tests": {"pairs": {"passed": 3, "failed": 0}}, "backends": [BACKEND], "sanitizer": "unavailable"}
+    content = {"tests": {"pairs": {"passed": 3, "failed": 0}}, "backends": [BACKEND], "training": [good]}
+    content["sanitizer"] = {"memcheck": "unavailable", "racecheck": "no errors"}
     assert suite.is_green({**content, "cases": [good]})
     assert not suite.is_green({**content, "cases": [{**good, "ok": False}]})
     assert not suite.is_green({**content, "cases": [good], "tests": {"pairs": {"unfinished": ""}}})
     assert not suite.is_green({**content, "cases": [good], "tests": {"pairs": {"passed": 3, "failed": 1}}})
-    assert not suite.is_green({**content, "cases": [good], "sanitizer": "failed: 1 error"})
+    assert not suite.is_green({**content, "cases": [good], "training": [{**good, "ok": False}]})
+    assert not suite.is_green({**content, "cases": [good], "sanitizer": {"racecheck": "failed: 1 hazard"}})
 
 
 def test_the_important_jobs_come_first() -> None:

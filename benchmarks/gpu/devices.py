@@ -12,9 +12,10 @@ Call = Callable[[], object]
 
 
 class Gpu:
-    """Time by events, launches by the profiler."""
+    """Time by events, launches and kernels' own time by the profiler."""
 
     device = torch.device("cuda")
+    has_graphs = True
 
     def seconds(self, call: Call, repeats: int) -> float:
         """A call, back to back with others: the device's time, or the host's where that is longer."""
@@ -44,15 +45,21 @@ class Gpu:
 
         return replay
 
-    def launches(self, call: Call) -> int | None:
-        """Kernels, copies and fills that a call puts on the device; None where the profiler does not say."""
+    def profile(self, call: Call) -> dict[str, Any]:
+        """Kernels, copies and fills that a call puts on the device, and the microseconds that they run, waiting in
+        between left out (CUPTI's); None where the profiler does not say."""
         try:
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
                 call()
                 torch.cuda.synchronize()
-            return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events()) or None
         except RuntimeError:
-            return None
+            return {"launches": None, "kernel_us": None}
+        ran = [
+            event.time_range.elapsed_us()
+            for event in profile.events()
+            if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+        ]
+        return {"launches": len(ran) or None, "kernel_us": round(sum(ran), 2) or None}
 
     def extra_bytes(self, call: Call) -> int | None:
         """What a call allocates at its peak beyond what was there before."""
@@ -81,6 +88,7 @@ class StandIn:
     """The CPU, for a rehearsal: it has no graphs, and its figures are no figures."""
 
     device = torch.device("cpu")
+    has_graphs = False
 
     def seconds(self, call: Call, repeats: int) -> float:
         started = time.perf_counter()
@@ -91,8 +99,8 @@ class StandIn:
     def captured(self, call: Call) -> Call:
         return call
 
-    def launches(self, call: Call) -> int | None:
-        return None
+    def profile(self, call: Call) -> dict[str, Any]:
+        return {"launches": None, "kernel_us": None}
 
     def extra_bytes(self, call: Call) -> int | None:
         return None

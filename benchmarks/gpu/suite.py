@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,9 @@ from torch import Tensor
 import mow_kernels as mk
 from benchmarks import naive, record
 from benchmarks.cases import DISTANCES, SEED, TOLERANCE, Answer, Case, Inputs, errors, inputs, library
+from benchmarks.gpu import loop
 from benchmarks.gpu.devices import Call, Gpu, StandIn
+from benchmarks.gpu.loop import Loop
 from mow_kernels.registry import BACKENDS, TABLE
 
 OPTIONS: dict[str, dict[str, Any]] = {"mmd": {}, "cramer_wold": {"phi": "asymptotic"}, "sliced_wasserstein": {}}
@@ -40,6 +44,13 @@ TESTS = [
 ]
 """Side by side, each in a process: what they wait for is the compiler."""
 
+SIZES = ((70, 3, 20), (2, 1, 2), (64, 1, 20), (128, 128, 33), (257, 65, 64))
+SORTED_SIZES = ((5000, 1, 3),)
+"""n, k, D of `probe`: windows that one launch does, by one block and by a cluster; tiles; sorted runs and a merge."""
+
+SANITIZERS = ("memcheck", "racecheck")
+"""Tools of compute-sanitizer."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,6 +64,9 @@ class Job:
     @property
     def name(self) -> str:
         return f"{self.case.name} {self.candidate}"
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.case.describe(), "candidate": self.candidate}
 
 
 @dataclass(frozen=True)
@@ -80,9 +94,9 @@ def backends(device: torch.device) -> list[str]:
     return found
 
 
-def plan(effort: Effort, own: Sequence[str]) -> list[Job]:
-    """Every job, the most important first: small steps and the largest window, then what lies between, and what has to
-    be compiled for long last."""
+def plan(effort: Effort, own: Sequence[str]) -> list[Job | Loop]:
+    """Every job, the most important first: small steps and the largest window, the training loop, then what lies
+    between, and what has to be compiled for long last."""
     main = [Case(name, n, k, options=OPTIONS[name]) for n, k in _corners(effort) for name in DISTANCES]
     every = [
         Case(name, n, k, dim, options=OPTIONS[name])
@@ -99,7 +113,9 @@ def plan(effort: Effort, own: Sequence[str]) -> list[Job]:
     eager = [*own, *(f"{backend}, graph" for backend in own), "plain", "plain, graph", "rows", "rows, graph"]
     return [
         *jobs(main, eager, 4),
+        *loop.eager(own),
         *jobs(main, ["compile, reduce-overhead", "compile"], 30),
+        *loop.compiled(),
         *jobs([case for case in rest if case.dim == effort.dims[0]], eager, 4),
         *jobs(main, ["compile, max-autotune", "rows, compile"], 40),
         *jobs([case for case in rest if case.dim != effort.dims[0]], eager, 4),
@@ -119,27 +135,33 @@ def run(machine: Gpu | StandIn, effort: Effort, own: Sequence[str], tell: Callab
     about["commit"] = os.environ.get("MOW_COMMIT") or about["commit"]
     about["versions"] |= {name: _version(name) for name in ("triton", "pykeops", "flash-sinkhorn")}
     content: dict[str, Any] = {**about, "device": machine.describe(), "backends": list(own)}
-    content["tests"] = tests(effort.test_seconds) if isinstance(machine, Gpu) else {}
-    for name, result in content["tests"].items():
-        tell(f"tests {name}: {result}")
-    content["sanitizer"] = sanitizer(60) if isinstance(machine, Gpu) else "unavailable"
-    tell(f"compute-sanitizer: {content['sanitizer']}")
+    if isinstance(machine, Gpu):
+        with ThreadPoolExecutor() as side:  # what all of them wait for is the compiler and the host
+            words = {tool: side.submit(sanitizer, tool, effort.test_seconds) for tool in SANITIZERS}
+            content["tests"] = tests(effort.test_seconds)
+            content["sanitizer"] = {tool: word.result() for tool, word in words.items()}
+    else:
+        content["tests"], content["sanitizer"] = {}, dict.fromkeys(SANITIZERS, "unavailable")
+    for name, result in (*content["tests"].items(), *content["sanitizer"].items()):
+        tell(f"{name}: {result}")
     content["ceilings"] = ceilings(machine, effort)
-    content["cases"], content["dropped"] = [], []
+    content["cases"], content["training"], content["dropped"] = [], [], []
     for job in plan(effort, own):
         if time.monotonic() + job.seconds > deadline:
             content["dropped"].append(job.name)
             continue
-        row = {**job.case.describe(), "candidate": job.candidate, **attempt(machine, effort, job, content["ceilings"])}
-        content["cases"].append(row)
+        row = {**job.describe(), **attempt(machine, effort, job, content["ceilings"])}
+        content["training" if isinstance(job, Loop) else "cases"].append(row)
         tell(f"{job.name}: {row.get('us', row.get('reason'))}")
     content["seconds"] = round(time.monotonic() - started, 1)
     return content
 
 
-def attempt(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, float]) -> dict[str, Any]:
+def attempt(machine: Gpu | StandIn, effort: Effort, job: Job | Loop, limits: dict[str, float]) -> dict[str, Any]:
     """The figures of a job, or the reason why it has none: one candidate's failure is not the run's."""
     try:
+        if isinstance(job, Loop):
+            return loop.measure(machine, job, effort.sample_seconds)
         return measure(machine, effort, job, limits)
     except torch.cuda.OutOfMemoryError:
         return {"status": "failed", "reason": "out of memory"}
@@ -176,7 +198,7 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, 
             "us": _short(1e6 * samples[len(samples) // 2]),
             "us_range": [_short(1e6 * samples[0]), _short(1e6 * samples[-1])],
             "first_seconds": _short(first),
-            "launches": machine.launches(call),
+            **machine.profile(call),
             "extra_mib": _mib(machine.extra_bytes(call)),
         }
         if who in BACKENDS and case.n <= CHECKED:
@@ -262,12 +284,13 @@ def _counts(report: Path) -> dict[str, int | str]:
     return counts | ({"first_failure": names[0]} if names else {})
 
 
-def sanitizer(seconds: float) -> str:
-    """compute-sanitizer's word on small calls of every distance and backend."""
-    program = shutil.which("compute-sanitizer")
+def sanitizer(tool: str, seconds: float) -> str:
+    """The word of one tool of compute-sanitizer on `probe`."""
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.path.join(home, "bin"))
     if program is None:
         return "unavailable"
-    command = [program, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu", "probe"]
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu", "probe"]
     try:
         done = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -276,15 +299,17 @@ def sanitizer(seconds: float) -> str:
 
 
 def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
-    """Each distance once by each backend, with and without a prior sample."""
-    for distance in DISTANCES:
-        case = Case(distance, 70, 3, 20, options=OPTIONS[distance])
-        for backend in own:
-            if isinstance(TABLE[distance][backend], str):
-                continue
+    """Each distance once by each backend, with and without a prior sample; the CUDA kernels at all sizes, the others,
+    which are compiled for each, at the first."""
+    for distance, backend in itertools.product(DISTANCES, own):
+        sizes = SIZES + SORTED_SIZES * (distance == "sliced_wasserstein") if backend == "cuda" else SIZES[:1]
+        for n, k, dim in [] if isinstance(TABLE[distance][backend], str) else sizes:
+            case = Case(distance, n, k, dim, options=OPTIONS[distance])
             moved = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
             given = Inputs(*moved)  # type: ignore[arg-type]  # as above
             given.current.requires_grad_()
+            if n > 1000:
+                given = given._replace(directions=given.directions[:, :4])  # type: ignore[index]  # SW has some
             with mk.use_backend(backend):
                 for options in ({}, {"prior": "normal"} if case.prior == "sample" else {}):
                     value = library(distance, case.options)(*given.arguments(options))
@@ -319,17 +344,34 @@ def table(content: dict[str, Any]) -> Iterator[str]:
             wrong = "" if row.get("ok", True) else "  WRONG"
             head = f"{name:<20}{candidate:<16}{row['us']:>11}{row['launches'] or '-':>9}{row['share']:>7.1%}"
             yield f"{head}  {', '.join(ratios)}{wrong}"
+    yield from _training(content)
     if content["dropped"]:
         dropped = content["dropped"]
         yield f"dropped for want of time: {len(dropped)}, from {dropped[0]} on; the record names them all"
 
 
+def _training(content: dict[str, Any]) -> Iterator[str]:
+    """Steps a second of the training loop, and how many times those of the plain one."""
+    rows = {(row["distance"], row["candidate"]): row for row in content["training"]}
+    yield f"{'training, k = 1':<20}{'candidate':<34}{'steps/s':>9}{'launches':>9}{'kernels, us':>12}  times plain"
+    for (distance, candidate), row in rows.items():
+        if row["status"] != "measured":
+            yield f"{distance:<20}{candidate:<34}{row['reason']}"
+            continue
+        plain = rows.get((distance, "plain"), {"status": "failed"})
+        ratio = f"{plain['us'] / row['us']:.3g}x" if plain["status"] == "measured" else "-"
+        wrong = "" if row["ok"] else "  WRONG"
+        head = f"{distance:<20}{candidate:<34}{row['steps_per_second']:>9,.0f}{row['launches'] or '-':>9}"
+        yield f"{head}{row['kernel_us'] or '-':>12}  {ratio}{wrong}"
+
+
 def is_green(content: dict[str, Any]) -> bool:
     """Whether every test passed in time and every checked result is right."""
     finished = all("failed" in result and result["failed"] == 0 for result in content["tests"].values())
-    own = [row for row in content["cases"] if row["candidate"].partition(", ")[0] in content["backends"]]
+    measured = (*content["cases"], *content["training"])
+    own = [row for row in measured if row["candidate"].partition(", ")[0] in content["backends"]]
     right = all(row["status"] == "measured" and row.get("ok", True) for row in own)
-    return finished and right and not str(content["sanitizer"]).startswith("failed")
+    return finished and right and not any(word.startswith("failed") for word in content["sanitizer"].values())
 
 
 def rehearsal() -> Effort:

@@ -44,13 +44,10 @@ def coupling(n: int, m: int) -> Coupling:
     return Coupling(per_row, per_prior, n * per_row, (per_row + per_prior - 2) // per_prior + 1)
 
 
-@functools.lru_cache(maxsize=256)
 def _bins(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The variance inside the bins of N(0, 1) and the bins' means (`tables.normal_bins`) on the device.
-
-    Made once: a copy from the host would wait in every step, and cannot be captured in a graph.
-    """
-    table = tables.normal_bins(n).to(device)
+    """The variance inside the bins of N(0, 1) and the bins' means, of the one table that is on the device: a copy from
+    the host would wait in every step, and cannot be captured in a graph."""
+    table = tables.normal_bins(n, device)
     return table[:1], table[1:]
 
 

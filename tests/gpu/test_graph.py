@@ -27,6 +27,8 @@ DISTANCES = {
     "sliced, sampled": lambda: mow.SlicedWasserstein("normal-sample"),
 }
 
+FROZEN = functools.partial(torch.optim.SGD, lr=0.0)
+
 
 def trainer_of(gpu: Target, distance: Distance, **options: Any) -> Trainer:
     torch.manual_seed(0)
@@ -75,11 +77,23 @@ def test_a_state_goes_on(gpu: Target) -> None:
 def test_draws_are_fresh_at_every_replay(gpu: Target) -> None:
     """From the default generator and from the user's own."""
     for generator in (None, torch.Generator(gpu.device).manual_seed(4)):
-        frozen = functools.partial(torch.optim.SGD, lr=0.0)
-        trainer = trainer_of(gpu, mow.MMD(Normal(generator)), k=N, optimizer=frozen, cuda_graph=True)
+        trainer = trainer_of(gpu, mow.MMD(Normal(generator)), k=N, optimizer=FROZEN, cuda_graph=True)
         same = torch.rand(N, *SHAPE)
         with mk.use_backend(gpu.backend):
             assert len({float(trainer.step(same)["distance"]) for _ in range(20)}) == 20
+
+
+def test_a_graph_keeps_the_tables_that_it_reads(gpu: Target) -> None:
+    """The cache that made them has room for 256 of another size."""
+    distance = mow.SlicedWasserstein(directions=torch.eye(DIM, device=gpu.device))
+    trainer = trainer_of(gpu, distance, k=N, optimizer=FROZEN, cuda_graph=True)
+    x = torch.rand(N, *SHAPE)
+    with mk.use_backend(gpu.backend):
+        before = [float(trainer.step(x)["distance"]) for _ in range(5)]
+        for rows in range(100, 400):
+            mk.sliced_wasserstein(torch.randn(rows, DIM, device=gpu.device))
+        torch.full((2**20,), torch.nan, device=gpu.device)
+        assert {*before, float(trainer.step(x)["distance"])} == {before[0]}
 
 
 def test_nothing_waits_for_the_device(gpu: Target) -> None:
