@@ -34,15 +34,17 @@ class _OurMMD:
         self.window, self.closed_form = window, closed_form
 
     def _mmd(self, z: Tensor, z_prior: Tensor) -> Tensor:
-        """Of z [k, D] and the window's history, whose newest rows z becomes in training."""
+        """Of z [k, D] and the window's history, whose newest rows z becomes in training; evaluation may have k > n."""
         scales = self.scales if self.kernel_choice == "imq" else [1.0]
         kernel = "imq" if self.kernel_choice == "imq" else "gaussian"
         scales = [self.model_config.kernel_bandwidth**2 * scale for scale in scales]
         if not self.closed_form:
             return mk.mmd(z, None, z_prior, kernel=kernel, scales=scales)
-        value = MMD(kernel=kernel, scales=scales)(z, self.window)
-        if self.window is not None and self.training:
-            self.window.push(z)
+        distance, window = MMD(kernel=kernel, scales=scales), self.window
+        if window is None or not self.training:
+            return distance(z, None if window is None else window.history(len(z)))
+        value = distance(z, window)
+        window.push(z)
         return value
 
 

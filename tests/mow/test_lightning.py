@@ -14,6 +14,8 @@ import mow
 lightning = pytest.importorskip("lightning")
 from mow.adapters.lightning import WindowCallback  # noqa: E402  # only where there is Lightning
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own
+
 N, DIM = 6, 2
 
 
@@ -34,20 +36,20 @@ class Encoder(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.1)
 
 
-def fit(x: Tensor, epochs: int, *, k: int = 2, resume: Path | None = None, **options) -> tuple[Encoder, Path]:
+def fit(x: Tensor, epochs: int, *, k: int = 2, resume: Path | None = None, own: bool = True, **options):
+    """The module and the trainer after so many epochs; the window is the module's own, or another."""
     model = Encoder()
-    callback = WindowCallback(model.window, lambda batch: model.encoder(batch[0]), **options)
+    window = model.window if own else mow.MovingWindow(N, DIM)
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[callback],
+        callbacks=[WindowCallback(window, lambda batch: model.encoder(batch[0]), **options)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader = DataLoader(torch.utils.data.TensorDataset(x), batch_size=k)
-    trainer.fit(model, loader, ckpt_path=resume)
+    trainer.fit(model, DataLoader(torch.utils.data.TensorDataset(x), batch_size=k), ckpt_path=resume)
     return model, trainer
 
 
@@ -66,7 +68,6 @@ def by_hand(x: Tensor, epochs: int, k: int = 2) -> Encoder:
     return model
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning's own
 def test_it_is_the_papers_loop(randn) -> None:
     x = randn(10, 4, dtype=torch.float32)
     model, _ = fit(x, epochs=2)
@@ -76,7 +77,6 @@ def test_it_is_the_papers_loop(randn) -> None:
         torch.testing.assert_close(value, expected[name], msg=name)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_holds_the_window_and_goes_on(randn, tmp_path: Path) -> None:
     x = randn(10, 4, dtype=torch.float32)
     _, trainer = fit(x, epochs=2)
@@ -88,18 +88,14 @@ def test_a_checkpoint_holds_the_window_and_goes_on(randn, tmp_path: Path) -> Non
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("k", "warm_up", "present"), [(2, False, [0, 2, 4, 6, 6]), (5, True, [1, 6]), (6, True, [0, 6])])
+@pytest.mark.parametrize(
+    ("k", "warm_up", "present"), [(2, False, [0, 2, 4, 6, 6]), (5, True, [1, 6]), (6, True, [0, 6])]
+)
 def test_what_is_there_before_each_step(randn, k: int, warm_up: bool, present: list[int]) -> None:
     model, _ = fit(randn(10, 4, dtype=torch.float32), epochs=1, k=k, warm_up=warm_up)
     assert model.present == present
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_window_outside_the_module_is_refused(randn) -> None:
-    model = Encoder()
-    callback = WindowCallback(mow.MovingWindow(N, DIM), lambda batch: model.encoder(batch[0]))
-    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], logger=False, barebones=False,
-                                enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     with pytest.raises(ValueError, match="window is not part of the LightningModule"):
-        trainer.fit(model, DataLoader(torch.utils.data.TensorDataset(randn(4, 4, dtype=torch.float32))))
+        fit(randn(4, 4, dtype=torch.float32), epochs=1, own=False)
