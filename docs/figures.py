@@ -46,7 +46,7 @@ def window(n: int = 8, k: int = 2) -> Figure:
 
 
 def gradient(n: int = 64) -> Figure:
-    """Where the Cramer-Wold distance to N(0, I) pushes one new latent, beside a history that is too full on the left."""
+    """Where the Cramer-Wold distance to N(0, I) pushes one new latent; the history is too full on the left."""
     generator = torch.Generator().manual_seed(3)
     history = torch.randn(n - 1, 2, generator=generator)
     history[:, 0] = torch.where(torch.rand(n - 1, generator=generator) < 0.8, -history[:, 0].abs(), history[:, 0])

@@ -41,7 +41,9 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
-    loads = re.compile(r"""(?:<(?:script|img|iframe)[^>]*\ssrc|<link[^>]*\shref|@import|url\()[\s="'(]*(?:https?:)?//""")
+    loads = re.compile(
+        r"""(?:<(?:script|img|iframe)[^>]*\ssrc|<link[^>]*\shref|@import|url\()[\s="'(]*(?:https?:)?//"""
+    )
     files = [*site.rglob("*.html"), *site.rglob("*.css")]
     assert files and [str(file) for file in files if loads.search(file.read_text())] == []
 

@@ -40,7 +40,7 @@ class WindowCallback(lightning.Callback):
         if not self.warm_up or len(self.window):
             return
         found: list[Tensor] = []
-        for batch in trainer.train_dataloader:
+        for batch in trainer.train_dataloader or ():
             found.append(self.encode(trainer.strategy.batch_to_device(batch)))
             wanted = self.window.n - len(found[0])
             if sum(map(len, found)) >= wanted:
