@@ -375,6 +375,7 @@ def _distance(options: Options) -> Distance:
 
 
 def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
+    assert options.lr is not None  # it is resolved
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=options.lr, fused=True)
     betas = options.beta1, options.beta2
