@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test test-long bench gpu sanitize lint clean
+.PHONY: help demo test test-long bench gpu sanitize lint docs release clean
 
 help:
 	@echo "make demo       train a one-element-batch auto-encoder on Fashion-MNIST (about five minutes)"
@@ -15,7 +15,9 @@ help:
 	@echo "make bench      measure, and make the tables and plots of the docs from it"
 	@echo "make gpu        test and measure on a GPU, with what is installed there (eight minutes)"
 	@echo "make sanitize   run the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
-	@echo "make lint       ruff"
+	@echo "make lint       ruff and mypy"
+	@echo "make docs       the documentation as a site, in build/site"
+	@echo "make release    build the wheel and the source archive into dist, check and try both"
 	@echo "make clean      remove what was built"
 
 $(VENV)/.installed: $(SOURCES)
@@ -63,6 +65,19 @@ sanitize: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "The site lies in $(CURDIR)/build/site/index.html"
+
+# The wheel is tried where there is neither a compiler nor CMake: tests/test_wheel.py.
+release: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-build-isolation --editable ".[release]"
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+	MOW_DIST=dist $(BIN)/python -m pytest tests/test_wheel.py -m "long or not long"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info mow_kernels/*.so

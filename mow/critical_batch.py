@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -289,7 +290,7 @@ def _square(gradient: Tensor) -> Tensor:
     return wide.square().sum()
 
 
-def _measurements(batch_sizes: Sequence[float] | Tensor, steps: Sequence | Tensor) -> tuple[Tensor, Tensor]:
+def _measurements(batch_sizes: Sequence[float] | Tensor, steps: Sequence[Any] | Tensor) -> tuple[Tensor, Tensor]:
     """One entry a measurement, float64 [N] each."""
     if len(batch_sizes) != len(steps):
         raise ValueError(f"steps has {len(steps)} entries and batch_sizes {len(batch_sizes)}; they must have as many")
@@ -310,7 +311,7 @@ def _measurements(batch_sizes: Sequence[float] | Tensor, steps: Sequence | Tenso
     return torch.tensor(b, dtype=torch.float64), torch.tensor(k, dtype=torch.float64)
 
 
-def _numbers(values: object) -> list:
+def _numbers(values: object) -> list[Any]:
     listed = values.tolist() if hasattr(values, "tolist") else values
     return list(listed) if isinstance(listed, Iterable) else [listed]
 

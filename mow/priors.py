@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ class Prior:
         """By what the kernel constants C = 2Ds of N(0, I) are multiplied for this prior."""
         raise NotImplementedError
 
-    def _draw(self, m: int, like: Tensor, draw=torch.randn) -> Tensor:
+    def _draw(self, m: int, like: Tensor, draw: Callable[..., Tensor] = torch.randn) -> Tensor:
         device = like.device if self.generator is None else self.generator.device
         return draw(m, like.shape[1], dtype=torch.float32, device=device, generator=self.generator).to(like)
 
@@ -79,5 +80,6 @@ def named(prior: str | Prior) -> str | Prior:
 
 def sample(prior: str | Prior, m: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """m rows from a prior, "normal" included, e.g. to decode into new pictures. like [k, D] -> [m, D]."""
-    kind = Normal if prior == "normal" else type(named(prior))
+    found = named(prior)
+    kind = Normal if isinstance(found, str) else type(found)
     return kind(generator).sample(m, like)

@@ -123,6 +123,7 @@ class Run:
 
     def __init__(self, options: Options, out: Path, source: PictureData) -> None:
         self.options, self.out, self.source = options, out, source
+        assert options.dim is not None  # they are resolved
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
@@ -367,13 +368,14 @@ def _fingerprint(source: PictureData) -> dict[str, Any]:
 
 def _distance(options: Options) -> Distance:
     if options.model == "cwae":
-        return CramerWold(options.prior, phi=options.phi, log=options.log)
+        return CramerWold(options.prior, phi=options.phi, log=bool(options.log))
     if options.model == "wae":
-        return MMD(options.prior, log=options.log)
-    return SlicedWasserstein(options.prior, directions=options.directions, log=options.log)
+        return MMD(options.prior, log=bool(options.log))
+    return SlicedWasserstein(options.prior, directions=options.directions, log=bool(options.log))
 
 
 def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
+    assert options.lr is not None  # it is resolved
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=options.lr, fused=True)
     betas = options.beta1, options.beta2

@@ -103,9 +103,10 @@ def number(name: str, value: object, *, above: float = -math.inf, at_least: floa
     bounds = f"> {above:g}" if above > -math.inf else f">= {at_least:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {value!r}; it must be a number {bounds}")
-    if not (math.isfinite(value) and value > above and value >= at_least):
+    converted = float(value)
+    if not (math.isfinite(converted) and converted > above and converted >= at_least):
         raise ValueError(f"{name} is {value!r}; it must be finite and {bounds}")
-    return float(value)
+    return converted
 
 
 def scales(value: Iterable[float]) -> tuple[float, ...]:

@@ -73,14 +73,14 @@ class _Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, call: Call, current: Tensor) -> Tensor:
+    def forward(ctx: Any, call: Call, current: Tensor) -> Tensor:
         value, ctx.g_current = call.fwd(current, call.history, call.prior, *call.arguments, True)
         ctx.call = call
         ctx.save_for_backward(current)
         return value
 
     @staticmethod
-    def backward(ctx, g_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             (current,) = ctx.saved_tensors
             value = ctx.call.reference(current, ctx.call.history, ctx.call.prior, **ctx.call.options)

@@ -195,7 +195,7 @@ class RunningSums(_Running):
         self._fwd, self._push = operators.RUNNING[self._op]
         self._numbers: tuple[Any, ...]
         if self._op == "mmd":
-            self._numbers = (tables.mmd(dim, dtype, *self._options.values(), not sampled),)
+            self._numbers = (tables.mmd(*(dim, dtype, *self._options.values(), not sampled)),)
         else:
             self._numbers = (tables.cramer_wold(dim, dtype, self._options["phi"]), self._options["gamma"])
         self._sums = self._zeros()

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,19 +62,19 @@ class _Transform(torch.autograd.Function):
     """f_order(s), equation (1); its derivative is -f_(order+1)(s), so it can be differentiated any number of times."""
 
     @staticmethod
-    def forward(ctx, s, order, density, parameters):
+    def forward(ctx: Any, s: Tensor, order: int, density: str, parameters: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(s)
         ctx.order, ctx.density, ctx.parameters = order, density, parameters
         return evaluate(_series(density, parameters, order, s.dtype), s)
 
     @staticmethod
-    def backward(ctx, g_out):
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor, None, None, None]:
         (s,) = ctx.saved_tensors
         return -g_out * _Transform.apply(s, ctx.order + 1, ctx.density, ctx.parameters), None, None, None
 
 
 @torch.compiler.assume_constant_result
-def _series(density: str, parameters: tuple, order: int, dtype: torch.dtype) -> Series:
+def _series(density: str, parameters: tuple[Any, ...], order: int, dtype: torch.dtype) -> Series:
     return {"phi": phi_series, "imq_mean": imq_mean_series}[density](*parameters, order, dtype)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -50,11 +51,11 @@ def mmd(
 
 
 def _imq(constants: list[float], r: Tensor) -> Tensor:
-    return sum(constant / (constant + r) for constant in constants)
+    return cast(Tensor, sum(constant / (constant + r) for constant in constants))
 
 
 def _gaussian(constants: list[float], r: Tensor) -> Tensor:
-    return sum(torch.exp(-r / constant) for constant in constants)
+    return cast(Tensor, sum(torch.exp(-r / constant) for constant in constants))
 
 
 def _imq_mean(z: Tensor, scales: tuple[float, ...]) -> Tensor:
@@ -63,10 +64,11 @@ def _imq_mean(z: Tensor, scales: tuple[float, ...]) -> Tensor:
 
 def _gaussian_mean(z: Tensor, scales: tuple[float, ...]) -> Tensor:
     dim, squared_norm = z.shape[1], z.square().sum(1)
-    return sum(
+    terms = (
         math.exp(-dim / 2 * math.log1p(1 / (dim * scale))) * torch.exp(-squared_norm / (2 * (dim * scale + 1)))
         for scale in scales
     )
+    return cast(Tensor, sum(terms))
 
 
 @torch.compiler.assume_constant_result

@@ -1,0 +1,75 @@
+"""GeomLoss's call, `SamplesLoss(...)(x, y)`, for the distances of mow_kernels: no N x M matrix, no KeOps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import mow_kernels as mk
+from mow.adapters.both import both
+
+LOSSES = ("gaussian", "imq", "cramer_wold", "sliced_wasserstein")
+
+
+class SamplesLoss(nn.Module):
+    """A distance between two samples of equal weights, with a gradient to both: stands in for `geomloss.SamplesLoss`.
+
+    | loss | value |
+    |---|---|
+    | "gaussian" | GeomLoss's own: half the biased squared MMD with exp(-r/(2 blur^2)), r the squared distance |
+    | "imq" | half the biased squared MMD with the WAE's seven kernels, their scales times blur^2 |
+    | "cramer_wold" | `mow_kernels.cramer_wold` |
+    | "sliced_wasserstein" | `mow_kernels.sliced_wasserstein` with this p and 50 directions, drawn at each call |
+
+    The gradient to the second sample costs a second call. `mow_kernels.use_backend` chooses what computes it.
+
+    Args:
+        loss: see above. GeomLoss's others ("sinkhorn", "energy", "laplacian", "hausdorff") are refused.
+        p: the power of "sliced_wasserstein", >= 1; without effect on the others, as there.
+        blur: standard deviation of the kernel, > 0; without effect where there is none.
+        backend: GeomLoss's, without effect.
+
+    Raises:
+        ValueError: a loss that is not in the table, or a bad blur.
+    """
+
+    def __init__(self, loss: str = "gaussian", p: float = 2, blur: float = 0.05, *, backend: str = "auto") -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(map(repr, LOSSES))}")
+        if not 0 < blur < float("inf"):
+            raise ValueError(f"blur is {blur!r}; it must be finite and > 0")
+        self.loss, self.p, self.blur = loss, p, blur
+
+    def forward(self, *samples: Tensor) -> Tensor:
+        """The distance of x [N, D] to y [M, D], 0-d; of x [B, N, D] to y [B, M, D], [B].
+
+        Raises:
+            ValueError: weights or labels, GeomLoss's four or six arguments; samples of other shapes; and what
+                mow_kernels raises.
+        """
+        if len(samples) != 2:
+            raise ValueError(f"there are {len(samples)} arguments; they must be x and y, without weights or labels")
+        x, y = samples
+        if x.dim() != y.dim() or x.dim() not in (2, 3) or (x.dim() == 3 and len(x) != len(y)):
+            shapes = f"x has shape {list(x.shape)} and y {list(y.shape)}"
+            raise ValueError(f"{shapes}; they must be [N, D] and [M, D], or [B, N, D] and [B, M, D]")
+        if x.dim() == 2:
+            return both(self._distance(x), x, y)
+        return torch.stack([both(self._distance(one), one, other) for one, other in zip(x, y, strict=True)])
+
+    def extra_repr(self) -> str:
+        return f"{self.loss!r}, p={self.p}, blur={self.blur}"
+
+    def _distance(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Of x [N, D] to others: symmetric, with a gradient to its first argument."""
+        if self.loss == "cramer_wold":
+            gamma = (4 / (3 * len(x))) ** 0.4
+            return lambda x, y: mk.cramer_wold(x, None, y, gamma=gamma)
+        if self.loss == "sliced_wasserstein":
+            drawn = torch.nn.functional.normalize(torch.randn(x.shape[1], 50, device=x.device), dim=0).to(x.dtype)
+            return lambda x, y: mk.sliced_wasserstein(x, None, y, directions=drawn, p=self.p)
+        scales = [self.blur**2 / x.shape[1]] if self.loss == "gaussian" else [self.blur**2 * s for s in mk.SCALES]
+        return lambda x, y: mk.mmd(x, None, y, kernel=self.loss, scales=scales, estimator="biased") / 2

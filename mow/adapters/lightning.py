@@ -1,0 +1,56 @@
+"""A moving window in a training loop of Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from mow.window import MovingWindow
+
+
+class WindowCallback(lightning.Callback):
+    """Keeps the window of a LightningModule: fills it before the first step, pushes the new latents after each.
+
+    The module measures its distance over the window in `training_step`, and has the window as a submodule
+    (`self.window = mow.MovingWindow(...)`), so that Lightning moves it, saves it in every checkpoint and restores it.
+
+    Args:
+        window: the module's.
+        encode: from a batch, as `training_step` gets it, to its latents [k, D]. It is called without gradients and
+            after the optimiser's step: the paper re-encodes.
+        warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step 1 of
+            the paper; else it grows from empty.
+
+    Raises:
+        ValueError: when training begins, if the window is not part of the module.
+    """
+
+    def __init__(self, window: MovingWindow, encode: Callable[[Any], Tensor], *, warm_up: bool = True) -> None:
+        self.window, self.encode, self.warm_up = window, encode, warm_up
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Step 1 of the paper, where there are no latents yet."""
+        if not any(module is self.window for module in pl_module.modules()):
+            raise ValueError("window is not part of the LightningModule; it must be, for checkpoints to hold it")
+        if not self.warm_up or len(self.window):
+            return
+        found: list[Tensor] = []
+        for batch in trainer.train_dataloader or ():
+            found.append(self.encode(trainer.strategy.batch_to_device(batch)))
+            wanted = self.window.n - len(found[0])
+            if sum(map(len, found)) >= wanted:
+                break
+        if wanted > 0:
+            self.window.fill(torch.cat(found)[:wanted])
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The step's elements, encoded again, into the window."""
+        self.window.push(self.encode(batch))

@@ -1,0 +1,84 @@
+"""pythae's WAE_MMD and INFOVAE_MMD with the MMD of mow_kernels, for its own training pipeline.
+
+They train as pythae's own do and save what pythae's own load. `pip install --no-deps pythae==0.1.2` and, beside torch,
+cloudpickle, imageio, pydantic, scikit-learn and tqdm are what they need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pythae.models
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy, mse_loss
+
+import mow_kernels as mk
+from mow.losses import MMD
+from mow.window import MovingWindow
+
+
+class _OurMMD:
+    """What the two models share: the unbiased MMD of the latents to N(0, I), with the kernel of the configuration."""
+
+    kernel_choice: str
+    scales: list[float]
+    model_config: Any
+    training: bool
+
+    def __init__(
+        self, *args: Any, window: MovingWindow | None = None, closed_form: bool = True, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        if window is not None and not closed_form:
+            raise ValueError("closed_form is False and there is a window; pythae draws a prior row a new latent only")
+        self.window, self.closed_form = window, closed_form
+
+    def _mmd(self, z: Tensor, z_prior: Tensor) -> Tensor:
+        """Of z [k, D] and the window's history, whose newest rows z becomes in training; evaluation may have k > n."""
+        scales = self.scales if self.kernel_choice == "imq" else [1.0]
+        kernel = "imq" if self.kernel_choice == "imq" else "gaussian"
+        scales = [self.model_config.kernel_bandwidth**2 * scale for scale in scales]
+        if not self.closed_form:
+            return mk.mmd(z, None, z_prior, kernel=kernel, scales=scales)
+        distance, window = MMD(kernel=kernel, scales=scales), self.window
+        if window is None or not self.training:
+            return distance(z, None if window is None else window.history(len(z)))
+        value = distance(z, window)
+        window.push(z)
+        return value
+
+
+class WAE_MMD(_OurMMD, pythae.models.WAE_MMD):
+    """pythae's WAE_MMD.
+
+    Args:
+        model_config, encoder, decoder: pythae's.
+        window: measure over its history, too, so that batches may be as small as one. It becomes part of the model.
+        closed_form: take the prior N(0, I) in closed form; else from the sample that pythae draws, which gives the
+            losses of its own model up to rounding, and takes no window.
+
+    Raises:
+        ValueError: a window without the closed form.
+    """
+
+    def loss_function(self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor) -> tuple[Tensor, ...]:
+        """loss, reconstruction error and MMD, 0-d."""
+        errors = mse_loss(recon_x.flatten(1), x.flatten(1), reduction="none").sum(1)
+        reconstruction, mmd = self.reconstruction_loss_scale * errors.mean(), self._mmd(z, z_prior)
+        return reconstruction + self.model_config.reg_weight * mmd, reconstruction, mmd
+
+
+class INFOVAE_MMD(_OurMMD, pythae.models.INFOVAE_MMD):
+    """pythae's INFOVAE_MMD; arguments and errors as for `WAE_MMD`."""
+
+    def loss_function(
+        self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor
+    ) -> tuple[Tensor, ...]:
+        """loss, reconstruction error, KL divergence and MMD, 0-d."""
+        if self.model_config.reconstruction_loss == "mse":
+            errors = mse_loss(recon_x.flatten(1), x.flatten(1), reduction="none") / 2
+        else:
+            errors = binary_cross_entropy(recon_x.flatten(1), x.flatten(1), reduction="none")
+        reconstruction, mmd = errors.sum(1).mean(), self._mmd(z, z_prior)
+        kl = -0.5 * (1 + log_var - mu.square() - log_var.exp()).sum(1).mean()
+        return reconstruction + (1 - self.alpha) * kl + (self.alpha + self.lbd - 1) * mmd, reconstruction, kl, mmd

@@ -1,0 +1,105 @@
+"""pythae's models with our MMD: the losses and gradients of its own, in its own trainer, saved for its own loader."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import mow
+
+models = pytest.importorskip("pythae.models")
+from mow.adapters import pythae as ours  # noqa: E402  # only where there is pythae
+
+NAMES = ["WAE_MMD", "INFOVAE_MMD"]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    logging.getLogger("pythae").setLevel(logging.ERROR)
+
+
+def model(module, name: str, options: dict | None = None, **more):
+    torch.manual_seed(0)
+    config = getattr(models, f"{name}_Config")(input_dim=(1, 4, 4), latent_dim=3, **(options or {}))
+    return getattr(module, name)(config, **more)
+
+
+def losses_and_gradients(one, x: Tensor) -> dict[str, Tensor]:
+    torch.manual_seed(1)  # of the prior sample
+    output = one(models.base.base_utils.ModelOutput(data=x))
+    output.loss.backward()
+    values = {key: output[key] for key in ("loss", "recon_loss", "reg_loss", "mmd_loss") if key in output}
+    return {**values, **{key: parameter.grad for key, parameter in one.named_parameters()}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kernel_choice": "rbf", "kernel_bandwidth": 1.5},
+        {"kernel_bandwidth": 0.7, "scales": [0.5, 2.0]},
+        {"scales": None},
+    ],
+)
+def test_losses_and_gradients_are_its_own(randn, name: str, options: dict) -> None:
+    x = randn(5, 1, 4, 4, dtype=torch.float32)
+    found = losses_and_gradients(model(ours, name, options, closed_form=False), x)
+    torch.testing.assert_close(found, losses_and_gradients(model(models, name, options), x))
+
+
+@pytest.mark.parametrize(("name", "option"), [("WAE_MMD", "reconstruction_loss_scale"), ("INFOVAE_MMD", "alpha")])
+def test_the_weights_are_its_own(randn, name: str, option: str) -> None:
+    x = randn(5, 1, 4, 4, dtype=torch.float32)
+    found = losses_and_gradients(model(ours, name, {option: 0.3}, closed_form=False), x)
+    torch.testing.assert_close(found, losses_and_gradients(model(models, name, {option: 0.3}), x))
+
+
+def test_the_bernoulli_error_is_its_own(randn) -> None:
+    x, options = randn(5, 1, 4, 4, dtype=torch.float32).sigmoid(), {"reconstruction_loss": "bce"}
+    found = losses_and_gradients(model(ours, "INFOVAE_MMD", options, closed_form=False), x)
+    torch.testing.assert_close(found, losses_and_gradients(model(models, "INFOVAE_MMD", options), x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_closed_form_is_the_mean_over_its_draws(randn, name: str) -> None:
+    x = randn(64, 1, 4, 4, dtype=torch.float32)
+    one, own = model(ours, name), model(models, name)
+    z = randn(64, 3, dtype=torch.float32)
+    drawn = torch.stack([ours.mk.mmd(z, None, torch.randn(64, 3)) for _ in range(400)])
+    exact = one._mmd(z, x)
+    assert abs(exact - drawn.mean()) < 4 * drawn.std() / 20 and float(own.scales[0]) == 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_picture_a_step_in_its_own_trainer(randn, name: str, tmp_path: Path) -> None:
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    window = mow.MovingWindow(8, 3)
+    one = model(ours, name, window=window)
+    options = BaseTrainerConfig(str(tmp_path), num_epochs=1, per_device_train_batch_size=1, no_cuda=True, seed=0)
+    dataset = BaseDataset(randn(10, 1, 4, 4, dtype=torch.float32), torch.zeros(10))
+    trainer = BaseTrainer(one, dataset, dataset, training_config=options)
+    trainer.prepare_training()
+    assert trainer.train_step(1) < float("inf") and len(window) == 8
+    before = window.latents.clone()
+    assert trainer.eval_step(1) < float("inf") and torch.equal(window.latents, before)  # it learns nothing there
+
+
+def test_its_own_loader_reads_what_ours_saves(randn, tmp_path: Path) -> None:
+    one = model(ours, "WAE_MMD")
+    one.save(str(tmp_path))
+    loaded = models.AutoModel.load_from_folder(str(tmp_path))
+    assert type(loaded) is models.WAE_MMD
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_a_window_takes_the_closed_form() -> None:
+    with pytest.raises(ValueError, match="closed_form is False and there is a window"):
+        model(ours, "WAE_MMD", window=mow.MovingWindow(8, 3), closed_form=False)

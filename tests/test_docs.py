@@ -1,0 +1,62 @@
+"""The documentation builds as a site: no warning, no page left out, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = re.compile(r'(?:href|src)="(?!https?:)([^":#]+)')
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for module in ("material", "mkdocstrings_handlers"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"the site needs mkdocs-material and mkdocstrings-python: there is no {module}")
+    folder = tmp_path_factory.mktemp("site")
+    unreachable = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, **unreachable, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and "WARNING" not in result.stderr, result.stderr
+    return folder
+
+
+def test_every_page_is_in_the_navigation(site: Path) -> None:
+    home = (site / "index.html").read_text()
+    pages = [path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")]
+    assert len(pages) > 15 and [str(page) for page in pages if f'href="{page}"' not in home] == []
+    for page in ("contributing.html", "changelog.html"):
+        assert f'href="{page}"' in home
+
+
+def test_every_link_within_leads_to_a_file(site: Path) -> None:
+    pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
+    links = {page.parent / link for page in pages for link in LINK.findall(page.read_text())}
+    assert len(links) > 50 and [str(link) for link in links if not link.exists()] == []
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    loads = re.compile(
+        r"""(?:<(?:script|img|iframe)[^>]*\ssrc|<link[^>]*\shref|@import|url\()[\s="'(]*(?:https?:)?//"""
+    )
+    files = [*site.rglob("*.html"), *site.rglob("*.css")]
+    assert files and [str(file) for file in files if loads.search(file.read_text())] == []
+
+
+def test_the_reference_has_the_docstrings_and_signatures(site: Path) -> None:
+    page = re.sub(r"<[^>]*>", "", (site / "api" / "mow_kernels.html").read_text())
+    assert "Squared maximum mean discrepancy" in page
+    returned = re.findall(r"-(?:&gt;|>)\s*(\w+)", page)
+    assert returned.count("Tensor") >= 3 and "Call" not in returned  # which is what the checks of arguments make
