@@ -100,7 +100,7 @@ def _probe(case_name: str, name: str) -> None:
             started = time.perf_counter()
             call()
             if time.perf_counter() - started < SECONDS / 3:
-                found["inside_mib"] = _peak_of(call)
+                found["inside_mib"] = peak_of(call)
     except RuntimeError as error:
         if "allocate memory" not in str(error):
             raise
@@ -108,8 +108,9 @@ def _probe(case_name: str, name: str) -> None:
     print(json.dumps(found))
 
 
-def _peak_of(call: Callable[[], object]) -> float | None:
-    """MiB that a call adds to the resident set at its peak; None where the system does not say."""
+def peak_of(call: Callable[[], object]) -> float | None:
+    """MiB that a call adds to the resident set at its peak, what it returns included; None where the system does not
+    say."""
     try:
         ctypes.CDLL(None).malloc_trim(0)  # give back what the call before has left, or it would go unseen
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
@@ -24,8 +25,9 @@ LINES = {
     "compile": ("torch.compile", "#e08214", "-", 1.4),
     "rows-compile": ("rows only, compiled", "#8073ac", "-", 1.4),
     "cpp": ("mow-kernels", "#00695c", "-", 2.6),
-    "running": ("mow-kernels, running sums", "#00695c", "-", 2.6),
+    "running": ("mow-kernels, kept", "#00695c", "-", 2.6),
     "direct": ("mow-kernels, direct", "#4db6ac", "-", 1.8),
+    "keops": ("KeOps", "#2166ac", "-", 1.4),
     "empty": ("empty autograd call", "#777777", ":", 1.2),
     "product": ("matrix product, 1 core", "#777777", "--", 1.2),
 }
@@ -47,18 +49,51 @@ def scaling(entries: list[dict[str, Any]], axis: str) -> str | None:
 
 def windows(entries: list[dict[str, Any]]) -> str | None:
     """The same for steps of k = 1 over a window, entries: the windows of a record."""
+    curves = _window_curves(entries, lambda row: row["us"]["median"])
+    return _panels(curves, _AXIS_LABELS["n"], "time of value, gradient and push", _WINDOW)
+
+
+def window_memory(entries: list[dict[str, Any]]) -> str | None:
+    """The peak memory of those steps."""
+    curves = _window_curves(entries, lambda row: row.get("peak_mib"))
+    return _panels(curves, _AXIS_LABELS["n"], "memory that the window and its steps take", _WINDOW, _mebibytes)
+
+
+_WINDOW = "k = 1, D = 64, one core"
+
+
+def _window_curves(
+    entries: list[dict[str, Any]], quantity: Callable[[dict[str, Any]], float | None]
+) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """distance -> candidate -> (n, quantity of its row), of the rows that have one above zero."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for entry in entries:
         if entry["k"] == 1 and not entry["table"]:
             for row in entry["candidates"]:
-                if row["name"] in LINES and row["status"] == "measured":
-                    point = (entry["n"], row["us"]["median"])
-                    curves.setdefault(entry["distance"], {}).setdefault(row["name"], []).append(point)
-    return _panels(curves, _AXIS_LABELS["n"], "time of value, gradient and push", "k = 1, D = 64, one core")
+                if row["name"] in LINES and row["status"] == "measured" and (value := quantity(row)):
+                    curves.setdefault(entry["distance"], {}).setdefault(row["name"], []).append((entry["n"], value))
+    return curves
 
 
-def _panels(curves: dict[str, dict[str, list[tuple[int, float]]]], axis: str, quantity: str, held: str) -> str | None:
-    """A panel a distance, each with its curves: candidate -> (size, microseconds)."""
+def _duration(us: float, _: object = None) -> str:
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if us >= size:
+            return f"{us / size:g} {unit}"
+    return f"{us:g} µs"
+
+
+def _mebibytes(size: float, _: object = None) -> str:
+    return f"{size / 1024:g} GiB" if size >= 1024 else f"{size:g} MiB"
+
+
+def _panels(
+    curves: dict[str, dict[str, list[tuple[int, float]]]],
+    axis: str,
+    quantity: str,
+    held: str,
+    unit: Callable[[float, object], str] = _duration,
+) -> str | None:
+    """A panel a distance, each with its curves: candidate -> (size, quantity)."""
     if not any(curves.values()):
         return None
     style: Any = {"svg.hashsalt": "mow-kernels", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -72,7 +107,7 @@ def _panels(curves: dict[str, dict[str, list[tuple[int, float]]]], axis: str, qu
         for panel, lines in zip(panels, curves.values(), strict=True):  # the common limits stand only now
             _label(panel, lines)
         panels[0].set_ylabel(quantity)
-        panels[0].yaxis.set_major_formatter(_duration)
+        panels[0].yaxis.set_major_formatter(unit)
         figure.suptitle(f"{held}, float32", x=0.005, ha="left", color="#555555")
         content = io.StringIO()
         figure.savefig(content, format="svg", metadata={"Date": None})
@@ -105,13 +140,6 @@ def _draw(panel: Axes, curves: dict[str, list[tuple[int, float]]]) -> None:
     ticks = sorted({size for points in curves.values() for size, _ in points})
     panel.set_xticks(ticks, [str(size) for size in ticks])
     panel.minorticks_off()
-
-
-def _duration(us: float, _: object = None) -> str:
-    for unit, size in (("s", 1e6), ("ms", 1e3)):
-        if us >= size:
-            return f"{us / size:g} {unit}"
-    return f"{us:g} µs"
 
 
 def _label(panel: Axes, curves: dict[str, list[tuple[int, float]]]) -> None:

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 import mow
-from benchmarks import naive
-from benchmarks.cases import SHORT, Candidate
+from benchmarks import memory, naive, peers
+from benchmarks.cases import SHORT, Candidate, Case
 from benchmarks.timing import Entrant
 from mow.window import MovingWindow
 
-DIM = 64
-_LARGEST = {"direct": 16384, "plain": 4096, "compile": 4096}
+DIM, DIRECTIONS = 64, 50
+_LARGEST = {"direct": 16384, "plain": 4096, "compile": 4096, "rows": 65536, "rows-compile": 65536, "keops": 16384}
 """The largest window over which a candidate ends in reasonable time and memory."""
-
-_MODULES: dict[str, Callable[[], mow.losses.Distance]] = {"mmd": mow.MMD, "cramer_wold": mow.CramerWold}
+_BUILD = 3
+"""Steps after which everything is at hand: what is kept begins with the second one."""
 
 
 @dataclass(frozen=True)
@@ -33,43 +33,51 @@ class Window:
     distance: str
     n: int
     k: int
+    moving: bool = False
+    """Against a `mow.PriorWindow`; else N(0, I) in closed form."""
 
     @property
     def name(self) -> str:
-        return f"window-{SHORT[self.distance]}-n{self.n}-k{self.k}"
+        return f"window-{SHORT[self.distance]}{'-prior' * self.moving}-n{self.n}-k{self.k}"
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "distance": self.distance, "n": self.n, "k": self.k, "dim": DIM}
+        about = {"distance": self.distance, "n": self.n, "k": self.k, "dim": DIM, "moving": self.moving}
+        return {"name": self.name, **about}
+
+    def module(self) -> mow.losses.KernelDistance:
+        """The distance of `mow`."""
+        prior = mow.PriorWindow(self.n, DIM) if self.moving else "normal"
+        if self.distance == "mmd":
+            return mow.MMD(prior)
+        return (
+            mow.CramerWold(prior) if self.distance == "cramer_wold" else mow.SlicedWasserstein(directions=_directions())
+        )
 
 
-TABLE = [Window(distance, n, k) for n, k in ((64, 1), (4096, 64)) for distance in _MODULES]
-CURVE = [Window(distance, 4**j, 1) for distance in _MODULES for j in range(5, 10)]
+TABLE = [Window(distance, n, k) for n, k in ((64, 1), (4096, 64)) for distance in SHORT]
+TABLE.append(Window("mmd", 4096, 64, moving=True))
+CURVE = [Window(distance, 4**j, 1) for distance in SHORT for j in range(5, 10)]
 
 
 def participants(window: Window) -> list[Candidate]:
-    """The running sums, the direct kernels with the same prior, and the naive code; a sampled prior for its MMD."""
-    sampled = ", sampled prior" if window.distance == "mmd" else ""
+    """What is kept from step to step, the direct kernels with the same prior, the naive code and KeOps."""
+    sampled = "" if window.distance == "cramer_wold" else ", sampled prior"
     labels = {
-        "running": "mow-kernels, running sums",
+        "running": "mow-kernels, kept from step to step",
         "direct": "mow-kernels, direct",
         "plain": f"plain PyTorch{sampled}",
         "compile": f"plain PyTorch{sampled}, torch.compile",
         "rows": f"plain PyTorch, rows only{sampled}",
         "rows-compile": f"plain PyTorch, rows only{sampled}, torch.compile",
     }
-    names = list(labels) if window in TABLE else ["running", "direct", "plain", "compile", "rows-compile"]
-    largest = {name: _LARGEST.get(name, window.n) for name in names}
-    return [
-        Candidate(
-            name,
-            labels[name],
-            backend="cpp" if name == "running" else None,
-            missing=f"takes too long or too much memory beyond n = {largest[name]}"
-            if window.n > largest[name]
-            else None,
-        )
-        for name in names
+    found = [
+        Candidate(name, label, backend="cpp" if name == "running" else None, missing=_too_large(window, name))
+        for name, label in labels.items()
+        if name != "rows" or window in TABLE
     ]
+    keops = next(peer for peer in peers.peers(Case(window.distance, window.n, window.k, DIM)) if peer.name == "keops")
+    missing = keops.missing or _too_large(window, "keops")
+    return [*found, Candidate("keops", f"KeOps{sampled}", value=keops.value, missing=missing)]
 
 
 def entrant(window: Window, participant: Candidate) -> Entrant:
@@ -79,27 +87,44 @@ def entrant(window: Window, participant: Candidate) -> Entrant:
     kept.fill(torch.randn(window.n, DIM))
     new = itertools.cycle([torch.randn(window.k, DIM).requires_grad_() for _ in range(16)])
     pushed = itertools.cycle(torch.randn(16, window.k, DIM).unbind())
-    value = _value(window, participant.name)
+    value = _value(window, participant)
 
     def step() -> None:
         z = next(new)
         torch.autograd.grad(value(z, kept), z)
         kept.push(next(pushed))
 
-    with Entrant("", step, participant.backend).setting():
-        for _ in range(3):  # the running sums begin with the second step
+    ready = Entrant(participant.name, step, participant.backend)
+    with ready.setting():
+        for _ in range(_BUILD):
             step()
-    return Entrant(participant.name, step, participant.backend)
+    return ready
 
 
-def _value(window: Window, name: str) -> Callable[[Tensor, MovingWindow], Tensor]:
-    module = _MODULES[window.distance]()
-    if name == "running":
-        return module
-    if name == "direct":
-        return lambda z, kept: module(z, kept.history(len(z)))
-    function: Any = getattr(naive, window.distance + "_rows" * name.startswith("rows"))
+def peak_mib(window: Window, participant: Candidate) -> float | None:
+    """MiB that a window and its first steps add to the resident set at their peak; to be asked when all is compiled."""
+    return memory.peak_of(lambda: entrant(window, participant))
+
+
+def _value(window: Window, participant: Candidate) -> Callable[[Tensor, MovingWindow], Tensor]:
+    name = participant.name
+    if name in ("running", "direct"):
+        module = window.module()
+        return module if name == "running" else lambda z, kept: module(z, kept.history(len(z)))
+    function: Any = participant.value or getattr(naive, window.distance + "_rows" * name.startswith("rows"))
     if name.endswith("compile"):
         function = torch.compile(function)
-    prior = [torch.randn(window.n, DIM)] if window.distance == "mmd" else []
-    return lambda z, kept: function(z, kept.history(len(z)), *prior)
+    others = [] if window.distance == "cramer_wold" else [torch.randn(window.n, DIM)]
+    if window.distance == "sliced_wasserstein":
+        others.append(_directions())
+    return lambda z, kept: function(z, kept.history(len(z)), *others)
+
+
+def _directions() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.nn.functional.normalize(torch.randn(DIM, DIRECTIONS, generator=generator), dim=0)
+
+
+def _too_large(window: Window, name: str) -> str | None:
+    largest = _LARGEST.get(name, window.n)
+    return f"takes too long or too much memory beyond n = {largest}" if window.n > largest else None

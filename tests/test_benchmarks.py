@@ -157,6 +157,7 @@ def test_the_report_is_made_from_the_record(measured: dict, tmp_path) -> None:
     assert page.count("Cramer-Wold, n = 16, k = 1, D = 8, normal prior") == 3  # the main table, and twice in full
     assert written == [  # one size of the cases is no curve
         tmp_path / "docs" / "images" / "bench_window.svg",
+        tmp_path / "docs" / "images" / "bench_window_memory.svg",
         tmp_path / "docs" / "benchmarks.md",
         readme,
     ]
@@ -190,7 +191,12 @@ def test_the_tables_hold_losses_and_hide_wrong_results(measured: dict) -> None:
 def test_curves_need_two_sizes(measured: dict, tmp_path) -> None:
     entries = [{**entry, "n": n, "dim": 64} for entry in measured["cases"] for n in (16, 64)]
     written = report.write_report(record.write({**measured, "cases": entries}, tmp_path), tmp_path)
-    assert [path.name for path in written] == ["bench_n.svg", "bench_window.svg", "benchmarks.md"]
+    assert [path.name for path in written] == [
+        "bench_n.svg",
+        "bench_window.svg",
+        "bench_window_memory.svg",
+        "benchmarks.md",
+    ]
     assert "images/bench_n.svg" in (tmp_path / "benchmarks.md").read_text()
     assert plots.scaling([entry for entry in entries if entry["n"] == 64], "n") is None
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "cpu/matrix.h"
@@ -35,36 +36,66 @@ void oldest(const SortedWindow& window, const SignedKey<T>* slots, int64_t count
   std::sort(keys.begin(), keys.end());
 }
 
-// A key and the row that it is of; equal keys go by row.
-template <class T>
-struct Entry {
-  SignedKey<T> key;
-  int64_t row;
-
-  bool operator<(const Entry& other) const { return key < other.key || (key == other.key && row < other.row); }
-};
-
-// from [count] ascending, less the keys that leave, with those that enter behind their equals. ranks: where these went.
-template <class T>
-void replace(
-    const SignedKey<T>* from, int64_t count, const std::vector<SignedKey<T>>& leaving, const std::vector<Entry<T>>& entering,
-    SignedKey<T>* to, int64_t* ranks) {
-  const SignedKey<T>*at = from, *const end = from + count;
-  SignedKey<T>* const begin = to;
-  size_t left = 0, entered = 0;
-  while (left < leaving.size() || entered < entering.size()) {
-    const SignedKey<T>* leaves = left < leaving.size() ? std::lower_bound(at, end, leaving[left]) : end;
-    const SignedKey<T>* enters = entered < entering.size() ? std::upper_bound(at, end, entering[entered].key) : end;
-    if (entered < entering.size() && (left == leaving.size() || enters <= leaves)) {
-      to = std::copy(at, enters, to), at = enters;
-      if (ranks) ranks[entering[entered].row] = to - begin;
-      *to++ = entering[entered++].key;
-    } else {
-      to = std::copy(at, leaves, to), at = leaves + 1, ++left;
+// positions[i] = how many of the ascending `sorted` are below keys[i], or with kAbove not above it. Several searches at a
+// time, because each of them waits for memory, and without branches, which would be guessed wrong half of the time.
+template <bool kAbove, class K>
+void search(const K* sorted, int64_t count, const std::vector<K>& keys, std::vector<int64_t>& positions) {
+  constexpr int64_t kSearches = 8;
+  const int64_t many = int64_t(keys.size());
+  positions.resize(many);
+  for (int64_t first = 0; first < many; first += kSearches) {
+    const int64_t some = std::min(kSearches, many - first);
+    const K* key = &keys[first];
+    int64_t found[kSearches] = {};
+    for (int64_t rest = count; rest > 0; rest /= 2) {
+      const int64_t half = (rest + 1) / 2;
+      for (int64_t i = 0; i < some; ++i) {
+        const K probe = sorted[found[i] + half - 1];
+        found[i] += (kAbove ? probe <= key[i] : probe < key[i]) ? half : 0;
+      }
     }
+    std::copy(found, found + some, &positions[first]);
   }
-  std::copy(at, end, to);
 }
+
+// The rows that leave a sorted list and those that enter it, by their keys ascending, equal ones by row.
+template <class T>
+struct Exchange {
+  std::vector<SignedKey<T>> leaving, entering;
+  std::vector<int64_t> rows, left, entered, ranks;
+
+  void enter(const SignedKey<T>* keys, int64_t stride, int64_t k) {
+    rows.resize(k), entering.resize(k), ranks.resize(k);
+    std::iota(rows.begin(), rows.end(), 0);
+    std::sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) {
+      return keys[a * stride] < keys[b * stride] || (keys[a * stride] == keys[b * stride] && a < b);
+    });
+    for (int64_t i = 0; i < k; ++i) entering[i] = keys[rows[i] * stride];
+  }
+
+  // from [count] -> to; those that enter stand behind their equals. ranks: where each row went.
+  void run(const SignedKey<T>* from, int64_t count, SignedKey<T>* to) {
+    search<false>(from, count, leaving, left);
+    search<true>(from, count, entering, entered);
+    for (size_t i = 1; i < left.size(); ++i) left[i] = std::max(left[i], left[i - 1] + 1);  // equal keys
+    int64_t at = 0, out = 0;
+    size_t gone = 0;
+    const auto copy_up_to = [&](int64_t end) {
+      std::copy(from + at, from + end, to + out);
+      out += end - at, at = end;
+    };
+    const auto drop_below = [&](int64_t end) {
+      for (; gone < left.size() && left[gone] < end; ++gone) copy_up_to(left[gone]), ++at;
+      copy_up_to(end);
+    };
+    for (size_t i = 0; i < rows.size(); ++i) {
+      drop_below(entered[i]);
+      ranks[rows[i]] = out;
+      to[out++] = entering[i];
+    }
+    drop_below(count);
+  }
+};
 
 // For each direction: its lists, where the new list is to be made, and use(direction, keys of the fresh rows with a
 // stride of a group of directions, ranks [k]).
@@ -78,19 +109,16 @@ void for_each_direction(
     const int64_t first = group * best.lanes, last = std::min(count, first + best.lanes);
     const auto keys = std::make_unique_for_overwrite<SignedKey<T>[]>(k * best.lanes);
     best.project(matrix<T>(fresh), matrix<T>(directions), first, keys.get());
-    std::vector<SignedKey<T>> gone;
-    std::vector<Entry<T>> entering(k);
-    std::vector<int64_t> ranks(k);
+    Exchange<T> exchange;
     for (int64_t direction = first; direction < last; ++direction) {
       const Lists<T> lists(window, count, direction);
       const SignedKey<T>* of_rows = keys.get() + (direction - first);
       if (make_list) {
-        oldest<T>(window, lists.slots, leaving, gone);
-        for (int64_t row = 0; row < k; ++row) entering[row] = {of_rows[row * best.lanes], row};
-        std::sort(entering.begin(), entering.end());
-        replace(lists.from, window.rows, gone, entering, lists.to, ranks.data());
+        oldest<T>(window, lists.slots, leaving, exchange.leaving);
+        exchange.enter(of_rows, best.lanes, k);
+        exchange.run(lists.from, window.rows, lists.to);
       }
-      use(direction, lists, of_rows, best.lanes, ranks.data());
+      use(direction, lists, of_rows, best.lanes, exchange.ranks.data());
     }
   });
 }
@@ -105,13 +133,14 @@ std::tuple<Tensor, Tensor> evaluate_sorted(
   const double *inside = static_cast<const double*>(normal.data_ptr()), *means = inside + 1;
   Tensor value = empty(fresh, {});
   Tensor g_current = needs_grad ? empty(fresh, {k, fresh.size(1)}) : empty(fresh, {0});
+  const std::vector<T> bins(means, means + n);
   const auto costs = std::make_unique_for_overwrite<double[]>(count);
   const auto slopes = std::make_unique_for_overwrite<T[]>(needs_grad ? k * count : 0);
   const double weight = 1.0 / count;
   const auto measure = [&](int64_t direction, const Lists<T>& lists, const SignedKey<T>*, int64_t, const int64_t* ranks) {
-    costs[direction] = best.cost(lists.to, means, n);
+    costs[direction] = best.cost(lists.to, bins.data(), n);
     for (int64_t row = 0; needs_grad && row < k; ++row) {
-      slopes[row * count + direction] = best.slope(lists.to[ranks[row]], means[ranks[row]], weight / double(n));
+      slopes[row * count + direction] = best.slope(lists.to[ranks[row]], bins[ranks[row]], weight / double(n));
     }
   };
   for_each_direction<T>(window, fresh, directions, true, measure);

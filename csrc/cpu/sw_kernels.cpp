@@ -370,34 +370,32 @@ void project(const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, 
   std::memcpy(keys, products, rows.rows * sizeof(Int<T>));
 }
 
-// The differences as Projections has them, which makes slopes the same bits.
 template <class T>
-inline Vec<T> differences(const SignedKey<T>* keys, const double* means, int64_t count) {
-  Int<T> some{};
-  Vec<T> mean{};
-  std::memcpy(&some, keys, count * sizeof(T));
-  for (int64_t lane = 0; lane < count; ++lane) mean[lane] = T(means[lane]);
-  return decode<T>(some) - mean;
-}
-
-template <class T>
-double cost(const SignedKey<T>* sorted, const double* means, int64_t n) {
+double cost(const SignedKey<T>* sorted, const T* means, int64_t n) {
   Doubles<T> sums{};
-  const auto add = [&](Vec<T> difference) {
-    const Doubles<T> wide = widen<T>(difference);
-    for (int part = 0; part < Doubles<T>::kParts; ++part) sums.parts[part] += wide.parts[part] * wide.parts[part];
-  };
-  int64_t i = 0;
-  for (; i + kLanes<T> <= n; i += kLanes<T>) add(differences<T>(sorted + i, means + i, kLanes<T>));
-  if (i < n) add(differences<T>(sorted + i, means + i, n - i));
+  for (int64_t i = 0; i < n; i += kLanes<T>) {
+    Int<T> keys{};
+    Vec<T> bins{};
+    if (n - i >= kLanes<T>) {
+      std::memcpy(&keys, sorted + i, sizeof keys);
+      bins = load(means + i);
+    } else {
+      std::memcpy(&keys, sorted + i, (n - i) * sizeof(T));
+      std::memcpy(&bins, means + i, (n - i) * sizeof(T));
+    }
+    const Doubles<T> difference = widen<T>(decode<T>(keys) - bins);
+    for (int part = 0; part < Doubles<T>::kParts; ++part) {
+      sums.parts[part] += difference.parts[part] * difference.parts[part];
+    }
+  }
   double sum = 0;
   for (const auto& part : sums.parts) sum += sum_lanes<double>(part);
   return sum / double(n);
 }
 
 template <class T>
-T slope(SignedKey<T> key, double mean, double weight) {
-  return T(weight * Square{}.slope(differences<T>(&key, &mean, 1)[0]));
+T slope(SignedKey<T> key, T mean, double weight) {
+  return T(weight * Square{}.slope((decode<T>(Int<T>{} + key) - mean)[0]));
 }
 
 }  // namespace

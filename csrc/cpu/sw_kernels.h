@@ -44,8 +44,8 @@ struct SlicedKernels {
   // For projections that are kept sorted: the keys [rows, lanes] of the projections on the directions from `first` on; the
   // cost of n sorted keys against the means of the normal in as many bins; and weight * d cost / d projection of one.
   void (*project)(const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, SignedKey<T>* keys);
-  double (*cost)(const SignedKey<T>* sorted, const double* means, int64_t n);
-  T (*slope)(SignedKey<T> key, double mean, double weight);
+  double (*cost)(const SignedKey<T>* sorted, const T* means, int64_t n);
+  T (*slope)(SignedKey<T> key, T mean, double weight);
 };
 
 #define MOW_DECLARE(isa)                                    \
