@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from mow import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
+from mow.architectures import ARCHITECTURES
+from mow.data import NAMES
 from mow.files import write_whole
 from mow.run import Model, OptimizerName, Options, Part, Phi, PriorName, Run, Weighting
 
@@ -47,7 +49,8 @@ def train(
     model: Annotated[Model, _model("Cramer-Wold, MMD or sliced-Wasserstein.")] = Options.model,
     n: Annotated[int, _model("Window size.")] = Options.n,
     k: Annotated[int, _model("New elements a step; n is the classical method.")] = Options.k,
-    dim: Annotated[int | None, _model("Latent width (default: 20 for mnist, 8 for fashion-mnist, else 32).")] = None,
+    architecture: Annotated[str | None, _model(f"{', '.join(ARCHITECTURES)} (default: by the data).")] = None,
+    dim: Annotated[int | None, _model("Latent width (default: the paper's for the data or the architecture).")] = None,
     lr: Annotated[float | None, _model("Learning rate (default: 1e-3 sqrt(k/64)).")] = None,
     optimizer: Annotated[OptimizerName, _model("With a constant learning rate.")] = Options.optimizer,
     beta1: Annotated[float, _model("Of Adam.")] = Options.beta1,
@@ -61,12 +64,12 @@ def train(
     prior: Annotated[PriorName, _distance("normal is N(0, I) in closed form; the others are sampled.")] = Options.prior,
     phi: Annotated[Phi, _distance("For cwae.")] = Options.phi,
     directions: Annotated[int, _distance("For swae.")] = Options.directions,
-    data: Annotated[str, _run("fashion-mnist, mnist, a folder of pictures, or an .npy/.npz file.")] = Options.data,
+    data: Annotated[str, _run(f"{', '.join(NAMES)}, a folder of pictures, or an .npy/.npz file.")] = Options.data,
     out: Annotated[Path | None, _run("The folder of the run.")] = None,
     resume: Annotated[Path | None, _run("Go on in this folder with all its options; --steps may extend it.")] = None,
     steps: Annotated[int, _run("Steps in all.")] = Options.steps,
     seed: Annotated[int, _run("Of weights, order and draws.")] = Options.seed,
-    size: Annotated[int | None, _run("Crop and resize a folder's pictures to this size.")] = None,
+    size: Annotated[int | None, _run("Resize a folder's pictures, CelebA or FFHQ to this size.")] = None,
     data_dir: Annotated[Path | None, _run("Where the data set lies; else MOW_DATA and the usual places.")] = None,
     download: Annotated[bool, _run("Download the data set if it is nowhere.", "--download")] = Options.download,
     device: Annotated[str | None, _run("Default: cuda if there is one, else cpu.")] = None,

@@ -49,7 +49,7 @@ def measure(source: PictureData, batch: int, seed: int) -> dict[str, Any]:
         the data and in batches; present, the mean number of classes in a batch; shown, the indices of pictures.
     """
     random = torch.Generator().manual_seed(seed)
-    features = random_projection(source.train, DIM, generator=random)
+    features = random_projection(source.train[:], DIM, generator=random)
     sizes = [size for size in SIZES if size <= len(features)]
     centers = mk.k_center(features, sizes[-1], generator=random).indices
     draws = [torch.randperm(len(features), generator=random) for _ in range(DRAWS)]

@@ -49,7 +49,7 @@ class Task:
     """
 
     def __init__(self, source: PictureData) -> None:
-        pictures = to_unit_range(source.train).mean(1, keepdim=True)
+        pictures = to_unit_range(source.train[:]).mean(1, keepdim=True)
         self.pictures = 2 * adaptive_avg_pool2d(pictures, SIDE).flatten(1) - 1
         self._mean = self.pictures.mean(0)
         _, vectors = torch.linalg.eigh(torch.cov(self.pictures.T.double()))

@@ -46,21 +46,21 @@ def classifier(source: PictureData, *, cache: Path | None = None) -> Features | 
     if source.train_labels is None or source.test_labels is None:
         return None
     digest = hashlib.blake2b(digest_size=8)
-    for tensor in (source.train, source.train_labels):
+    for tensor in (source.train[:], source.train_labels):
         digest.update(tensor.contiguous().numpy().tobytes())
     network = _network(source.train.shape[1], int(source.train_labels.max()) + 1)
     path = (Path(pooch.os_cache("mow")) if cache is None else cache) / f"classifier-{digest.hexdigest()}.pt"
     try:
         network.load_state_dict(checkpoint.load(path, ["weights"])["weights"])
     except (FileNotFoundError, ValueError, RuntimeError):
-        network = _trained(source.train, source.train_labels, int(source.train_labels.max()) + 1)
+        network = _trained(source.train[:], source.train_labels, int(source.train_labels.max()) + 1)
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save(path, {"weights": network.state_dict()})
     network.eval()
     digest = hashlib.blake2b(digest_size=4)
     for weights in network.state_dict().values():
         digest.update(weights.numpy().tobytes())
-    accuracy = float((_apply(network, source.test).argmax(1) == source.test_labels).double().mean())
+    accuracy = float((_apply(network, source.test[:]).argmax(1) == source.test_labels).double().mean())
     return Features(
         f"classifier-{digest.hexdigest()}", accuracy, lambda pictures: _apply(network[:-1], pictures).double()
     )

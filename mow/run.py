@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shlex
 import time
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mow import checkpoint, data, evaluation, features, models, pictures, priors
-from mow.data import PictureData
+from mow import checkpoint, data, evaluation, features, pictures, priors
+from mow.architectures import ARCHITECTURES
+from mow.data import LazyPictures, PictureData
 from mow.files import read_json_lines, write_whole
 from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
 from mow.report import write_report
@@ -37,11 +39,14 @@ PriorName = Literal["normal", "normal-sample", "uniform", "sphere"]
 Phi = Literal["exact", "asymptotic"]
 Part = Literal["test", "train"]
 
-LATENT_WIDTHS = {"mnist": 20, "fashion-mnist": 8}
-"""The paper's D for each data set; 32, as for CelebA, for the user's own pictures."""
+DEFAULT_ARCHITECTURES = {name: name for name in data.NAMES} | {"fashion-mnist": "mnist"}
+"""The paper's for each data set, but a quick one for Fashion-MNIST; "small" for a person's own pictures."""
 
 SINGLE_THREAD_VALUES = 2**15
 """Up to so many picture values a step, one thread: a second would wait more than it works."""
+
+SHOWN_VALUES = 2**24
+"""Picture values that one of the images at the end of a run may hold."""
 
 CHECKPOINT = ("options", "data", "trainer", "stream", "random", "seconds")
 """What the checkpoint of a run holds."""
@@ -57,6 +62,7 @@ class Options:
     k: int = 1
     steps: int = 20_000
     seed: int = 0
+    architecture: str | None = None
     dim: int | None = None
     lr: float | None = None
     optimizer: OptimizerName = "adam"
@@ -90,6 +96,8 @@ class Options:
         for name, allowed in (("model", Model), ("optimizer", OptimizerName)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
+        if self.architecture is not None and self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture is {self.architecture!r}; it must be one of {', '.join(ARCHITECTURES)}")
         for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "directions", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -106,12 +114,16 @@ class Options:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
             raise ValueError(f"device is {self.device!r}, which PyTorch cannot use here: {error}") from error
-        is_path = self.data not in LATENT_WIDTHS
+        name = DEFAULT_ARCHITECTURES.get(self.data, "small") if self.architecture is None else self.architecture
+        is_path, architecture = self.data not in data.NAMES, ARCHITECTURES[name]
+        own_size = architecture.shape[1] if architecture.shape and is_path and Path(self.data).is_dir() else None
         return dataclasses.replace(
             self,
+            architecture=name,
+            size=own_size if self.size is None else self.size,
             data=str(Path(self.data).resolve()) if is_path else self.data,
             data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
-            dim=LATENT_WIDTHS.get(self.data, 32) if self.dim is None else self.dim,
+            dim=ARCHITECTURES[name if is_path else self.data].dim if self.dim is None else self.dim,
             lr=default_learning_rate(self.k) if self.lr is None else self.lr,
             log=self.model == "cwae" if self.log is None else self.log,
             device=str(device),
@@ -131,9 +143,9 @@ class Run:
         window, distance = MovingWindow(options.n, options.dim, device=options.device), _distance(options)
         with torch.random.fork_rng():  # an option that the distance refuses shows now, not at the first step
             distance.measure(torch.zeros(2, options.dim))
-        shape = source.train.shape[1:]
-        self.encoder = models.mlp_encoder(shape, options.dim).to(options.device)
-        self.decoder = models.mlp_decoder(shape, options.dim).to(options.device)
+        architecture = ARCHITECTURES[options.architecture]
+        networks = architecture.build(source.train.shape[1:], options.dim)
+        self.encoder, self.decoder = (network.to(options.device) for network in networks)
         self.trainer = Trainer(
             self.encoder,
             self.decoder,
@@ -199,7 +211,7 @@ class Run:
             ValueError: the data set is not the one that the run was trained on.
         """
         state = checkpoint.load(out / "checkpoint.pt", CHECKPOINT)
-        options = Options(**state["options"])
+        options = Options(**{"architecture": "mnist", **state["options"]})  # the only one before there was a choice
         source = data.embedded_fashion_mnist() if state["data"]["embedded"] else _load(options)
         if _fingerprint(source) != state["data"]:
             raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
@@ -278,7 +290,7 @@ class Run:
         """Decoded straight lines between the latents of pictures [R, C, H, W] each. -> [R, stages, C, H, W]"""
         return evaluation.interpolate(self.encoder, self.decoder, starts, ends, stages)
 
-    def pictures(self, part: Part = "test") -> Tensor:
+    def pictures(self, part: Part = "test") -> Tensor | LazyPictures:
         """The test or the training pictures of the data set, uint8 [N, C, H, W].
 
         Raises:
@@ -292,17 +304,19 @@ class Run:
         """count pictures decoded from the prior [count, C, H, W]."""
         like = self.trainer.window.latents
         latents = priors.sample(self.options.prior, count, like, torch.Generator().manual_seed(seed))
-        return evaluation.decode(self.decoder, latents)
+        return evaluation.decode(self.decoder, latents, batch=evaluation.at_once(self.source.test.shape[1:]))
 
     def write_pictures(self) -> None:
         """samples.png, reconstructions.png and interpolations.png."""
-        test, columns = self.source.test, min(10, len(self.source.test))
-        shown = test[: 4 * columns]
-        rows = min(6, len(test) // 2)
+        test = self.source.test
+        fit = max(2, SHOWN_VALUES // math.prod(test.shape[1:]))
+        columns = min(10, len(test), fit)
+        shown = test[: min(4 * columns, fit)]
+        rows = min(6, len(test) // 2, max(1, fit // 10))
         walks = self.interpolate(test[:rows], test[-rows:]) if rows else None
         reconstructions = self.reconstruct(shown)
         images = {
-            "samples": pictures.grid(self.sample(60), columns=10),
+            "samples": pictures.grid(self.sample(min(60, fit)), columns=10),
             "reconstructions": pictures.reconstruction_grid(shown, reconstructions, columns),
             "interpolations": None if walks is None else pictures.interpolation_grid(walks),
         }
@@ -360,9 +374,10 @@ def _load(options: Options) -> PictureData:
 
 
 def _fingerprint(source: PictureData) -> dict[str, Any]:
-    """What tells one data set from another."""
-    digest = hashlib.blake2b(source.train.numpy().tobytes(), digest_size=16)
-    digest.update(source.test.numpy().tobytes())
+    """What tells one data set from another: the values in memory, or the names and sizes of files not read yet."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (source.train, source.test):
+        digest.update(part.digest() if isinstance(part, LazyPictures) else part.numpy().tobytes())
     return {"embedded": source.embedded, "shape": list(source.train.shape), "blake2b": digest.hexdigest()}
 
 

@@ -14,7 +14,7 @@ class ShuffledStream:
 
     Args:
         pictures: a tensor [N, ...], or anything with `len` and `[i]` that gives tensors, or tuples that begin with one
-            (a `torch.utils.data.Dataset`). uint8 is scaled to [0, 1].
+            (a `torch.utils.data.Dataset`, `mow.data.LazyPictures`). uint8 is scaled to [0, 1].
         seed: of the order.
 
     Raises:
@@ -42,7 +42,8 @@ class ShuffledStream:
         if isinstance(self.pictures, Tensor):
             batch = self.pictures[indices]
         else:
-            items = (self.pictures[int(i)] for i in indices)
+            fetch = getattr(self.pictures, "__getitems__", None)  # as PyTorch's loaders do: several at once, if it can
+            items = fetch(indices.tolist()) if fetch else [self.pictures[int(i)] for i in indices]
             batch = torch.stack([item[0] if isinstance(item, tuple | list) else item for item in items])
         return to_unit_range(batch)
 

@@ -15,6 +15,9 @@ from mow.losses import Distance
 from mow.stream import ShuffledStream
 from mow.window import MovingWindow
 
+WARM_UP_VALUES = 2**21
+"""Values of new elements that the warm-up encodes at a time, if they are more than k."""
+
 WEIGHTINGS = ("reference", "paper", "compensated")
 
 
@@ -131,10 +134,8 @@ class Trainer:
             measured: whether a step, counted from 1, is asked for the value of the distance (see `step`).
         """
         stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures)
-        device = self.window.latents.device
         if warm_up and len(self.window) == 0 and self.k < self.window.n:
-            with torch.no_grad():
-                self.window.fill(self.encoder(stream.take(self.window.n - self.k).to(device)))
+            self._warm_up(stream)
         while self.steps_done < steps:
             yield self.step(stream.take(self.k), measure=measured(self.steps_done + 1))
 
@@ -187,6 +188,13 @@ class Trainer:
             return {"reconstruction": mean}
         loss = reconstruction.detach() + factor * self.distance.transform(distance)
         return {"loss": loss, "reconstruction": mean, "distance": distance}
+
+    def _warm_up(self, stream: ShuffledStream) -> None:
+        """Step 1 of the paper. Large pictures are encoded k at a time, since more may not fit."""
+        x, device = stream.take(self.window.n - self.k), self.window.latents.device
+        at_once = max(self.k, WARM_UP_VALUES // x[0].numel())
+        with torch.no_grad():
+            self.window.fill(torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)]))
 
     def _errors(self, x: Tensor, z: Tensor) -> Tensor:
         """The sum of squares of each picture's reconstruction error [k]."""

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mow.data.base import DataError, PictureData
+from mow.data.base import DataError, LazyPictures, PictureData, each, to_channels_first
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FEWEST = 10  # one picture in ten goes to the test part
 LARGEST_DEFAULT_SIDE = 64
+IN_MEMORY = 2**30
+"""A folder whose decoded pictures take up to so many bytes is read at once, a larger one when its pictures are used."""
 
 _GREY_MODES = ("1", "L", "LA", "I", "I;16")
 _KEYS = (("train", "test", "train_labels", "test_labels"), ("x_train", "x_test", "y_train", "y_test"))
-_Answer = TypeVar("_Answer")
 
 
 def read_folder(folder: Path, *, size: int | None = None, progress: bool = False) -> PictureData:
@@ -34,6 +35,8 @@ def read_folder(folder: Path, *, size: int | None = None, progress: bool = False
     The result is grey if every file stores grey (a palette counts as colour). What is transparent becomes white.
     One picture in ten, by a hash of its path within the folder, is a test picture.
 
+    Up to 1 GiB of decoded pictures is read at once. Of more only the headers, and each picture when it is used.
+
     Raises DataError for fewer than ten pictures and for a file that is not a readable picture.
     """
     paths = {path.relative_to(folder).as_posix(): path for path in _pictures_under(folder)}
@@ -43,15 +46,20 @@ def read_folder(folder: Path, *, size: int | None = None, progress: bool = False
             f"{folder}: found {len(paths)} pictures ({', '.join(SUFFIXES)}), but at least {FEWEST} are needed. "
             "For the files of MNIST or Fashion-MNIST give the name as data and this folder as data_dir."
         )
-    heads = _each(_head, paths.values(), "looking at pictures", progress)
+    heads = each(_head, list(paths.values()), "looking at pictures", progress)
     grey = all(mode in _GREY_MODES for mode, _ in heads)
     if size is None:
         sides = {side for _, side in heads}
         size = min(sides) if len(sides) == 1 and min(sides) <= LARGEST_DEFAULT_SIDE else LARGEST_DEFAULT_SIDE
-    squares = _each(lambda path: _square(path, size, grey), paths.values(), "reading pictures", progress)
-    train, test = (
-        torch.from_numpy(_channels_first(np.stack([squares[row] for row in rows]))) for rows in _split(list(paths))
-    )
+    read, shape = partial(read_square, size=size, grey=grey), (1 if grey else 3, size, size)
+    names, parts = list(paths), split(list(paths))
+    train: Tensor | LazyPictures
+    test: Tensor | LazyPictures
+    if len(paths) * math.prod(shape) <= IN_MEMORY:
+        squares = each(read, list(paths.values()), "reading pictures", progress)
+        train, test = (torch.from_numpy(to_channels_first(np.stack([squares[row] for row in rows]))) for rows in parts)
+    else:
+        train, test = (LazyPictures(folder, [names[row] for row in rows], read, shape) for rows in parts)
     return PictureData(
         name=folder.resolve().name,
         train=train,
@@ -85,7 +93,7 @@ def read_arrays(path: Path) -> PictureData:
         pictures = _pictures(next(iter(arrays.values())), str(path))
         if len(pictures) < FEWEST:
             raise DataError(f"{path}: it holds {len(pictures)} pictures, but at least {FEWEST} are needed")
-        parts = [pictures[rows] for rows in _split([str(row) for row in range(len(pictures))])]
+        parts = [pictures[rows] for rows in split([str(row) for row in range(len(pictures))])]
     else:
         raise DataError(
             f"{path}: it holds {', '.join(arrays) or 'no array'}; allowed are train and test, x_train and x_test, "
@@ -108,16 +116,11 @@ def read_arrays(path: Path) -> PictureData:
     )
 
 
-def _split(names: Sequence[str]) -> tuple[list[int], list[int]]:
+def split(names: Sequence[str]) -> tuple[list[int], list[int]]:
     """The indices of the train and of the test part: every tenth in the order of the names' hashes is for testing."""
     digests = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
     test = set(sorted(range(len(names)), key=digests.__getitem__)[::10])
     return [index for index in range(len(names)) if index not in test], sorted(test)
-
-
-def _channels_first(array: np.ndarray) -> np.ndarray:
-    """[N, H, W] or [N, H, W, C] -> contiguous [N, C, H, W]"""
-    return np.ascontiguousarray(array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2))
 
 
 # Folders
@@ -130,34 +133,17 @@ def _pictures_under(folder: Path) -> Iterable[Path]:
             yield path
 
 
-def _each(read: Callable[[Path], _Answer], paths: Iterable[Path], title: str, progress: bool) -> list[_Answer]:
-    """read(path) for every path, in order, in a few threads; a failure names its file."""
-
-    def named(path: Path) -> _Answer:
-        try:
-            return read(path)
-        except Exception as error:  # Pillow's decoders raise nearly everything: OSError, SyntaxError, struct.error, ...
-            raise DataError(f"{path}: not a readable picture: {error}") from error
-
-    paths = list(paths)
-    with ThreadPoolExecutor() as pool:
-        answers: Iterable[_Answer] = pool.map(named, paths)
-        if progress:
-            from rich.console import Console
-            from rich.progress import track
-
-            answers = track(answers, title, total=len(paths), console=Console(stderr=True))
-        return list(answers)
-
-
 def _head(path: Path) -> tuple[str, int]:
     """Mode and shorter side, from the file's header alone."""
     with Image.open(path) as image:
         return image.mode, min(image.size)
 
 
-def _square(path: Path, size: int, grey: bool) -> np.ndarray:
-    """uint8 [size, size] or [size, size, 3]"""
+def read_square(path: Path, size: int, grey: bool, crop: int | None = None) -> np.ndarray:
+    """A picture as uint8 [size, size] or [size, size, 3]: its central square, or one of `crop` pixels, resized.
+
+    It is turned upright (EXIF), and what is transparent becomes white. Raises what Pillow's decoders raise.
+    """
     with Image.open(path) as stored:
         image = ImageOps.exif_transpose(stored)
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion clips at 255
@@ -165,6 +151,11 @@ def _square(path: Path, size: int, grey: bool) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if crop is not None:
+        left, top = (image.width - crop) // 2, (image.height - crop) // 2
+        if left < 0 or top < 0:
+            raise DataError(f"{path}: {image.width} x {image.height}, but {crop} x {crop} are to be cut out of it")
+        image = image.crop((left, top, left + crop, top + crop))
     return np.asarray(ImageOps.fit(image.convert("L" if grey else "RGB"), (size, size)))
 
 
@@ -196,7 +187,7 @@ def _pictures(array: np.ndarray, where: str) -> Tensor:
         array = np.rint(array * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise DataError(f"{where}: shape {array.shape}, dtype {array.dtype}; allowed are uint8 and floats in [0, 1]")
-    return torch.from_numpy(np.ascontiguousarray(array) if channels_first else _channels_first(array))
+    return torch.from_numpy(np.ascontiguousarray(array) if channels_first else to_channels_first(array))
 
 
 def _labels(array: np.ndarray, count: int, where: str) -> Tensor:

@@ -7,8 +7,10 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import pickle
 import struct
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mow.data import DataError, embedded_fashion_mnist, load, sources
+from mow import ShuffledStream
+from mow.data import DataError, LazyPictures, cifar, embedded_fashion_mnist, load, mnist, sources
+from mow.data import pictures as sources_of_pictures
 from mow.data.idx import read_idx
 
 TRAIN, TEST = 30, 12
@@ -61,9 +65,9 @@ def pictures_in(raw: bytes) -> torch.Tensor:
 
 
 def test_the_embedded_files_are_the_published_ones() -> None:
-    published = dict(zip(sources.FILES, sources.COLLECTIONS["fashion-mnist"].sha256, strict=True))
-    for name in sources.FILES[2:]:
-        assert hashlib.sha256((sources.EMBEDDED / f"{name}.gz").read_bytes()).hexdigest() == published[name]
+    published = sources.COLLECTIONS["fashion-mnist"].published
+    for name in list(published)[2:]:
+        assert hashlib.sha256((sources.EMBEDDED / name).read_bytes()).hexdigest() == published[name]
     assert "MIT License" in (sources.EMBEDDED / "LICENSE").read_text(encoding="utf-8")
 
 
@@ -155,7 +159,7 @@ def test_mnist_has_nothing_embedded(tmp_path: Path) -> None:
 
 def test_one_collection_is_not_taken_for_another(tmp_path: Path) -> None:
     write_collection(tmp_path)
-    labels = np.resize(sources.COLLECTIONS["fashion-mnist"].first_labels, TRAIN)
+    labels = np.resize(mnist.FIRST_LABELS["Fashion-MNIST"], TRAIN)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
     with pytest.raises(DataError, match="these files are Fashion-MNIST, not MNIST"):
         load("mnist", data_dir=tmp_path)
@@ -226,9 +230,10 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}/"
-        sha256 = tuple(hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in sources.FILES)
+        gzipped = [folder / f"{name}.gz" for name in mnist.FILES]
+        published = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in gzipped}
         collection = dataclasses.replace(
-            sources.COLLECTIONS["mnist"], mirrors=(f"{address}closed/", address), sha256=sha256
+            sources.COLLECTIONS["mnist"], mirrors=(f"{address}closed/", address), published=published
         )
         monkeypatch.setitem(sources.COLLECTIONS, "mnist", collection)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -242,7 +247,7 @@ def test_download_tries_the_mirrors_and_fills_the_cache(tmp_path: Path, mirror: 
     data = load("mnist", download=True, progress=progress)
     cache = tmp_path / "cache/mow/mnist"
     assert data.origin == f"MNIST (30 pictures to train, 12 to test), downloaded to {cache}"
-    assert sorted(path.name for path in cache.iterdir()) == sorted(f"{name}.gz" for name in sources.FILES)
+    assert sorted(path.name for path in cache.iterdir()) == sorted(f"{name}.gz" for name in mnist.FILES)
     for path in mirror.iterdir():
         path.unlink()
     again = load("mnist", download=True)
@@ -262,7 +267,262 @@ def test_a_download_with_other_bytes_is_refused_and_leaves_nothing(tmp_path: Pat
         load("mnist", download=True)
     assert "404" in str(caught.value) and "hash" in str(caught.value).lower()
     left = {path.name for path in (tmp_path / "cache/mow/mnist").iterdir()}
-    assert left == {f"{name}.gz" for name in sources.FILES[:2]}
+    assert left == {f"{name}.gz" for name in mnist.FILES[:2]}
+
+
+# CIFAR-10
+
+
+def cifar_files(counts: tuple[int, ...] = (2, 3, 1, 4, 2, 5)) -> dict[str, bytes]:
+    """Files of random records: a label, then three planes of 32 x 32."""
+    rng = np.random.default_rng(0)
+    records = [np.c_[rng.integers(0, 10, count), rng.integers(0, 256, (count, 3072))] for count in counts]
+    names = (*cifar.TRAIN, cifar.TEST)
+    return {name: part.astype(np.uint8).tobytes() for name, part in zip(names, records, strict=True)}
+
+
+def write_archive(path: Path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for name, raw in files.items():
+            member = tarfile.TarInfo(f"{cifar.FOLDER}/{name}")
+            member.size = len(raw)
+            tar.addfile(member, io.BytesIO(raw))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_cifar_10(tmp_path: Path, packed: bool) -> None:
+    files = cifar_files()
+    if packed:
+        write_archive(tmp_path / "cifar-10" / cifar.ARCHIVE, files)
+    else:
+        (tmp_path / cifar.FOLDER).mkdir()
+        for name, raw in files.items():
+            (tmp_path / cifar.FOLDER / name).write_bytes(raw)
+    data = load("cifar-10", data_dir=tmp_path)
+    assert data.train.shape == (12, 3, 32, 32) and data.test.shape == (5, 3, 32, 32)
+    assert data.train.dtype == torch.uint8 and data.train_labels.dtype == torch.int64
+    train, test = b"".join(files[name] for name in cifar.TRAIN), files[cifar.TEST]
+    for raw, pictures, labels in ((train, data.train, data.train_labels), (test, data.test, data.test_labels)):
+        assert labels.tolist() == list(raw[::3073])
+        assert pictures.numpy().tobytes() == b"".join(raw[row + 1 : row + 3073] for row in range(0, len(raw), 3073))
+    assert "CIFAR-10 (12 pictures to train, 5 to test), found in" in data.origin
+
+
+def test_cifar_10_is_downloaded(tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(mirror / cifar.ARCHIVE, cifar_files())
+    published = {cifar.ARCHIVE: hashlib.sha256((mirror / cifar.ARCHIVE).read_bytes()).hexdigest()}
+    address = sources.COLLECTIONS["mnist"].mirrors[1]
+    collection = dataclasses.replace(sources.COLLECTIONS["cifar-10"], mirrors=(address,), published=published)
+    monkeypatch.setitem(sources.COLLECTIONS, "cifar-10", collection)
+    assert load("cifar-10", download=True).origin.endswith(f"downloaded to {tmp_path / 'cache/mow/cifar-10'}")
+    assert "found in" in load("cifar-10").origin
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({cifar.TEST: b""}, "test_batch.bin: 0 bytes"),
+        ({"data_batch_2.bin": bytes(3072)}, "data_batch_2.bin: 3,072 bytes; CIFAR-10 has 3,073"),
+        ({"data_batch_2.bin": b"\x0a" + bytes(3072)}, "data_batch_2.bin: not CIFAR-10: a label is 10"),
+        ({"data_batch_4.bin": None}, "lacks .*data_batch_4.bin"),
+    ],
+)
+def test_damaged_cifar_10_files_are_named(tmp_path: Path, change: dict[str, bytes | None], message: str) -> None:
+    files = {name: raw for name, raw in {**cifar_files(), **change}.items() if raw is not None}
+    write_archive(tmp_path / cifar.ARCHIVE, files)
+    with pytest.raises(DataError, match=message) as caught:
+        load("cifar-10", data_dir=tmp_path)
+    assert cifar.ARCHIVE in str(caught.value)
+    if len(files) == 6:
+        for name, raw in files.items():
+            (tmp_path / name).write_bytes(raw)
+        with pytest.raises(DataError, match=message):
+            load("cifar-10", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 30_000])
+def test_a_damaged_cifar_10_archive(tmp_path: Path, keep: int) -> None:
+    write_archive(tmp_path / cifar.ARCHIVE, cifar_files())
+    raw = (tmp_path / cifar.ARCHIVE).read_bytes()
+    (tmp_path / cifar.ARCHIVE).write_bytes(raw[:keep])
+    with pytest.raises(DataError, match=f"{cifar.ARCHIVE}: damaged or unreadable"):
+        load("cifar-10", data_dir=tmp_path)
+
+
+# Faces
+
+
+def write_faces(folder: Path, names: list[str], size: tuple[int, int]) -> None:
+    """Noise, as every picture has another."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(folder / name)
+
+
+CELEBA = [f"{number:06}.jpg" for number in range(1, 15)]
+
+
+def test_celeba(tmp_path: Path) -> None:
+    """Its published parts; the central 140 x 140 of a picture, resized."""
+    write_faces(tmp_path / "celeba/img_align_celeba", CELEBA, (178, 218))
+    lines = [f"{name} {part}" for name, part in zip(CELEBA, "00100012100002", strict=True)]
+    (tmp_path / "celeba/list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    data = load("celeba", data_dir=tmp_path)
+    assert isinstance(data.train, LazyPictures) and data.train.shape == (9, 3, 64, 64)
+    assert data.train.names == [CELEBA[i] for i in (0, 1, 3, 4, 5, 9, 10, 11, 12)]
+    assert data.test.names == [CELEBA[i] for i in (7, 13)]
+    stored = Image.open(tmp_path / "celeba/img_align_celeba" / data.train.names[3])
+    face = stored.crop((19, 39, 159, 179)).resize((64, 64), Image.Resampling.BICUBIC)
+    assert torch.equal(data.train[3], torch.tensor(np.asarray(face)).permute(2, 0, 1))
+    assert "resized to 64 x 64" in data.origin
+    assert load("celeba", data_dir=tmp_path, size=32).test.shape[1:] == (3, 32, 32)
+
+
+def test_celeba_without_its_list_is_split_by_name(tmp_path: Path) -> None:
+    write_faces(tmp_path / "img_align_celeba", CELEBA, (178, 218))
+    data = load("celeba", data_dir=tmp_path)
+    by_hash = sorted(CELEBA, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    assert data.test.names == sorted(by_hash[::10]) and data.train.names == sorted(set(CELEBA) - set(by_hash[::10]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("000001.jpg 0\n000099.jpg 2\n", "lists 000099.jpg, which is not in"),
+        ("000001.jpg 0\n000002.jpg 3\n", "line 2, is '000002.jpg 3'; it must be"),
+        ("image_id,partition\n", "line 1"),
+        ("000001.jpg 0\n", "no pictures to test"),
+        ("000001.jpg 2\n", "no pictures to train"),
+    ],
+)
+def test_celeba_lists_that_do_not_fit(tmp_path: Path, lines: str, message: str) -> None:
+    write_faces(tmp_path / "img_align_celeba", CELEBA[:3], (178, 218))
+    (tmp_path / "list_eval_partition.txt").write_text(lines)
+    with pytest.raises(DataError, match=message) as caught:
+        load("celeba", data_dir=tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_ffhq(tmp_path: Path) -> None:
+    """The first 60,000 numbers are for training, wherever they lie."""
+    names = ["00000/00000.png", "00000/00999.png", "59000/59999.png", "60000/60000.png", "69000/69999.png"]
+    write_faces(tmp_path / "ffhq/images1024x1024", names, (40, 40))
+    data = load("ffhq", data_dir=tmp_path)
+    assert data.train.names == names[:3] and data.test.names == names[3:]
+    assert data.train.shape == (3, 3, 1024, 1024) and data.train[0].shape == (3, 1024, 1024)
+    small = load("ffhq", data_dir=tmp_path, size=40)
+    stored = Image.open(tmp_path / "ffhq/images1024x1024" / names[4])
+    assert torch.equal(small.test[1], torch.tensor(np.asarray(stored)).permute(2, 0, 1))
+
+
+def test_a_part_of_ffhq_is_split_by_name(tmp_path: Path) -> None:
+    names = [f"{number:05}.png" for number in range(12)]
+    write_faces(tmp_path / "images1024x1024", names, (8, 8))
+    data = load("ffhq", data_dir=tmp_path, size=8)
+    assert len(data.train) == 10 and len(data.test) == 2 and sorted(data.train.names + data.test.names) == names
+    write_faces(tmp_path / "images1024x1024", ["face.png"], (8, 8))
+    with pytest.raises(DataError, match=r"face.png: not FFHQ, whose files are called by their number"):
+        load("ffhq", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name, folder", [("celeba", "img_align_celeba"), ("ffhq", "images1024x1024")])
+@pytest.mark.parametrize("download", [True, False])
+def test_faces_that_are_nowhere(tmp_path: Path, name: str, folder: str, download: bool) -> None:
+    """They have no stable address: what to put where is all that can be said."""
+    with pytest.raises(DataError, match="cannot be downloaded here: no stable address") as caught:
+        load(name, download=download)
+    for word in (folder, str(tmp_path / "cache/mow"), "https://", "MOW_DATA"):
+        assert word in str(caught.value)
+    (tmp_path / "cache/mow" / name / folder).mkdir(parents=True)
+    with pytest.raises(DataError, match="no pictures to train"):
+        load(name)
+
+
+# Read when used
+
+
+@pytest.fixture
+def lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is read when it is used."""
+    monkeypatch.setattr(sources_of_pictures, "IN_MEMORY", 12 * 3 * 20 * 20 - 1)
+    write_pictures(tmp_path / "many", 12)
+    return tmp_path / "many"
+
+
+def test_a_large_folder_is_read_when_it_is_used(lazy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load(lazy)
+    assert isinstance(data.train, LazyPictures) and isinstance(data.test, LazyPictures)
+    monkeypatch.setattr(sources_of_pictures, "IN_MEMORY", 12 * 3 * 20 * 20)
+    at_once = load(lazy)
+    assert data.origin == at_once.origin
+    for part, whole in ((data.train, at_once.train), (data.test, at_once.test)):
+        assert part.shape == whole.shape and part.dtype == whole.dtype and len(part) == len(whole)
+        assert torch.equal(part[0], whole[0]) and torch.equal(part[-1], whole[-1])
+        assert torch.equal(part[:], whole) and torch.equal(part[1:-1:2], whole[1:-1:2])
+        assert part[:0].shape == (0, 3, 20, 20)
+        assert all(torch.equal(a, b) for a, b in zip(part.split(4), whole.split(4), strict=True))
+    with pytest.raises(IndexError):
+        data.test[2]
+
+
+def test_only_what_is_used_is_decoded(lazy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    read = sources_of_pictures.read_square
+    monkeypatch.setattr(
+        sources_of_pictures, "read_square", lambda path, **options: decoded.append(path.name) or read(path, **options)
+    )
+    data = load(lazy)
+    assert decoded == []
+    data.train[2]
+    data.train.digest()
+    assert decoded == [data.train.names[2]]
+
+
+def test_the_stream_reads_lazy_pictures(lazy: Path) -> None:
+    data = load(lazy)
+    one, other = ShuffledStream(data.train, seed=3), ShuffledStream(data.train[:], seed=3)
+    for _ in range(5):
+        assert torch.equal(one.take(4), other.take(4))
+    batch = next(iter(torch.utils.data.DataLoader(data.train, batch_size=3)))
+    assert torch.equal(batch, data.train[:3])
+
+
+def test_an_unreadable_picture_is_named_when_it_is_used(lazy: Path) -> None:
+    data = load(lazy)
+    path = lazy / data.train.names[4]
+    path.write_bytes(path.read_bytes()[:60])
+    assert data.train[:4].shape[0] == 4
+    for use in (lambda: data.train[4], lambda: data.train[:], lambda: ShuffledStream(data.train).take(10)):
+        with pytest.raises(DataError, match="not a readable picture") as caught:
+            use()
+        assert str(path) in str(caught.value)
+    path.unlink()
+    with pytest.raises(DataError, match=path.name):
+        data.train[4]
+
+
+def test_the_digest_tells_files_apart_by_name_and_size(lazy: Path, tmp_path: Path) -> None:
+    digest = load(lazy).train.digest()
+    moved = tmp_path / "moved"
+    lazy.rename(moved)
+    data = load(moved)
+    assert data.train.digest() == digest
+    path = moved / data.train.names[0]
+    path.write_bytes(path.read_bytes() + b"x")
+    assert load(moved).train.digest() != digest
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load(moved).train.digest() == digest
+    data.train.names[0] = "another"
+    path.rename(moved / "another")
+    assert data.train.digest() != digest
+
+
+def test_a_file_of_another_shape(tmp_path: Path) -> None:
+    pictures = LazyPictures(tmp_path, ["a"], lambda path: np.zeros((4, 5), np.uint8), (1, 4, 4))
+    with pytest.raises(DataError, match=r"a: a picture of shape \[1, 4, 5\]; it must be \[1, 4, 4\]"):
+        pictures[0]
 
 
 # Folders of pictures
@@ -515,7 +775,7 @@ def test_damaged_and_pickled_arrays_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", ["", " ", "fashon-mnist", "no/such/folder", "missing.npz"])
 def test_what_does_not_exist(data: str) -> None:
-    with pytest.raises(DataError, match="no path that exists; known names are fashion-mnist and mnist"):
+    with pytest.raises(DataError, match="no path that exists; known names are fashion-mnist, mnist, .* and ffhq"):
         load(data)
 
 
@@ -535,7 +795,7 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     write_pictures(tmp_path, 10)
     np.save(tmp_path / "a.npy", np.zeros((20, 4, 4), np.uint8))
     for options in ({"data_dir": tmp_path}, {"download": True}):
-        with pytest.raises(ValueError, match=f"{next(iter(options))}.* goes with fashion-mnist and mnist only"):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}.* goes with fashion-mnist, mnist, .* only"):
             load(tmp_path, **options)
     for data in ("fashion-mnist", tmp_path / "a.npy"):
         with pytest.raises(ValueError, match="size is 32, .*only a folder"):

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import mow
 from mow import checkpoint, data
+from mow.architectures import ARCHITECTURES
 from mow.checkpoint import CheckpointError
 from mow.data import PictureData
 from mow.run import Options, Run
@@ -153,10 +155,70 @@ def test_the_models_and_their_defaults(model: str, kind: type, options: OptionsO
     assert run.trainer.window.dim == 32
 
 
-@pytest.mark.parametrize("name, dim", [("fashion-mnist", 8), ("mnist", 20)])
-def test_the_papers_latent_widths(name: str, dim: int) -> None:
-    assert Options(data=name).resolved().dim == dim
-    assert Options(data=name, dim=3).resolved().dim == 3
+@pytest.mark.parametrize(
+    "name, architecture, dim",
+    [
+        ("mnist", "mnist", 20),
+        ("fashion-mnist", "mnist", 8),
+        ("cifar-10", "cifar-10", 64),
+        ("celeba", "celeba", 32),
+        ("ffhq", "ffhq", 64),
+        ("own.npz", "small", 32),
+    ],
+)
+def test_architectures_and_latent_widths_by_the_data(name: str, architecture: str, dim: int) -> None:
+    options = Options(data=name).resolved()
+    assert (options.architecture, options.dim, options.size) == (architecture, dim, None)
+    chosen = Options(data=name, architecture="fashion-mnist", dim=3).resolved()
+    assert (chosen.architecture, chosen.dim) == ("fashion-mnist", 3)
+
+
+def test_an_architecture_brings_its_width_and_its_pictures_size(tmp_path: Path) -> None:
+    options = Options(data=str(tmp_path), architecture="ffhq").resolved()
+    assert (options.dim, options.size) == (64, 1024)
+    assert Options(data=str(tmp_path), architecture="ffhq", size=256).resolved().size == 256
+    assert Options(data=str(tmp_path)).resolved().size is None
+
+
+@pytest.mark.parametrize("architecture", ["mnist", "celeba", None])
+def test_the_networks_are_the_architectures(
+    architecture: str | None, options: OptionsOf, tmp_path: Path, no_pages: None
+) -> None:
+    run = Run.start(options(architecture=architecture), tmp_path)
+    expected = ARCHITECTURES[architecture or "small"].build((1, 8, 8), 4)
+    for network, made in zip((run.encoder, run.decoder), expected, strict=True):
+        assert [type(layer) for layer in network] == [type(layer) for layer in made]
+    assert Run.load(tmp_path).options.architecture == (architecture or "small")
+
+
+def test_a_run_from_before_there_was_a_choice_goes_on(options: OptionsOf, tmp_path: Path, no_pages: None) -> None:
+    killed(Run.start(options(architecture="mnist"), tmp_path), 39)
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    del state["mow"], state["options"]["architecture"]
+    checkpoint.save(tmp_path / "checkpoint.pt", state)
+    assert Run.load(tmp_path).options.architecture == "mnist"
+
+
+def test_a_run_on_a_folder_that_is_read_when_used(
+    options: OptionsOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assert_same_run: SameRun
+) -> None:
+    """The same run as over the same pictures in memory, resumed, and tied to the files' names and sizes."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for number in range(20):
+        Image.new("L", (8, 8), 12 * number).save(folder / f"{number}.png")
+    whole = finished(options(data=str(folder)), tmp_path / "whole")
+    monkeypatch.setattr("mow.data.pictures.IN_MEMORY", 100)
+    out = tmp_path / "killed"
+    killed(Run.start(options(data=str(folder)), out), 39)
+    run = Run.resume(out)
+    assert isinstance(run.source.train, data.LazyPictures)
+    run.train()
+    assert_same_run(whole, out)
+    assert set(os.listdir(out)) == FILES
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes() + b"x")
+    with pytest.raises(ValueError, match="data .*own.* is not what"):
+        Run.load(out)
 
 
 # The same twice
@@ -210,6 +272,7 @@ def test_a_run_that_died_goes_on_bit_for_bit(
         {"optimizer": "sgd", "lr": 0.01, "root": True},
         {"weighting": "paper", "lr": 1e-4, "phi": "asymptotic"},
         {"seed": 2**40},
+        {"architecture": "celeba"},
     ],
 )
 def test_every_option_is_restored(
@@ -445,6 +508,8 @@ def test_a_run_on_the_full_set_does_not_go_on_with_the_embedded_one(
     [
         ({"model": "vae"}, "model is 'vae'"),
         ({"optimizer": "lion"}, "optimizer is 'lion'"),
+        ({"architecture": "resnet"}, "architecture is 'resnet'; it must be one of mnist, .*small"),
+        ({"architecture": ""}, "architecture is ''"),
         ({"weighting": "fair"}, "weighting is 'fair'"),
         ({"phi": "rough"}, "phi is 'rough'"),
         ({"prior": "cauchy"}, "prior is 'cauchy'"),

@@ -290,6 +290,22 @@ def test_the_window_warms_up_under_the_initial_weights(k: int) -> None:
     assert (trainer.steps_done, trainer.pictures_seen) == (3, 3 * k), "the warm-up is no step"
 
 
+@pytest.mark.parametrize(
+    "k, values, batches", [(1, 2**21, [5]), (1, 2 * WIDTH, [2, 2, 1]), (4, 1, [2]), (2, 1, [2, 2])]
+)
+def test_large_elements_are_not_all_encoded_at_once(
+    k: int, values: int, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warm-up has as many rows as before, in pieces of at least k."""
+    monkeypatch.setattr("mow.trainer.WARM_UP_VALUES", values)
+    trainer, sizes = trainer_of(Watched(), k=k), []
+    trainer.encoder.register_forward_pre_hook(lambda encoder, given: sizes.append(len(given[0])))
+    data = pictures(17)
+    next(trainer.run(ShuffledStream(data, seed=1), steps=1))
+    assert sizes[: len(batches)] == batches
+    assert_close(trainer.distance.seen[0], model()[0](ShuffledStream(data, seed=1).take(N - k)).detach())
+
+
 def test_a_filled_window_does_not_warm_up_again() -> None:
     trainer = trainer_of(Watched())
     trainer.window.fill(latents(3))
