@@ -8,6 +8,7 @@ The folder holds metrics.jsonl, checkpoint.pt, samples.png, reconstructions.png,
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -27,6 +28,7 @@ from mow.architectures import ARCHITECTURES
 from mow.data import LazyPictures, PictureData
 from mow.files import read_json_lines, write_whole
 from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
+from mow.prior_window import PriorWindow
 from mow.report import write_report
 from mow.stream import ShuffledStream
 from mow.trainer import Trainer, default_learning_rate
@@ -72,8 +74,10 @@ class Options:
     weighting: Weighting = "compensated"
     log: bool | None = None
     prior: PriorName = "normal"
+    prior_window: bool = False
     phi: Phi = "exact"
     directions: int = 50
+    keep_directions: int = 1
     reencode: bool = True
     warm_up: bool = True
     root: bool = False
@@ -98,7 +102,15 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
         if self.architecture is not None and self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture is {self.architecture!r}; it must be one of {', '.join(ARCHITECTURES)}")
-        for name in ("steps", "log_every", "evaluate_every", "checkpoint_every", "directions", "threads"):
+        for name in (
+            "steps",
+            "log_every",
+            "evaluate_every",
+            "checkpoint_every",
+            "directions",
+            "keep_directions",
+            "threads",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -140,9 +152,9 @@ class Run:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
         torch.manual_seed(options.seed)
-        window, distance = MovingWindow(options.n, options.dim, device=options.device), _distance(options)
+        window, distance = MovingWindow(options.n, options.dim, device=options.device), _distance(options, options.dim)
         with torch.random.fork_rng():  # an option that the distance refuses shows now, not at the first step
-            distance.measure(torch.zeros(2, options.dim))
+            copy.deepcopy(distance).measure(torch.zeros(2, options.dim, device=options.device))
         architecture = ARCHITECTURES[options.architecture]
         networks = architecture.build(source.train.shape[1:], options.dim)
         self.encoder, self.decoder = (network.to(options.device) for network in networks)
@@ -381,12 +393,16 @@ def _fingerprint(source: PictureData) -> dict[str, Any]:
     return {"embedded": source.embedded, "shape": list(source.train.shape), "blake2b": digest.hexdigest()}
 
 
-def _distance(options: Options) -> Distance:
+def _distance(options: Options, dim: int) -> Distance:
+    prior: str | PriorWindow = options.prior
+    if options.prior_window:
+        prior = PriorWindow(options.n, dim, options.prior, device=options.device)
     if options.model == "cwae":
-        return CramerWold(options.prior, phi=options.phi, log=bool(options.log))
+        return CramerWold(prior, phi=options.phi, log=bool(options.log))
     if options.model == "wae":
-        return MMD(options.prior, log=bool(options.log))
-    return SlicedWasserstein(options.prior, directions=options.directions, log=bool(options.log))
+        return MMD(prior, log=bool(options.log))
+    directions, keep = options.directions, options.keep_directions
+    return SlicedWasserstein(prior, directions=directions, keep=keep, log=bool(options.log))
 
 
 def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:

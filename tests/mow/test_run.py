@@ -273,6 +273,8 @@ def test_a_run_that_died_goes_on_bit_for_bit(
         {"weighting": "paper", "lr": 1e-4, "phi": "asymptotic"},
         {"seed": 2**40},
         {"architecture": "celeba"},
+        {"n": 130, "model": "wae", "prior": "uniform", "prior_window": True, "k": 7},
+        {"n": 130, "model": "swae", "keep_directions": 20},
     ],
 )
 def test_every_option_is_restored(
@@ -513,6 +515,8 @@ def test_a_run_on_the_full_set_does_not_go_on_with_the_embedded_one(
         ({"weighting": "fair"}, "weighting is 'fair'"),
         ({"phi": "rough"}, "phi is 'rough'"),
         ({"prior": "cauchy"}, "prior is 'cauchy'"),
+        ({"prior_window": True}, "prior is 'normal'"),
+        ({"keep_directions": 0}, "keep_directions is 0"),
         ({"n": 0}, "n is 0"),
         ({"k": 0}, "k is 0"),
         ({"k": 17}, "k is 17.* n = 16"),
