@@ -35,14 +35,26 @@ def load(path: Path, entries: Iterable[str] = ()) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is truncated, foreign, of another format, or lacks an entry.
+        CheckpointError: it cannot be read, is truncated, foreign, of another format, or lacks an entry.
     """
+    return loads(read(path), path, entries)
+
+
+def read(path: Path) -> bytes:
+    """What the file holds. Raises as `load` does."""
     try:
-        content = path.read_bytes()
-        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return path.read_bytes()
     except FileNotFoundError:
         raise
+    except OSError as error:
+        raise CheckpointError(f"{path} is not a checkpoint of mow: it cannot be read ({error.strerror})") from error
+
+
+def loads(content: bytes, path: Path, entries: Iterable[str] = ()) -> dict[str, Any]:
+    """`load` from what `read` gave; path is for the messages."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a reader of foreign bytes stumbles over
         raise CheckpointError(f"{path} is not a checkpoint of mow, or is damaged ({type(error).__name__})") from error
     if not isinstance(state, dict) or state.get("mow") != FORMAT:

@@ -19,8 +19,9 @@ from rich.text import Text
 from mow import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
 from mow.architectures import ARCHITECTURES
 from mow.data import NAMES
+from mow.distributed import ranks
 from mow.files import write_whole
-from mow.run import Model, OptimizerName, Options, Part, Phi, PriorName, Run, Weighting
+from mow.run import Model, OnNonfinite, OptimizerName, Options, Part, Phi, PriorName, Run, Weighting
 
 app = typer.Typer(
     help="Training on batches as small as one, for models that compare samples: the moving window.",
@@ -58,6 +59,10 @@ def train(
     reencode: Annotated[bool, _model("Push latents of the updated encoder, as the paper does.")] = Options.reencode,
     warm_up: Annotated[bool, _model("Fill the window before the first step, as the paper does.")] = Options.warm_up,
     root: Annotated[bool, _model("Root of the reconstruction, as the public code does.")] = Options.root,
+    on_nonfinite: Annotated[
+        OnNonfinite | None, _model("At a loss that is NaN or infinite (default: stop; ignore with --cuda-graph).")
+    ] = None,
+    shard: Annotated[bool, _model("Each rank of torchrun keeps its part of the window.", "--shard")] = Options.shard,
     weight: Annotated[float, _distance("Lambda of the distance.")] = Options.weight,
     weighting: Annotated[Weighting, _distance("How the distance stands to the reconstruction.")] = Options.weighting,
     log: Annotated[bool | None, _distance("Logarithm of it (default: for cwae).", "--log/--no-log")] = None,
@@ -68,7 +73,9 @@ def train(
     keep_directions: Annotated[int, _distance("For so many steps, for swae.")] = Options.keep_directions,
     data: Annotated[str, _run(f"{', '.join(NAMES)}, a folder of pictures, or an .npy/.npz file.")] = Options.data,
     out: Annotated[Path | None, _run("The folder of the run.")] = None,
-    resume: Annotated[Path | None, _run("Go on in this folder with all its options; --steps may extend it.")] = None,
+    resume: Annotated[
+        Path | None, _run("Go on in this folder with all its options; --steps may extend it, --on-nonfinite differ.")
+    ] = None,
     steps: Annotated[int, _run("Steps in all.")] = Options.steps,
     seed: Annotated[int, _run("Of weights, order and draws.")] = Options.seed,
     size: Annotated[int | None, _run("Resize a folder's pictures, CelebA or FFHQ to this size.")] = None,
@@ -80,15 +87,18 @@ def train(
     log_every: Annotated[int, _run("Steps between logged lines.")] = Options.log_every,
     evaluate_every: Annotated[int, _run("Steps between evaluations.")] = Options.evaluate_every,
     checkpoint_every: Annotated[int, _run("Steps between checkpoints.")] = Options.checkpoint_every,
+    timeout: Annotated[float, _run("Seconds after which ranks of torchrun give up waiting for one.")] = ranks.TIMEOUT,
 ) -> None:
-    """Train an auto-encoder with k new elements a step, compared over a window of n."""
+    """Train an auto-encoder with k new elements a step, compared over a window of n (torchrun: in all ranks)."""
     given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}  # type: ignore[union-attr]
-    with _plain_errors():
+    with _plain_errors(), ranks.process_group(timeout):
         if resume is not None:
-            if others := given - {"resume", "steps"}:
+            if others := given - {"resume", "steps", "on_nonfinite", "timeout"}:
                 names = ", ".join("--" + name.replace("_", "-") for name in sorted(others))
-                raise ValueError(f"--resume restores every option and allows --steps alone beside it, not {names}")
-            run = Run.resume(resume, steps if "steps" in given else None)
+                allowed = "--steps, --on-nonfinite and --timeout"
+                raise ValueError(f"--resume restores every option and allows {allowed} alone beside it, not {names}")
+            changes = {name: context.params[name] for name in given & {"steps", "on_nonfinite"}}
+            run = Run.resume(resume, **changes)
         elif out is None:
             raise ValueError("--out is missing: name the folder that the run shall be written to (or --resume one)")
         else:
@@ -186,6 +196,8 @@ def encode(
 
 def _show(run: Run) -> None:
     """Train with a progress bar, and a line for each evaluation."""
+    if run.ranks.rank > 0:
+        return run.train()
     options = run.options
     console.print(f"[bold]{options.model}[/] on {escape(run.source.origin)}", soft_wrap=True)
     weighting = f"{options.weighting} weighting"
@@ -204,7 +216,7 @@ def _show(run: Run) -> None:
         task = progress.add_task("", total=options.steps, completed=run.trainer.steps_done, losses="")
 
         def on_step(step: int, record: dict[str, Any] | None) -> None:
-            if record is None:
+            if record is None or record["reconstruction"] is None:
                 return
             losses = f"reconstruction {record['reconstruction']:.1f}  distance {record['distance']:.4f}"
             progress.update(task, completed=step, losses=losses)
@@ -233,7 +245,7 @@ class _plain_errors(ContextDecorator):
         if isinstance(error, KeyboardInterrupt):
             console.print("interrupted: --resume goes on from the last checkpoint")
             raise typer.Exit(130) from None
-        if isinstance(error, (ValueError, TypeError, OSError)):
+        if isinstance(error, (ValueError, TypeError, OSError, FloatingPointError)):
             typer.echo(" ".join(f"error: {error}".split()), err=True)
             raise typer.Exit(2) from None
 

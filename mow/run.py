@@ -26,6 +26,7 @@ from torch import Tensor
 from mow import checkpoint, data, evaluation, features, pictures, priors
 from mow.architectures import ARCHITECTURES
 from mow.data import LazyPictures, PictureData
+from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
 from mow.files import read_json_lines, write_whole
 from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
 from mow.prior_window import PriorWindow
@@ -40,6 +41,7 @@ Weighting = Literal["compensated", "paper", "reference"]
 PriorName = Literal["normal", "normal-sample", "uniform", "sphere"]
 Phi = Literal["exact", "asymptotic"]
 Part = Literal["test", "train"]
+OnNonfinite = Literal["stop", "skip", "ignore"]
 
 DEFAULT_ARCHITECTURES = {name: name for name in data.NAMES} | {"fashion-mnist": "mnist"}
 """The paper's for each data set, but a quick one for Fashion-MNIST; "small" for a person's own pictures."""
@@ -81,6 +83,8 @@ class Options:
     reencode: bool = True
     warm_up: bool = True
     root: bool = False
+    on_nonfinite: OnNonfinite | None = None
+    shard: bool = False
     size: int | None = None
     data_dir: str | None = None
     download: bool = False
@@ -143,7 +147,11 @@ class Options:
 
 
 class Run:
-    """A run in a folder, ready to train: made by `start` or `resume`."""
+    """A run in a folder, ready to train: made by `start` or `resume`.
+
+    Where torch.distributed has been initialised, every rank makes the same calls, and rank 0 alone reads and writes the
+    folder. The run is the same whatever the number of ranks, which may change from one resumption to the next.
+    """
 
     def __init__(self, options: Options, out: Path, source: PictureData) -> None:
         self.options, self.out, self.source = options, out, source
@@ -152,17 +160,19 @@ class Run:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
         torch.manual_seed(options.seed)
-        window, distance = MovingWindow(options.n, options.dim, device=options.device), _distance(options, options.dim)
+        self.ranks = Ranks.of()
+        window = (ShardedWindow if options.shard else MovingWindow)(options.n, options.dim, device=options.device)
+        distance = _distance(options, options.dim)
         with torch.random.fork_rng():  # an option that the distance refuses shows now, not at the first step
             copy.deepcopy(distance).measure(torch.zeros(2, options.dim, device=options.device))
         architecture = ARCHITECTURES[options.architecture]
         networks = architecture.build(source.train.shape[1:], options.dim)
         self.encoder, self.decoder = (network.to(options.device) for network in networks)
-        self.trainer = Trainer(
+        self.trainer = (DistributedTrainer if options.shard or self.ranks.size > 1 else Trainer)(
             self.encoder,
             self.decoder,
             distance,
-            window,
+            window,  # type: ignore[arg-type]  # the one that the trainer takes
             k=options.k,
             optimizer=lambda parameters: _optimizer(options, parameters),
             weight=options.weight,
@@ -170,6 +180,7 @@ class Run:
             reencode=options.reencode,
             root=options.root,
             cuda_graph=options.cuda_graph,
+            on_nonfinite=options.on_nonfinite,
         )
         self.stream = ShuffledStream(source.train, options.seed)
         self.seconds = 0.0
@@ -181,49 +192,61 @@ class Run:
         Raises:
             FileExistsError: the folder already holds a run.
             ValueError: an option out of range, or data that cannot be had, by name.
+            RankError: rank 0 raised one of those.
         """
-        # A start that was killed before its first checkpoint may leave the line of step 0.
-        lines = read_json_lines(out / "metrics.jsonl")
-        if (out / "checkpoint.pt").exists() or any(record.get("step") != 0 for record in lines):
-            raise FileExistsError(f"{out} already holds a run: go on with --resume {out}, or name another folder")
+
+        def check_that_it_is_free() -> bytes:
+            # A start that was killed before its first checkpoint may leave the line of step 0.
+            lines = read_json_lines(out / "metrics.jsonl")
+            if (out / "checkpoint.pt").exists() or any(record.get("step") != 0 for record in lines):
+                raise FileExistsError(f"{out} already holds a run: go on with --resume {out}, or name another folder")
+            return b""
+
+        Ranks.of().first(check_that_it_is_free)
         options = options.resolved()
         source = _load(options)
         if options.threads is None and options.k * source.train[0].numel() <= SINGLE_THREAD_VALUES:
             options = dataclasses.replace(options, threads=1)
         run = cls(options, out, source)
-        scores = run.evaluate()
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.jsonl").unlink(missing_ok=True)
-        run._log({"loss": None, "reconstruction": None, "distance": None, **scores})
+        if run.ranks.rank == 0:
+            scores = run.evaluate()
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "metrics.jsonl").unlink(missing_ok=True)
+            run._log({"loss": None, "reconstruction": None, "distance": None, **scores})
         run._save()
         return run
 
     @classmethod
-    def resume(cls, out: Path, steps: int | None = None) -> Run:
+    def resume(cls, out: Path, steps: int | None = None, on_nonfinite: OnNonfinite | None = None) -> Run:
         """`load`, ready to go on: lines logged after the checkpoint are cut.
 
         Args:
             steps: extend (or shorten) the run to so many steps in all.
+            on_nonfinite: another choice from here on, so that a run that stopped is no dead end.
 
         Raises as `load` does.
         """
-        run = cls.load(out)
-        if steps is not None:
-            run.options = dataclasses.replace(run.options, steps=steps).resolved()
-        run._cut_metrics()
+        given = {"steps": steps, "on_nonfinite": on_nonfinite}
+        run = cls.load(out, **{name: value for name, value in given.items() if value is not None})
+        if run.ranks.rank == 0:
+            run._cut_metrics()
         return run
 
     @classmethod
-    def load(cls, out: Path) -> Run:
-        """The run in a folder as its last checkpoint has it; nothing is written.
+    def load(cls, out: Path, **changes: Any) -> Run:
+        """The run in a folder as its last checkpoint has it, but for changes of its options; nothing is written.
 
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
             CheckpointError: the checkpoint is damaged or foreign.
-            ValueError: the data set is not the one that the run was trained on.
+            ValueError: the data set is not the one that the run was trained on, or a change is out of range.
+            RankError: rank 0 could not read the checkpoint.
         """
-        state = checkpoint.load(out / "checkpoint.pt", CHECKPOINT)
+        path = out / "checkpoint.pt"
+        state = checkpoint.loads(Ranks.of().first(lambda: checkpoint.read(path)), path, CHECKPOINT)
         options = Options(**{"architecture": "mnist", **state["options"]})  # the only one before there was a choice
+        if changes:
+            options = dataclasses.replace(options, **changes).resolved()
         source = data.embedded_fashion_mnist() if state["data"]["embedded"] else _load(options)
         if _fingerprint(source) != state["data"]:
             raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
@@ -256,12 +279,12 @@ class Run:
         for result in self.trainer.run(self.stream, options.steps, warm_up=options.warm_up, measured=logged):
             step, record = self.trainer.steps_done, None
             self.seconds = time.perf_counter() - began
-            if logged(step):
+            if logged(step) and self.ranks.rank == 0:
                 record = self._log({**result, **(self.evaluate() if evaluated(step) else {})})
             if step % options.checkpoint_every == 0 or step == options.steps:
                 self._save()
             on_step(step, record)
-        if pages:
+        if pages and self.ranks.rank == 0:
             self.write_pictures()
             self.write_report()
 
@@ -355,8 +378,10 @@ class Run:
 
     def _log(self, result: dict[str, Any]) -> dict[str, Any]:
         head = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}
-        values = {name: value if value is None else float(value) for name, value in result.items()}
+        values = {name: value if value is None else _finite(value) for name, value in result.items()}
         record = {**head, **values, "seconds": round(self.seconds, 3)}
+        if self.trainer.steps_skipped:
+            record["skipped"] = self.trainer.steps_skipped
         with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         return record
@@ -372,12 +397,19 @@ class Run:
         }
         if self.options.device == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state()
-        checkpoint.save(self.out / "checkpoint.pt", state)
+        if self.ranks.rank == 0:
+            checkpoint.save(self.out / "checkpoint.pt", state)
 
     def _cut_metrics(self) -> None:
         path = self.out / "metrics.jsonl"
         kept = [record for record in read_json_lines(path) if record["step"] <= self.trainer.steps_done]
         write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _finite(value: Any) -> float | None:
+    """None, JSON's null, for what JSON has no number."""
+    value = float(value)
+    return value if math.isfinite(value) else None
 
 
 def _load(options: Options) -> PictureData:

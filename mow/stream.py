@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,12 +33,28 @@ class ShuffledStream:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         self._order = torch.randperm(len(self.pictures), generator=generator)
 
-    def take(self, count: int) -> Tensor:
-        """The next `count` pictures, fewer at the end of a pass. -> [<= count, ...], floating-point."""
+    def take(self, count: int, share: Callable[[int], slice] | None = None) -> Tensor:
+        """The next `count` pictures, fewer at the end of a pass. -> [<= count, ...], floating-point.
+
+        Where one cannot be read, what the data set raises; the stream then stays where it is.
+
+        Args:
+            count: >= 1.
+            share: from their number to which of them to read, e.g. `mow.distributed.Ranks.share`; None for all.
+        """
         if self.offset == len(self.pictures):
             self.seek(self.epoch + 1, 0)
         indices = self._order[self.offset : self.offset + count]
+        own = indices if share is None else indices[share(len(indices))]
+        batch = self._read(own) if len(own) else self._read(indices[:1])[:0]
         self.offset += len(indices)
+        return batch
+
+    def following(self, count: int) -> int:
+        """How many pictures `take(count)` takes in all."""
+        return min(count, len(self.pictures) - self.offset % len(self.pictures))
+
+    def _read(self, indices: Tensor) -> Tensor:
         if isinstance(self.pictures, Tensor):
             batch = self.pictures[indices]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ WARM_UP_VALUES = 2**21
 """Values of new elements that the warm-up encodes at a time, if they are more than k."""
 
 WEIGHTINGS = ("reference", "paper", "compensated")
+ON_NONFINITE = ("stop", "skip", "ignore")
 
 
 def default_learning_rate(k: int) -> float:
@@ -54,6 +56,10 @@ class Trainer:
         root: take the square root of the mean of R, as the public code does; not with "paper".
         cuda_graph: run the step as one CUDA graph, see `mow.graph.GraphedStep`. The optimiser must be SGD or have
             capturable=True, which the default one then has.
+        on_nonfinite: what a step does whose loss is NaN or infinite, by R and by the gradient of the distance. "stop"
+            raises, "skip" goes on to the next and counts it in `steps_skipped`; either leaves weights, optimiser and
+            window as they were. "ignore" does not look: looking waits for a GPU once a step, so a CUDA graph cannot.
+            None for "ignore" with cuda_graph, else "stop".
 
     Raises:
         TypeError, ValueError: a bad argument, by name.
@@ -73,19 +79,29 @@ class Trainer:
         reencode: bool = True,
         root: bool = False,
         cuda_graph: bool = False,
+        on_nonfinite: str | None = None,
     ) -> None:
         if isinstance(k, bool) or not isinstance(k, int):
             raise TypeError(f"k is {k!r}; it must be an integer")
         if not 1 <= k <= window.n:
             raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
-        if weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(map(repr, WEIGHTINGS))}")
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weight is {weight!r}; it must be finite and >= 0")
         if root and weighting == "paper":
             raise ValueError("root is True and weighting 'paper', which sums R; use 'reference' or 'compensated'")
+        if on_nonfinite is None:
+            on_nonfinite = "ignore" if cuda_graph else "stop"
+        elif cuda_graph and on_nonfinite != "ignore":
+            raise ValueError(f"on_nonfinite is {on_nonfinite!r} and cuda_graph True; a graph can only 'ignore' it")
+        for name, value, allowed in (
+            ("weighting", weighting, WEIGHTINGS),
+            ("on_nonfinite", on_nonfinite, ON_NONFINITE),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
         self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
+        self.on_nonfinite = on_nonfinite
         parameters = [*encoder.parameters(), *decoder.parameters()]
         if optimizer is None:
             self.optimizer: Optimizer = torch.optim.Adam(
@@ -93,7 +109,7 @@ class Trainer:
             )
         else:
             self.optimizer = optimizer(parameters)
-        self.steps_done = self.pictures_seen = 0
+        self.steps_done = self.pictures_seen = self.steps_skipped = 0
         self._graph = GraphedStep(self) if cuda_graph else None
 
     def step(self, x: Tensor, *, measure: bool = True) -> dict[str, Tensor]:
@@ -110,6 +126,7 @@ class Trainer:
 
         Raises:
             ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
+            FloatingPointError: the loss is NaN or infinite and on_nonfinite "stop". Nothing has changed.
         """
         results = self._step(x, measure) if self._graph is None else self._graph(x, measure)
         self.steps_done += 1
@@ -154,6 +171,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "steps_done": self.steps_done,
             "pictures_seen": self.pictures_seen,
+            "steps_skipped": self.steps_skipped,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -173,6 +191,7 @@ class Trainer:
         for name in ("encoder", "decoder", "distance", "window", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
+        self.steps_skipped = state.get("steps_skipped", 0)  # older checkpoints lack it
 
     def _step(self, x: Tensor, measure: bool) -> dict[str, Tensor]:
         """`step` but for the counts: what a CUDA graph captures."""
@@ -181,8 +200,8 @@ class Trainer:
         errors = self._errors(x, z)
         gradient, distance = self._gradient(z, measure)
         reconstruction, factor = self._reconstruction(errors), self.weight * self._scale(len(x))
-        self._backward(reconstruction, z, factor * gradient)
-        self._push(x, z)
+        if self._backward(reconstruction, z, factor * gradient):
+            self._push(x, z)
         mean = errors.detach().mean()
         if distance is None:
             return {"reconstruction": mean}
@@ -217,8 +236,9 @@ class Trainer:
             return 1.0
         return min(self.window.n, len(self.window) + k) / k
 
-    def _backward(self, reconstruction: Tensor, z: Tensor, g_z: Tensor) -> None:
-        """The optimiser step along the gradient of the reconstruction and, from the distance, g_z at the latents.
+    def _backward(self, reconstruction: Tensor, z: Tensor, g_z: Tensor) -> bool:
+        """The optimiser step along the gradient of the reconstruction and, from the distance, g_z at the latents;
+        none where one of them is not finite. -> whether it was done.
 
         That gradient came with the distance: it enters the graph at z, which saves an autograd function.
         """
@@ -227,7 +247,22 @@ class Trainer:
             torch.autograd.backward((reconstruction, z), (None, g_z))
         else:  # nothing of the encoder is trained
             reconstruction.backward()
+        if not self._admits(reconstruction.detach() + g_z.sum()):
+            return False
         self.optimizer.step()
+        return True
+
+    def _admits(self, total: Tensor) -> bool:
+        """Whether a step may be done of whose loss everything adds up to this 0-d total."""
+        if self.on_nonfinite == "ignore" or math.isfinite(total):
+            return True
+        if self.on_nonfinite == "stop":
+            raise FloatingPointError(
+                f"the loss of step {self.steps_done + 1} is not finite; weights and window are those of step "
+                f"{self.steps_done} (on_nonfinite='skip' would go on without it; a lower learning rate may avoid it)"
+            )
+        self.steps_skipped += 1
+        return False
 
     def _push(self, x: Tensor, z: Tensor) -> None:
         """The latents of the new elements into the window."""

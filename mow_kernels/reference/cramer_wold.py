@@ -17,29 +17,44 @@ at D = 20.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
 from mow_kernels.reference import laplace
-from mow_kernels.reference.pairs import sum_between, sum_window, sum_within
+from mow_kernels.reference.pairs import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
 
 
 def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
     """Equation (1) for prior None, else (2). current [k, D], history [h, D], prior [m, D] -> 0-d."""
     n, dim = len(current) + len(history), current.shape[1]
-
-    def phi_of(s: Tensor) -> Tensor:
-        return laplace.phi(s, dim) if phi == "exact" else (1 + 4 / (2 * dim - 3) * s).rsqrt()
-
-    def radial(r: Tensor) -> Tensor:
-        return phi_of(r / (4 * gamma))
-
-    zz = (n + sum_window(radial, current, history)) / n**2  # phi(0) = 1 on the diagonal
     if prior is None:
-        zv = sum(phi_of(z.square().sum(1) / (2 + 4 * gamma)).sum() for z in (current, history)) / n
-        bracket = 1 / math.sqrt(1 + gamma) + zz / math.sqrt(gamma) - 2 / math.sqrt(gamma + 0.5) * zv
-        return bracket / (2 * math.sqrt(math.pi))
-    m = len(prior)
+        return over_window(cramer_wold_to_normal(n, dim, gamma=gamma, phi=phi), current, history)
+    radial, m = _radial(dim, gamma, phi), len(prior)
+    zz = (n + sum_window(radial, current, history)) / n**2  # phi(0) = 1 on the diagonal
     vv = (m + sum_within(radial, prior)) / m**2
     zv = (sum_between(radial, current, prior) + sum_between(radial, history, prior)) / (n * m)
     return (zz + vv - 2 * zv) / (2 * math.sqrt(math.pi * gamma))
+
+
+def cramer_wold_to_normal(n: int, dim: int, *, gamma: float, phi: str) -> Pairwise:
+    """Equation (1)."""
+    phi_of, factor = _phi(dim, phi), 1 / (2 * math.sqrt(math.pi))
+
+    def own(z: Tensor) -> Tensor:
+        return phi_of(z.square().sum(1) / (2 + 4 * gamma))
+
+    pair = factor / (n**2 * math.sqrt(gamma))
+    constant = factor / math.sqrt(1 + gamma) + n * pair  # phi(0) = 1 on the diagonal
+    return Pairwise(_radial(dim, gamma, phi), own, pair, -2 * factor / (n * math.sqrt(gamma + 0.5)), constant)
+
+
+def _radial(dim: int, gamma: float, phi: str) -> Radial:
+    phi_of = _phi(dim, phi)
+    return lambda r: phi_of(r / (4 * gamma))
+
+
+def _phi(dim: int, phi: str) -> Callable[[Tensor], Tensor]:
+    if phi == "exact":
+        return lambda s: laplace.phi(s, dim)
+    return lambda s: (1 + 4 / (2 * dim - 3) * s).rsqrt()

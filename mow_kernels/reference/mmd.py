@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mow_kernels.reference import laplace
-from mow_kernels.reference.pairs import sum_between, sum_window, sum_within
+from mow_kernels.reference.pairs import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
 
 
 def mmd(
@@ -31,23 +31,33 @@ def mmd(
 ) -> Tensor:
     """Equation (3). current [k, D], history [h, D], prior [m, D] or None for N(0, I) -> 0-d."""
     n, dim = len(current) + len(history), current.shape[1]
-    constants = [2 * dim * scale for scale in scales]
-    radial = functools.partial({"imq": _imq, "gaussian": _gaussian}[kernel], constants)
-    at_zero = len(scales)  # k(x, x)
-
-    def mean_within(total: Tensor, rows: int) -> Tensor:
-        if estimator == "unbiased":
-            return total / (rows * (rows - 1))
-        return (total + rows * at_zero) / rows**2
-
-    zz = mean_within(sum_window(radial, current, history), n)
     if prior is None:
-        mean, vv = {"imq": (_imq_mean, _imq_vv), "gaussian": (_gaussian_mean, _gaussian_vv)}[kernel]
-        zv = (mean(current, scales).sum() + mean(history, scales).sum()) / n
-        return zz + vv(dim, scales) - 2 * zv
-    vv = mean_within(sum_within(radial, prior), len(prior))
-    zv = (sum_between(radial, current, prior) + sum_between(radial, history, prior)) / (n * len(prior))
-    return zz + vv - 2 * zv
+        return over_window(mmd_to_normal(n, dim, kernel=kernel, scales=scales, estimator=estimator), current, history)
+    radial, m = _radial(kernel, dim, scales), len(prior)
+    (zz, zz_diagonal), (vv, vv_diagonal) = (_mean_within(rows, len(scales), estimator) for rows in (n, m))
+    zv = sum_between(radial, current, prior) + sum_between(radial, history, prior)
+    within = zz * sum_window(radial, current, history) + zz_diagonal + vv * sum_within(radial, prior) + vv_diagonal
+    return within - 2 / (n * m) * zv
+
+
+def mmd_to_normal(n: int, dim: int, *, kernel: str, scales: tuple[float, ...], estimator: str) -> Pairwise:
+    """Equation (3) to N(0, I). "unbiased" counts the empty sum over pairs of n = 1 as 0."""
+    mean, vv = {"imq": (_imq_mean, _imq_vv), "gaussian": (_gaussian_mean, _gaussian_vv)}[kernel]
+    zz, diagonal = _mean_within(n, len(scales), estimator)
+    own = functools.partial(mean, scales=scales)
+    return Pairwise(_radial(kernel, dim, scales), own, zz, -2 / n, diagonal + vv(dim, scales))
+
+
+def _mean_within(rows: int, at_zero: float, estimator: str) -> tuple[float, float]:
+    """The mean of k within a sample as a factor of its sum over i != j and what the diagonal, k(x, x), adds."""
+    if estimator == "unbiased":
+        return 1 / max(1, rows * (rows - 1)), 0.0
+    return 1 / rows**2, at_zero / rows
+
+
+def _radial(kernel: str, dim: int, scales: tuple[float, ...]) -> Radial:
+    constants = [2 * dim * scale for scale in scales]
+    return functools.partial({"imq": _imq, "gaussian": _gaussian}[kernel], constants)
 
 
 def _imq(constants: list[float], r: Tensor) -> Tensor:

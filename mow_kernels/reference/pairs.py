@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 Radial = Callable[[Tensor], Tensor]
 """Elementwise function of the squared distance."""
+
+
+class Pairwise(NamedTuple):
+    """A distance from n rows z to N(0, I) as sums over pairs of rows and over rows:
+
+    pair * sum_{i != j} radial(|z_i - z_j|^2) + single * sum_i own(z_i) + constant.
+    """
+
+    radial: Radial
+    own: Callable[[Tensor], Tensor]
+    """[a, D] -> [a]."""
+    pair: float
+    single: float
+    constant: float
+
 
 _CHUNK = 2**24  # numbers held at once by the differences of one chunk: 64 MiB in float32
 
@@ -53,3 +69,10 @@ def sum_window(radial: Radial, current: Tensor, history: Tensor) -> Tensor:
 def _rows(y: Tensor) -> int:
     """The number of rows of x to be compared with all of y [b, D] at once."""
     return max(1, _CHUNK // max(1, y.numel()))
+
+
+def over_window(distance: Pairwise, current: Tensor, history: Tensor) -> Tensor:
+    """The distance over [history; current], the graph kept for what touches current only. -> 0-d."""
+    among = sum_window(distance.radial, current, history)
+    alone = distance.own(current).sum() + distance.own(history).sum()
+    return distance.pair * among + distance.single * alone + distance.constant
