@@ -133,7 +133,7 @@ def _main(entries: Iterable[dict[str, Any]], threads: int, spread: bool) -> str:
         cells += [_ratio(ours.get("speedup", {}).get(name), spread) for name in BASELINES]
         rows.append([*cells, _floor(ours, by_name, spread)])
     heads = ["Value and gradient, float32", f"mow-kernels ({OURS})", *(f"against {_HEADINGS[b]}" for b in BASELINES)]
-    return _table([*heads, "times the floor"], rows)
+    return table([*heads, "times the floor"], rows)
 
 
 def _floor(row: dict[str, Any], by_name: dict[str, dict[str, Any]], spread: bool) -> str:
@@ -161,7 +161,7 @@ def _steps(entries: Iterable[dict[str, Any]], threads: int) -> str:
         for row in (ours, default, reference, plain):
             cells.append(_ratio(row.get("cost", {}).get("empty"), spread=True) if _measured(row) else row["reason"])
         rows.append(cells)
-    return _table(
+    return table(
         ["Step", "empty", f"{OURS}, as in the paper", f"{OURS}, default options", "reference", "plain PyTorch"], rows
     )
 
@@ -189,7 +189,7 @@ def _windows(entries: Iterable[dict[str, Any]]) -> str:
         rows.append([*cells, _size(running.get("peak_mib")), _size(direct.get("peak_mib"))])
     heads = ["Step", "kept", "against the direct kernel", *(f"against {_HEADINGS[b]}" for b in BASELINES)]
     heads += ["against KeOps", "memory, kept", "memory, direct"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 _MEMORY = """\
@@ -205,7 +205,7 @@ def _memory(entries: Iterable[dict[str, Any]]) -> str:
             reason = row.get("reason", "")
             cells = [_size(row.get("extra_mib")), _size(row.get("inside_mib")), reason]
             rows.append([_title(entry), row["label"], *cells])
-    return _table(["Case", "Candidate", "peak from outside", "from inside", ""], rows)
+    return table(["Case", "Candidate", "peak from outside", "from inside", ""], rows)
 
 
 def _everything(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -235,7 +235,7 @@ def _candidates(entry: dict[str, Any]) -> str:
         floor = "" if row["name"] in FLOORS else _floor(row, by_name, spread=False)
         rows.append([row["label"], _time(row), *speedups, floor, _match(row), row["note"]])
     heads = ["Candidate", "time", *(f"against {by_name[name]['label']}" for name in against), "times the floor"]
-    return _table([*heads, "match", ""], rows)
+    return table([*heads, "match", ""], rows)
 
 
 def _match(row: dict[str, Any]) -> str:
@@ -297,6 +297,6 @@ def _threads(entries: Iterable[dict[str, Any]], group: str | None = None) -> lis
     return sorted({e["threads"] for e in entries if group is None or group in e["groups"]}, reverse=True)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mow_kernels as mk
-from benchmarks import cases, floors, naive, plots, record, report, runner
+from benchmarks import cases, floors, larger_windows, naive, plots, record, report, runner
 from benchmarks.cases import Candidate, Case
 from benchmarks.timing import Effort, Entrant
 from benchmarks.windows import Window
@@ -222,3 +222,24 @@ def test_memory_is_seen_from_outside() -> None:
     assert 99 < large["peak_mib"] - small["peak_mib"] < 101.5
     assert large["last_line"] == "held" and "reason" not in large
     assert failed["reason"] == "no luck" and slow["reason"] == "stopped after 1 s"
+
+
+def test_the_page_on_larger_windows_has_means_and_paired_differences() -> None:
+    runs = [
+        {
+            "options": {"n": n, "seed": seed},
+            "resolved": {"lr": 1e-4},
+            "data": "pictures",
+            "pictures": 60000,
+            "test_cwae_distance_exact": 0.002 / n**0.5 + 0.001 * seed,
+            "test_mmd": 0.01,
+            "test_sliced_wasserstein": 0.02,
+            "test_reconstruction": 15.0 + seed - (n == 256) * (1 + seed % 2),
+        }
+        for n in (256, 64)
+        for seed in range(3)
+    ]
+    page = larger_windows.page({"runs": runs}).splitlines()
+    assert any(line.startswith("| 64 | 12.5 (2.5 – 22.5) |") for line in page)
+    line = next(line for line in page if line.startswith("| 256 | -1.25 ± "))
+    assert line.endswith(" | -1.33 ± 1.4 |")  # the differences are -1, -2, -1: 4.303 * 0.577 / sqrt(3)
