@@ -41,11 +41,12 @@ def test_it_is_the_gradient_of_the_value(
 
 
 @pytest.mark.parametrize("function, options", CALLS)
-@pytest.mark.parametrize("k", [1, 5, 90])
-def test_ties_go_by_row(function: Any, options: dict, k: int) -> None:
-    """Rows that coincide within the history, within current and between them, few and many."""
+@pytest.mark.parametrize("k", [1, 9, 90])
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_ties_go_by_row(function: Any, options: dict, neighbours: int, k: int) -> None:
+    """Rows that coincide within the history, within current and between them, apart or side by side, few and many."""
     window, prior = draw(200, 4, 2).round(), draw(100, 4, 3).round()
-    check("auto", function, options, window[torch.arange(200) % 30], k, prior)
+    check("auto", function, options, window[torch.arange(200) // neighbours % 30], k, prior)
 
 
 @pytest.mark.parametrize("view", STRIDES)
