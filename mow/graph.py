@@ -1,7 +1,6 @@
 """A whole training step as one CUDA graph: encode, distance, decode, backward, optimiser and push in one launch.
 
-At k = 1 a step is some seventy kernels of a few microseconds each, and launching them takes the host longer than
-running them takes the device. A graph is launched once a step.
+At k = 1 a step is many small kernels, each of which the host has to launch; a graph has them launched at once.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ class GraphedStep:
         trainer: whose step it is; its optimiser is `SGD` or has capturable=True.
 
     Raises:
-        ValueError: the trainer's device, optimiser or generators do not allow it.
+        ValueError: the trainer's device, optimiser or distance does not allow it.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -114,6 +113,10 @@ class GraphedStep:
         self._parameters = [*trainer.encoder.parameters(), *trainer.decoder.parameters()]
         self._capture: Capture = CudaGraphs(trainer.window.latents.device, list(_generators(trainer.distance)))
         _check_optimizer(trainer.optimizer)
+        if (keep := getattr(trainer.distance, "keep", 1)) > 1:
+            raise ValueError(
+                f"cuda_graph is True and the distance's keep {keep}, which is counted on the host; it must be 1"
+            )
         trainer.optimizer.register_load_state_dict_pre_hook(_still_capturable)
         trainer.optimizer.register_load_state_dict_post_hook(lambda optimizer: self.forget())
         self.forget()
@@ -135,13 +138,13 @@ class GraphedStep:
         trainer = self._trainer
         full = len(trainer.window) == trainer.window.n or trainer.k == trainer.window.n
         if not full or len(x) != trainer.k:
-            return trainer._step(x.to(trainer.window.latents.device), measure)
+            return trainer._step(x, measure)
         if self._seen != self._state():
             self.forget()
         if self._x is None:
             self._x = torch.empty_like(x, device=trainer.window.latents.device)
         elif x.shape != self._x.shape or x.dtype != self._x.dtype:
-            return trainer._step(x.to(self._x.device), measure)
+            return trainer._step(x, measure)
         self._x.copy_(x, non_blocking=True)
         if self._warm[measure] < WARM_UP:
             results = self._capture.warm_up(functools.partial(trainer._step, self._x, measure))
@@ -188,7 +191,7 @@ class GraphedStep:
                 for name, value in group.items()
                 if name != "params"
             ],
-            [tensor.data_ptr() for tensor in (*self._parameters, window.latents, window.head, window.count)],
+            [tensor.data_ptr() for tensor in (*self._parameters, *window.buffers(), *trainer.distance.buffers())],
         )
 
 
@@ -208,8 +211,10 @@ def _still_capturable(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, 
 
 
 def _generators(distance: nn.Module) -> Iterator[torch.Generator]:
-    """What a distance draws from, beside PyTorch's default generator."""
-    for owner in (distance, getattr(distance, "prior", None)):
+    """What a distance, its prior, and the prior of a window of those draw from, beside PyTorch's default generator."""
+    owner: Any = distance
+    while owner is not None:
         generator = getattr(owner, "generator", None)
         if generator is not None:
             yield generator
+        owner = getattr(owner, "prior", None)

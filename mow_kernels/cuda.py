@@ -34,6 +34,12 @@ def _mmd_unsupported(
     return None
 
 
+def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
+    if not x.is_cuda:
+        return f"it runs on CUDA devices and x is on {x.device}"
+    return None if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
+
+
 def _fused(call_of: Callable[..., Call], unsupported: Callable[..., str | None]) -> Implementation:
     """The gradient by itself has no kernels here: it comes with the value."""
     return operators.fused(
@@ -52,4 +58,5 @@ else:
         "mmd": _fused(operators.mmd, _mmd_unsupported),
         "cramer_wold": _fused(operators.cramer_wold, _needs_cuda),
         "sliced_wasserstein": _fused(operators.sliced_wasserstein, _needs_cuda),
+        "k_center": operators.Implementation(operators.k_center, _k_center_unsupported),
     }

@@ -158,7 +158,7 @@ def sliced_wasserstein(current: Tensor, history: Tensor, prior: Tensor | None, *
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`mow_kernels.reference.k_center` by csrc/cpu/k_center.cpp."""
+    """`mow_kernels.reference.k_center` by csrc/cpu/k_center.cpp or csrc/cuda/k_center.cu."""
     return _K_CENTER(x, k, start)
 
 

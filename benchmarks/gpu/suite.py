@@ -41,6 +41,7 @@ TESTS = [
     ("sliced", "tests/gpu/test_sliced.py", ""),
     ("triton", "tests/gpu/test_triton.py", ""),
     ("graph", "tests/gpu/test_graph.py", ""),
+    ("k_center", "tests/gpu/test_k_center.py", ""),
 ]
 """Side by side, each in a process: what they wait for is the compiler."""
 
@@ -314,6 +315,10 @@ def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
                 for options in ({}, {"prior": "normal"} if case.prior == "sample" else {}):
                     value = library(distance, case.options)(*given.arguments(options))
                     torch.autograd.grad(value, given.current)[0].sum().item()
+    for backend in own:
+        if not isinstance(TABLE["k_center"][backend], str):
+            with mk.use_backend(backend):
+                mk.k_center(torch.randn(700, 20, device=machine.device), 9, start=0).radius.item()
 
 
 def table(content: dict[str, Any]) -> Iterator[str]:

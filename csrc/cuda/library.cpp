@@ -10,6 +10,7 @@
 
 #include <optional>
 #include <tuple>
+#include <utility>
 
 #include "cpu/tensors.h"
 #include "cuda/ops.h"
@@ -108,6 +109,28 @@ std::tuple<Tensor, Tensor> run_sliced(
   });
 }
 
+template <class T>
+std::tuple<Tensor, Tensor, Tensor> run_k_center(const Tensor& x, int64_t k, int64_t start) {
+  const int32_t device = x.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  const int32_t dtype = sizeof(T) == 4 ? aoti_torch_dtype_float32() : aoti_torch_dtype_float64();
+  const auto empty = [&](int32_t type, std::initializer_list<int64_t> sizes) {
+    return cpu::empty(type, sizes, aoti_torch_device_type_cuda(), device);
+  };
+  Tensor indices = empty(aoti_torch_dtype_int64(), {k}), counts = empty(aoti_torch_dtype_int64(), {k});
+  Tensor squared_radius = empty(dtype, {});
+  const Tensor scratch = empty(aoti_torch_dtype_uint8(), {k_center_scratch<T>(x.size(0), x.size(1))});
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  const Centers<T> centers{
+      static_cast<int64_t*>(indices.data_ptr()), static_cast<T*>(squared_radius.data_ptr()),
+      static_cast<int64_t*>(counts.data_ptr())};
+  const cudaError_t failed =
+      k_center(rows_of<T>(x), x.size(1), k, start, centers, scratch.data_ptr(), static_cast<cudaStream_t>(stream));
+  STD_TORCH_CHECK(failed == cudaSuccess, "backend \"cuda\": ", cudaGetErrorString(failed));
+  return {std::move(indices), std::move(squared_radius), std::move(counts)};
+}
+
 bool is_single(const Tensor& current) { return current.scalar_type() == torch::headeronly::ScalarType::Float; }
 
 std::tuple<Tensor, Tensor> mmd_fwd(
@@ -131,6 +154,10 @@ std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
       current, history, prior, directions, normal, p, needs_grad);
 }
 
+std::tuple<Tensor, Tensor, Tensor> k_center_op(const Tensor& x, int64_t k, int64_t start) {
+  return (is_single(x) ? run_k_center<float> : run_k_center<double>)(x, k, start);
+}
+
 }  // namespace
 }  // namespace mow::cuda
 
@@ -138,4 +165,5 @@ STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) {
   m.impl("mmd_fwd", TORCH_BOX(&mow::cuda::mmd_fwd));
   m.impl("cramer_wold_fwd", TORCH_BOX(&mow::cuda::cramer_wold_fwd));
   m.impl("sliced_wasserstein_fwd", TORCH_BOX(&mow::cuda::sliced_wasserstein_fwd));
+  m.impl("k_center", TORCH_BOX(&mow::cuda::k_center_op));
 }

@@ -33,4 +33,13 @@ int64_t sliced_scratch(const Sliced<T>& problem);
 template <class T>
 cudaError_t sliced_wasserstein(const Sliced<T>& problem, void* scratch, cudaStream_t stream);
 
+template <class T>
+int64_t k_center_scratch(int64_t count, int64_t dim);
+
+// 1 <= k <= count < 2^31.
+template <class T>
+cudaError_t k_center(
+    const Rows<T>& rows, int64_t dim, int64_t k, int64_t start, const Centers<T>& centers, void* scratch,
+    cudaStream_t stream);
+
 }  // namespace mow::cuda

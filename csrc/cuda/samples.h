@@ -48,4 +48,12 @@ struct Sliced {
   Results<T> results;
 };
 
+// Where a selection of k rows goes: their numbers [k], the square of the covering radius [], the Voronoi counts [k].
+template <class T>
+struct Centers {
+  int64_t* indices;
+  T* squared_radius;
+  int64_t* counts;
+};
+
 }  // namespace mow::cuda

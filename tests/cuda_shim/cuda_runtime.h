@@ -84,6 +84,15 @@ constexpr cuda_shim::Place gridDim = cuda_shim::read(cuda_shim::grid_size);
 inline void __syncthreads() { cuda_shim::barrier(cuda_shim::Scope::kBlock); }
 inline void __syncwarp(unsigned = 0xffffffff) { cuda_shim::barrier(cuda_shim::Scope::kWarp); }
 
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+
+inline unsigned long long atomicAdd(unsigned long long* to, unsigned long long value) {
+  return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+}
+
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int lane_mask) {
   static_assert(sizeof(T) <= sizeof(uint64_t));

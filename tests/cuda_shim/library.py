@@ -19,7 +19,8 @@ from mow_kernels import tables
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).parent
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", f"-I{SHIM}", f"-I{ROOT / 'csrc'}")
+FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror")
+FLAGS += (f"-I{SHIM}", f"-I{ROOT / 'csrc'}")
 
 compiler = shutil.which("g++") or shutil.which("c++")
 
@@ -109,3 +110,15 @@ def sliced_wasserstein(
     numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
     rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
     return _run(lambda x, needs_grad: _call("sliced_wasserstein", x, history, prior, needs_grad, *rest), current)
+
+
+def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    indices, counts = (torch.full((k,), -1) for _ in range(2))
+    squared_radius = x.new_full((), torch.nan)
+    rows = (ctypes.c_int64 * 4)(x.data_ptr(), len(x), *x.stride())
+    numbers = (ctypes.c_int64(number) for number in (x.shape[1], k, start))
+    pointers = (ctypes.c_void_p(result.data_ptr()) for result in (indices, squared_radius, counts))
+    status = load().cuda_shim_k_center(ctypes.c_bool(x.dtype == torch.float32), rows, *numbers, *pointers)
+    if status != 0:
+        raise RuntimeError(f"k_center: CUDA error {status}")
+    return indices, squared_radius, counts

@@ -49,6 +49,14 @@ int run_sliced(
   return cuda::sliced_wasserstein(problem, memory.data(), nullptr);
 }
 
+template <class T>
+int run_k_center(
+    const int64_t* x, int64_t dim, int64_t k, int64_t start, int64_t* indices, void* squared_radius, int64_t* counts) {
+  const cuda::Rows<T> rows{reinterpret_cast<const T*>(x[0]), x[1], x[2], x[3]};
+  auto memory = scratch(cuda::k_center_scratch<T>(rows.count, dim));
+  return cuda::k_center(rows, dim, k, start, {indices, static_cast<T*>(squared_radius), counts}, memory.data(), nullptr);
+}
+
 }  // namespace
 
 extern "C" {
@@ -66,6 +74,13 @@ int cuda_shim_sliced_wasserstein(
     bool single, const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value,
     void* g_current) {
   return (single ? run_sliced<float> : run_sliced<double>)(numbers, directions, bins, p, value, g_current);
+}
+
+// x: [data, rows, row stride, column stride].
+int cuda_shim_k_center(
+    bool single, const int64_t* x, int64_t dim, int64_t k, int64_t start, int64_t* indices, void* squared_radius,
+    int64_t* counts) {
+  return (single ? run_k_center<float> : run_k_center<double>)(x, dim, k, start, indices, squared_radius, counts);
 }
 
 }

@@ -104,6 +104,24 @@ void sweep(int64_t n, int64_t k, int64_t m, int64_t dim, bool needs_grad) {
   });
 }
 
+template <class T>
+void sweep_centers(int64_t count, int64_t dim, int64_t k) {
+  const std::vector<T> x = draw<T>(count * dim, 6);
+  std::vector<int64_t> first;
+  for (int order = 0; order < 3; ++order) {
+    cuda_shim_turn(9, order);
+    std::vector<int64_t> indices(k, -1), counts(k, -1);
+    T squared_radius = std::numeric_limits<T>::quiet_NaN();
+    auto memory = scratch(cuda::k_center_scratch<T>(count, dim));
+    const cuda::Centers<T> centers{indices.data(), &squared_radius, counts.data()};
+    const bool done = cuda::k_center(rows_of(x, dim), dim, k, 0, centers, memory.data(), nullptr) == cudaSuccess;
+    if (order == 0) first = indices;
+    if (done && indices == first && std::isfinite(squared_radius)) continue;
+    failures += 1;
+    std::printf("k_center: n %ld, k %ld, D %ld, order %d\n", long(count), long(k), long(dim), order);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -111,6 +129,8 @@ int main(int count, char** arguments) {
   sweep<float>(40, 3, 33, 5, true);
   sweep<double>(33, 33, 0, 3, true);
   sweep<float>(1, 1, 1, 1, false);
+  sweep_centers<float>(300, 3, 3);
+  sweep_centers<double>(1, 1, 1);
   if (!quick) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
     sweep<double>(65, 64, 40, 35, true);

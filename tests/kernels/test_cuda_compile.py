@@ -27,6 +27,7 @@ def test_every_kernel_compiles_for_every_default_architecture() -> None:
                 assert all((kernel, family, dtype, architecture) in built for family in cuda_static.FAMILIES.values())
             for kernel in ("pairwise_finish", "sliced_window", "project", "sort_tiles", "merge_runs", "match_ranks"):
                 assert (kernel, "", dtype, architecture) in built
+            assert ("cover_round", "", dtype, architecture) in built
     for row in result["kernels"]:
         threads = 1024 if row["kernel"] == "sort_tiles" else 256
         assert row["registers"] * threads <= 65536, row  # or the launch fails

@@ -158,6 +158,26 @@ def test_no_gradient_wanted() -> None:
         torch.testing.assert_close(function(window[30:], window[:30], prior, **options).double(), value)
 
 
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("n, k, dim", [(1, 1, 1), (5, 5, 3), (256, 9, 7), (257, 2, 1030), (700, 6, 2)])
+def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
+    """Small integers tie in every way; of duplicates all but one are zero away from a centre."""
+    some = draw(n, dim, 17).to(dtype)
+    spoilt = some.clone()
+    spoilt[n // 3, 0], spoilt[-1, -1] = torch.nan, torch.inf
+    strided = draw(dim, 2 * n, 18).to(dtype).T[::2]
+    for order, x in enumerate((some, some.round(), spoilt, strided)):
+        library.turn(order=order % 3)
+        expected = reference.k_center(x, k=k, start=n // 2)
+        assert all(map(torch.equal, library.k_center(x, k=k, start=n // 2), expected))
+
+
+@pytest.mark.long
+def test_k_center_visits_more_rows_than_a_round_has_threads() -> None:
+    x = (draw(512 * 256 + 300, 1, 19) * 1000).float()
+    assert all(map(torch.equal, library.k_center(x, k=3, start=7), reference.k_center(x, k=3, start=7)))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("sanitizer, sizes", [("address,undefined", "all"), ("thread", "quick")])
 def test_sanitizers_find_nothing(sanitizer: str, sizes: str) -> None:

@@ -162,12 +162,14 @@ def test_draws_are_fresh_at_every_replay() -> None:
     assert len(set(distances)) == 12 and capture(graphed).replayed == 9
 
 
-@pytest.mark.parametrize("where", ["prior", "directions"])
+@pytest.mark.parametrize("where", ["prior", "window of the prior", "directions"])
 def test_draws_from_a_generator_of_the_users_own(where: str) -> None:
     def distance() -> Distance:
         generator = torch.Generator().manual_seed(5)
         if where == "prior":
             return mow.MMD(Normal(generator))
+        if where == "window of the prior":
+            return mow.MMD(mow.PriorWindow(N, DIM, Normal(generator)))
         return mow.SlicedWasserstein(generator=generator)
 
     eager, graphed = trainer_of(distance(), cuda_graph=False), trainer_of(distance(), cuda_graph=True)
@@ -239,9 +241,13 @@ def replace_latents(trainer: Trainer) -> None:
     trainer.window._apply(torch.clone)
 
 
-@pytest.mark.parametrize("change", [change_rate, change_weight, evaluate, move, replace_latents])
+def replace_directions(trainer: Trainer) -> None:
+    trainer.distance.directions = torch.eye(DIM).flip(0)
+
+
+@pytest.mark.parametrize("change", [change_rate, change_weight, evaluate, move, replace_latents, replace_directions])
 def test_a_change_that_a_capture_would_miss(change: Any) -> None:
-    eager, graphed = both(k=2, dropout=0.3)
+    eager, graphed = both(mow.SlicedWasserstein(directions=torch.eye(DIM)[:, :2]), k=2, dropout=0.3)
     for trainer in (eager, graphed):
         run(trainer, 10)
         change(trainer)
@@ -323,6 +329,11 @@ def test_a_step_that_cannot_be_captured(distance: type[Distance]) -> None:
 def test_an_optimizer_that_cannot_be_captured(optimizer: Any, name: str) -> None:
     with pytest.raises(ValueError, match=f"the optimizer {name}; it must be SGD or one with capturable=True"):
         trainer_of(cuda_graph=True, optimizer=optimizer)
+
+
+def test_directions_that_are_kept_for_some_steps() -> None:
+    with pytest.raises(ValueError, match="cuda_graph is True and the distance's keep 5.*; it must be 1"):
+        trainer_of(mow.SlicedWasserstein(keep=5), cuda_graph=True)
 
 
 def test_it_needs_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,160 @@
+// Greedy k-centre, equation (1) of mow_kernels/reference/k_center.py: a launch a round, and no matrix of distances.
+//
+// A round begins by choosing the farthest of the rows that the blocks of the round before found, and ends by finding
+// each block's own. Nothing comes back to the host in between. Products and sums are rounded one by one, in the order of
+// the columns, so that all backends take the same rows.
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "cuda/block.cuh"
+#include "cuda/ops.h"
+
+namespace mow::cuda {
+namespace {
+
+constexpr int kCoordinates = 1024;         // of a centre that are in shared memory at once
+constexpr int64_t kMostRoundBlocks = 512;  // each of them reads what all have found
+
+__device__ inline float square_and_add(float sum, float x) { return __fadd_rn(sum, __fmul_rn(x, x)); }
+__device__ inline double square_and_add(double sum, double x) { return __dadd_rn(sum, __dmul_rn(x, x)); }
+
+struct Farthest {
+  double distance;  // squared; -1 where there is no row that is no centre
+  int64_t row;
+};
+
+// The farther of two rows, the lower one of equally far ones.
+__device__ inline Farthest farther(const Farthest& a, const Farthest& b) {
+  return a.distance > b.distance || (a.distance == b.distance && a.row < b.row) ? a : b;
+}
+
+// The farthest row of the block, for all of its threads.
+__device__ inline Farthest block_farthest(Farthest one, Farthest (&found)[kWarps]) {
+  for (int other = 16; other > 0; other /= 2) {
+    const double distance = __shfl_xor_sync(0xffffffff, one.distance, other);
+    const int64_t row = __shfl_xor_sync(0xffffffff, one.row, other);
+    one = farther(one, {distance, row});
+  }
+  if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = one;
+  __syncthreads();
+  for (const Farthest& warp : found) one = farther(one, warp);
+  __syncthreads();
+  return one;
+}
+
+// A sample, and what is known of its rows.
+template <class T>
+struct Cover {
+  int64_t count, dim, k;
+  T* columns;      // [D, count], a copy
+  T* nearest;      // [count], the squared distance of each row to its centre; -1 for the centres
+  int32_t* owner;  // [count], the centre, by its place in the selection
+};
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) cover_begin(Rows<T> rows, Cover<T> cover, int64_t* counts) {
+  const int64_t threads = int64_t(gridDim.x) * kThreads;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < cover.count * cover.dim; i += threads) {
+    const int64_t row = i % cover.count, d = i / cover.count;
+    cover.columns[i] = rows.data[row * rows.row_stride + d * rows.column_stride];
+    if (d > 0) continue;
+    cover.nearest[row] = T(INFINITY);
+    cover.owner[row] = 0;
+    if (row < cover.k) counts[row] = 0;
+  }
+}
+
+// Takes the farthest row of `before` [blocks] (in the first round `start`) as centre `taken`; the farthest rows of the
+// blocks then go to `after`.
+template <class T>
+__global__ void __launch_bounds__(kThreads) cover_round(
+    Cover<T> cover, int64_t start, int64_t taken, const Farthest* before, Farthest* after, int64_t* indices) {
+  __shared__ Farthest found[kWarps];
+  __shared__ T center[kCoordinates];
+  Farthest next{-1, 0}, best{-1, 0};
+  for (int64_t block = threadIdx.x; taken > 0 && block < gridDim.x; block += kThreads) {
+    next = farther(next, before[block]);
+  }
+  const int64_t chosen = taken > 0 ? block_farthest(next, found).row : start;
+  if (blockIdx.x == 0 && threadIdx.x == 0) indices[taken] = chosen;
+
+  for (int64_t first = int64_t(blockIdx.x) * kThreads; first < cover.count; first += int64_t(gridDim.x) * kThreads) {
+    const int64_t row = first + threadIdx.x;
+    T sum = 0;
+    for (int64_t from = 0; from < cover.dim; from += kCoordinates) {
+      const int here = int(cover.dim - from < kCoordinates ? cover.dim - from : kCoordinates);
+      const T* const columns = cover.columns + from * cover.count;
+      __syncthreads();
+      for (int d = threadIdx.x; d < here; d += kThreads) center[d] = columns[d * cover.count + chosen];
+      __syncthreads();
+      for (int d = 0; d < here && row < cover.count; ++d) {
+        sum = square_and_add(sum, columns[d * cover.count + row] - center[d]);
+      }
+    }
+    if (row >= cover.count) continue;
+    T distance = cover.nearest[row];
+    if (row == chosen ? distance > 0 : sum < distance) cover.owner[row] = int32_t(taken);
+    distance = row == chosen ? T(-1) : sum < distance ? sum : distance;
+    cover.nearest[row] = distance;
+    if (distance > best.distance) best = {double(distance), row};
+  }
+  best = block_farthest(best, found);
+  if (threadIdx.x == 0) after[blockIdx.x] = best;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) cover_finish(
+    Cover<T> cover, const Farthest* before, int64_t* counts, T* squared_radius) {
+  __shared__ Farthest found[kWarps];
+  Farthest best{-1, 0};
+  for (int64_t block = threadIdx.x; block < gridDim.x; block += kThreads) best = farther(best, before[block]);
+  best = block_farthest(best, found);
+  if (blockIdx.x == 0 && threadIdx.x == 0) *squared_radius = T(best.distance > 0 ? best.distance : 0);
+  for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < cover.count;
+       row += int64_t(gridDim.x) * kThreads) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(counts + cover.owner[row]), 1ull);  // integers: in any order
+  }
+}
+
+}  // namespace
+
+// The farthest rows of two rounds, the copy of the sample, the distances and the owners.
+template <class T>
+int64_t k_center_scratch(int64_t count, int64_t dim) {
+  const int64_t a_row = (dim + 1) * int64_t(sizeof(T)) + int64_t(sizeof(int32_t));
+  return 2 * kMostRoundBlocks * int64_t(sizeof(Farthest)) + count * a_row;
+}
+
+template <class T>
+cudaError_t k_center(
+    const Rows<T>& rows, int64_t dim, int64_t k, int64_t start, const Centers<T>& centers, void* scratch,
+    cudaStream_t stream) {
+  auto* before = static_cast<Farthest*>(scratch);
+  Farthest* after = before + kMostRoundBlocks;
+  T* const columns = reinterpret_cast<T*>(after + kMostRoundBlocks);
+  T* const nearest = columns + rows.count * dim;
+  const Cover<T> cover{rows.count, dim, k, columns, nearest, reinterpret_cast<int32_t*>(nearest + rows.count)};
+  const dim3 blocks(unsigned(std::min((rows.count + kThreads - 1) / kThreads, kMostRoundBlocks)));
+  auto failed = launch(cover_begin<T>, blocks, kThreads, 0, 1, stream, rows, cover, centers.counts);
+  for (int64_t taken = 0; taken < k && failed == cudaSuccess; ++taken) {
+    failed = launch(
+        cover_round<T>, blocks, kThreads, 0, 1, stream, cover, start, taken, static_cast<const Farthest*>(before),
+        after, centers.indices);
+    std::swap(before, after);
+  }
+  if (failed != cudaSuccess) return failed;
+  return launch(
+      cover_finish<T>, blocks, kThreads, 0, 1, stream, cover, static_cast<const Farthest*>(before), centers.counts,
+      centers.squared_radius);
+}
+
+template int64_t k_center_scratch<float>(int64_t, int64_t);
+template int64_t k_center_scratch<double>(int64_t, int64_t);
+template cudaError_t k_center(
+    const Rows<float>&, int64_t, int64_t, int64_t, const Centers<float>&, void*, cudaStream_t);
+template cudaError_t k_center(
+    const Rows<double>&, int64_t, int64_t, int64_t, const Centers<double>&, void*, cudaStream_t);
+
+}  // namespace mow::cuda

@@ -1,0 +1,38 @@
+"""k_center on a device takes the rows that the reference takes on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bounds import draw
+from targets import Target
+
+import mow_kernels as mk
+from mow_kernels import reference
+from mow_kernels.registry import TABLE
+
+pytestmark = pytest.mark.parametrize("op", ["k_center"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n, k, dim", [(1, 1, 1), (257, 257, 3), (700, 60, 1030), (200_000, 20, 8)])
+def test_the_rows_of_the_reference(gpu: Target, op: str, n: int, k: int, dim: int, dtype: torch.dtype) -> None:
+    some = draw(n, dim, 1).to(dtype)
+    spoilt = some.clone()
+    spoilt[n // 3, 0] = torch.nan
+    for x in (some, some.round(), spoilt, some.T.contiguous().T):
+        expected = reference.k_center(x, k=k, start=n // 2)
+        seen = TABLE[op][gpu.backend].run(x.to(gpu.device), k=k, start=n // 2)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(seen, expected, strict=True))
+
+
+def test_a_graph_and_no_synchronisation(gpu: Target, op: str) -> None:
+    x = draw(5000, 16, 2).float().to(gpu.device)
+    with mk.use_backend(gpu.backend):
+        expected = mk.k_center(x, 40, start=3)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = mk.k_center(x, 40, start=3)
+        graph.replay()
+        assert all(map(torch.equal, captured, expected))
