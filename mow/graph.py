@@ -99,7 +99,7 @@ class GraphedStep:
     shape, such as the short batch that ends a pass, run eagerly in between, on the same state. When something changes
     that the step reads on the host (the trainer's options, a learning rate that is no tensor, training mode, the memory
     of a parameter) or the optimiser loads a state, everything begins anew. Options of the distance and of the modules
-    are not watched: `forget` after changing one.
+    are not watched: call `trainer.graph.forget()` after changing one.
 
     Args:
         trainer: whose step it is; its optimiser is `SGD` or has capturable=True.

@@ -54,8 +54,8 @@ class Trainer:
         reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
             those of the step, as the public code does.
         root: take the square root of the mean of R, as the public code does; not with "paper".
-        cuda_graph: run the step as one CUDA graph, see `mow.graph.GraphedStep`. The optimiser must be SGD or have
-            capturable=True, which the default one then has.
+        cuda_graph: run the step as one CUDA graph, `self.graph` (see `mow.graph.GraphedStep`). The optimiser must be
+            SGD or have capturable=True, which the default one then has.
         on_nonfinite: what a step does whose loss is NaN or infinite, by R and by the gradient of the distance. "stop"
             raises, "skip" goes on to the next and counts it in `steps_skipped`; either leaves weights, optimiser and
             window as they were. "ignore" does not look: looking waits for a GPU once a step, so a CUDA graph cannot.
@@ -110,7 +110,7 @@ class Trainer:
         else:
             self.optimizer = optimizer(parameters)
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
-        self._graph = GraphedStep(self) if cuda_graph else None
+        self.graph = GraphedStep(self) if cuda_graph else None
 
     def step(self, x: Tensor, *, measure: bool = True) -> dict[str, Tensor]:
         """One optimiser step on new elements x [k, ...], and their latents into the window.
@@ -128,7 +128,7 @@ class Trainer:
             ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
             FloatingPointError: the loss is NaN or infinite and on_nonfinite "stop". Nothing has changed.
         """
-        results = self._step(x, measure) if self._graph is None else self._graph(x, measure)
+        results = self._step(x, measure) if self.graph is None else self.graph(x, measure)
         self.steps_done += 1
         self.pictures_seen += len(x)
         return results

@@ -53,8 +53,8 @@ def pictures(count: int, seed: int = 1) -> Tensor:
 
 
 def capture(trainer: Trainer) -> Rehearsal:
-    assert trainer._graph is not None and isinstance(trainer._graph._capture, Rehearsal)
-    return trainer._graph._capture
+    assert trainer.graph is not None and isinstance(trainer.graph._capture, Rehearsal)
+    return trainer.graph._capture
 
 
 def run(trainer: Trainer, steps: int, data: Tensor | None = None, **options: Any) -> list[dict[str, Tensor]]:
@@ -241,11 +241,19 @@ def replace_latents(trainer: Trainer) -> None:
     trainer.window._apply(torch.clone)
 
 
+def forget(trainer: Trainer) -> None:
+    trainer.distance.log = True
+    if trainer.graph is not None:
+        trainer.graph.forget()
+
+
 def replace_directions(trainer: Trainer) -> None:
     trainer.distance.directions = torch.eye(DIM).flip(0)
 
 
-@pytest.mark.parametrize("change", [change_rate, change_weight, evaluate, move, replace_latents, replace_directions])
+@pytest.mark.parametrize(
+    "change", [change_rate, change_weight, evaluate, move, replace_latents, replace_directions, forget]
+)
 def test_a_change_that_a_capture_would_miss(change: Any) -> None:
     eager, graphed = both(mow.SlicedWasserstein(directions=torch.eye(DIM)[:, :2]), k=2, dropout=0.3)
     for trainer in (eager, graphed):
