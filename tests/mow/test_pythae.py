@@ -103,3 +103,16 @@ def test_its_own_loader_reads_what_ours_saves(randn, tmp_path: Path) -> None:
 def test_a_window_takes_the_closed_form() -> None:
     with pytest.raises(ValueError, match="closed_form is False and there is a window"):
         model(ours, "WAE_MMD", window=mow.MovingWindow(8, 3), closed_form=False)
+
+
+def test_the_benchmark_measures_and_tabulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import pythae_training as benchmark
+
+    monkeypatch.setattr(benchmark, "BATCHES", (20,))
+    monkeypatch.setattr(benchmark, "MODELS", ("WAE_MMD",))
+    monkeypatch.setattr(logging, "disable", lambda level: None)
+    benchmark.run(epochs=2, seeds=2, pictures=40, out=tmp_path / "result.json")
+    (page := tmp_path / "page.md").write_text("<!-- pythae:start -->\n<!-- pythae:end -->\n")
+    benchmark.report(tmp_path / "result.json", page)
+    own, drawn, closed = (line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| WAE"))
+    assert own[1] == drawn[1] and float(drawn[2]) < 1e-5 and 0 < float(closed[2]) < 1e-2
