@@ -32,7 +32,7 @@ from mow.stream import to_unit_range
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 
-RESULT = record.RESULTS / "pythae.json"
+RESULT = record.RESULTS / "clients" / "pythae.json"  # record.RESULTS itself is for runs of the distances
 PAGE = record.ROOT / "docs" / "how-to" / "pythae.md"
 MODELS, BATCHES, DIM = ("WAE_MMD", "INFOVAE_MMD"), (64, 256), 16
 KINDS = {
@@ -109,6 +109,7 @@ def run(
     head = record.head(f"python -m benchmarks.pythae_training run {options}", 0)
     head["versions"]["pythae"] = importlib.metadata.version("pythae")
     content = {**head, "load": loads, "pictures": pictures, "data": source.origin, "epochs": epochs, "cases": cases}
+    out.parent.mkdir(parents=True, exist_ok=True)
     console.print(write_whole(out, json.dumps(content, indent=1) + "\n"), soft_wrap=True)
 
 
