@@ -8,8 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import mow
+import mow_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r'(?:href|src)="(?!https?:)([^":#]+)')
@@ -39,6 +43,13 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
     assert len(pages) > 15 and [str(page) for page in pages if f'href="{page}"' not in home] == []
     for page in ("contributing.html", "changelog.html"):
         assert f'href="{page}"' in home
+
+
+@pytest.mark.parametrize("package", [mow, mow_kernels], ids=lambda package: package.__name__)
+def test_the_reference_has_every_public_name(package: ModuleType) -> None:
+    page = (ROOT / "docs" / "api" / f"{package.__name__}.md").read_text()
+    listed = set(re.findall(r"^::: .*\.(\w+)$", page, re.MULTILINE))
+    assert set(package.__all__) - listed <= {"__version__", "SCALES"}
 
 
 def test_every_link_within_leads_to_a_file(site: Path) -> None:
