@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks import record
 from benchmarks.coresets.report import _how, splice
-from benchmarks.report import _ratio, _table
+from benchmarks.report import _ratio, table
 from benchmarks.timing import ratios, summary
 from mow import data
 from mow.files import write_whole
@@ -119,10 +119,12 @@ def report(
     page: Annotated[Path, typer.Option(help="The page whose table is replaced.")] = PAGE,
 ) -> None:
     """Make the table of docs/how-to/pythae.md from the result."""
-    console.print(write_whole(page, splice(page.read_text(), "pythae", table(record.read(result)))), soft_wrap=True)
+    console.print(
+        write_whole(page, splice(page.read_text(), "pythae", losses_and_times(record.read(result)))), soft_wrap=True
+    )
 
 
-def table(content: dict[str, Any]) -> str:
+def losses_and_times(content: dict[str, Any]) -> str:
     """The loss of the last epoch, mean and standard deviation over the seeds, and the time of an epoch."""
     rows = []
     for case in content["cases"]:
@@ -151,7 +153,7 @@ def table(content: dict[str, Any]) -> str:
         "times as fast (p20 – p80)",
     ]
     load = f"One thread; load average {min(content['load']):.1f} to {max(content['load']):.1f} on the machine."
-    return f"{_table(heads, rows)}\n\n{load} {_how(content)}"
+    return f"{table(heads, rows)}\n\n{load} {_how(content)}"
 
 
 if __name__ == "__main__":
