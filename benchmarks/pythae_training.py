@@ -23,7 +23,8 @@ from torch import Tensor
 
 from benchmarks import record
 from benchmarks.coresets.report import _how, splice
-from benchmarks.report import _ratio, _table
+from benchmarks.report import _ratio
+from benchmarks.report import table as as_table
 from benchmarks.timing import ratios, summary
 from mow import data
 from mow.files import write_whole
@@ -151,7 +152,7 @@ def table(content: dict[str, Any]) -> str:
         "times as fast (p20 – p80)",
     ]
     load = f"One thread; load average {min(content['load']):.1f} to {max(content['load']):.1f} on the machine."
-    return f"{_table(heads, rows)}\n\n{load} {_how(content)}"
+    return f"{as_table(heads, rows)}\n\n{load} {_how(content)}"
 
 
 if __name__ == "__main__":

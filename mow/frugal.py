@@ -73,15 +73,18 @@ class ScalingTrainer(Trainer):
         super().__init__(*args, **options)
         self.scaler = torch.amp.GradScaler(self.window.latents.device.type)
 
-    def _backward(self, reconstruction: Tensor, z: Tensor, g_z: Tensor) -> None:
+    def _backward(self, reconstruction: Tensor, z: Tensor, g_z: Tensor) -> bool:
         self.optimizer.zero_grad()
         scale = self.scaler.scale(torch.ones_like(reconstruction))
         if z.requires_grad:
             torch.autograd.backward((reconstruction, z), (scale, scale * g_z))
         else:  # nothing of the encoder is trained
             reconstruction.backward(scale)
+        if not self._admits(reconstruction.detach() + g_z.sum()):
+            return False
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "scaler": self.scaler.state_dict()}

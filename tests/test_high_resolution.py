@@ -50,7 +50,7 @@ def test_a_full_batch_keeps_forty_times_as_much_as_one_picture() -> None:
     last = 4 * 128 * 1024 * 1024  # the widest activation alone
     assert last < one["kept"] < 2 * last
     checkpointing = counted.measure(1024, 1, checkpointing=True)
-    assert checkpointing["kept"] < one["kept"] / 10 and checkpointing["peak"] <= one["peak"]
+    assert checkpointing["kept"] < one["kept"] / 10 and checkpointing["peak"] > 0.9 * one["peak"], "as the page has it"
 
 
 def test_tiles_do_not_overlap_and_lie_around_the_middle(tmp_path: Path) -> None:

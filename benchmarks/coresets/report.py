@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import record
-from benchmarks.report import _about, _duration, _ratio, _size, _table
+from benchmarks.report import _about, _duration, _ratio, _size, table
 from mow.files import write_whole
 
 _NAMES = {
@@ -22,8 +22,8 @@ _NAMES = {
 def write(results: Path, page: Path) -> Path:
     """Replace the tables on the page, between their markers."""
     text = page.read_text()
-    for name, table in (("speed", speed), ("anomaly", anomaly)):
-        text = splice(text, name, table(record.read(results / f"{name}.json")))
+    for name, make in (("speed", speed), ("anomaly", anomaly)):
+        text = splice(text, name, make(record.read(results / f"{name}.json")))
     return write_whole(page, text)
 
 
@@ -45,7 +45,7 @@ def speed(content: dict[str, Any]) -> str:
         f"{large['rows']:,} -> {large['k']:,} at D = {large['dim']}: {large['seconds']:.0f} s on one thread. Peak "
         f"memory beyond the sample's own {_size(large['sample_mib'])}: {_size(large['extra_mib'])}, most of it a copy."
     )
-    return f"{_table(heads, rows)}\n\n{sentence}\n\n{_how(content)}"
+    return f"{table(heads, rows)}\n\n{sentence}\n\n{_how(content)}"
 
 
 def anomaly(content: dict[str, Any]) -> str:
@@ -70,9 +70,9 @@ def anomaly(content: dict[str, Any]) -> str:
             by_class.append(classes)
     return "\n\n".join(
         [
-            _table(["AUPRC, mean over 10 classes (range over 3 seeds)", "random choice", "core-sets"], rows),
+            table(["AUPRC, mean over 10 classes (range over 3 seeds)", "random choice", "core-sets"], rows),
             "By held-out class, random choice -> core-sets:",
-            _table(["held-out class", *map(str, range(content["classes"]))], by_class),
+            table(["held-out class", *map(str, range(content["classes"]))], by_class),
             _how(content),
         ]
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import record
 from benchmarks.coresets.report import splice
-from benchmarks.report import _about, _table
+from benchmarks.report import _about, table
 from mow.files import write_whole
 
 GIB = 2**30
@@ -24,11 +24,11 @@ def write(results: Path, docs: Path) -> list[Path]:
     page, written = docs / "high-resolution.md", []
     text = page.read_text()
     tables: dict[str, Callable[[dict[str, Any]], str]] = {"counted": counted, "photographs": photographs}
-    for name, table in tables.items():
+    for name, make in tables.items():
         path = results / f"{name}.json"
         if path.exists():
             content = record.read(path)
-            text = splice(text, name, f"{table(content)}\n\n{_about({**content, 'cases': [], 'steps': []})}")
+            text = splice(text, name, f"{make(content)}\n\n{_about({**content, 'cases': [], 'steps': []})}")
             if name == "counted":
                 written.append(write_whole(docs / "images" / "high-resolution.svg", figure(content)))
     return [*written, write_whole(page, text)]
@@ -52,7 +52,7 @@ def counted(content: dict[str, Any]) -> str:
         )
     parameters = _size(content["rows"][-1]["parameters"])
     heads = ["pictures", "k", "kept for backward", "times k = 1", "peak", "times k = 1"]
-    return f"{_table(heads, rows)}\n\nBeside it at 1024 x 1024: parameters {parameters}, and Adam twice as much."
+    return f"{table(heads, rows)}\n\nBeside it at 1024 x 1024: parameters {parameters}, and Adam twice as much."
 
 
 def photographs(content: dict[str, Any]) -> str:
@@ -74,7 +74,7 @@ def photographs(content: dict[str, Any]) -> str:
         f"{content['peak_mib'] / 1024:.1f} GiB. Test reconstruction from {evaluated[0]['test_reconstruction']:,.0f} to "
         f"{evaluated[-1]['test_reconstruction']:,.0f}."
     )
-    return f"{sentence}\n\n{_table(heads, rows)}"
+    return f"{sentence}\n\n{table(heads, rows)}"
 
 
 def figure(content: dict[str, Any]) -> bytes:

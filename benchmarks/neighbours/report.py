@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.coresets.report import splice
 from benchmarks.neighbours.window import BATCH, PICTURES
-from benchmarks.report import _table
+from benchmarks.report import table
 from mow import critical_batch_demo, fit_critical_batch
 from mow.critical_batch import CriticalBatch
 from mow.files import read_json_lines, write_whole
@@ -85,7 +85,7 @@ def window_table(lines: Lines, speed: dict[str, Any]) -> str:
     heads = ["method", "k", "memory of a step", "time", "reconstruction", "Cramer-Wold"]
     runs = len(_runs(lines, "full", BATCH))
     return (
-        f"After {PICTURES:,} pictures, mean of {runs} seeds (smallest to largest):\n\n{_table(heads, rows)}\n\n"
+        f"After {PICTURES:,} pictures, mean of {runs} seeds (smallest to largest):\n\n{table(heads, rows)}\n\n"
         f"A step of Adam alone takes {speed['optimizer_ms']:.2f} ms."
     )
 
@@ -106,7 +106,7 @@ def time_table(lines: Lines, speed: dict[str, Any]) -> str:
             )
             seconds = _seconds(speed, method, size, pictures)
             rows.append([METHODS[method][0], str(size), f"{seconds:.0f} s", f"{pictures:,.0f}", *scores])
-    return _table(["method", "k", "time", "pictures seen", "reconstruction", "Cramer-Wold"], rows)
+    return table(["method", "k", "time", "pictures seen", "reconstruction", "Cramer-Wold"], rows)
 
 
 def window_figure(lines: Lines, speed: dict[str, Any]) -> Figure:
@@ -180,8 +180,8 @@ def critical_tables(lines: Lines) -> str:
     fit_heads = ["fitted to", "hyperbola: b*", "rms", "noise scale: B_c", "rms", "rms within a b"]
     missed = sum(line["steps"] is None for line in lines)
     return (
-        f"{_table(heads, steps)}\n\nGeometric means (smallest to largest); {missed} of {len(lines)} runs missed the "
-        f"threshold. What both laws make of it, with 95% intervals, rms of ln K:\n\n{_table(fit_heads, fits)}"
+        f"{table(heads, steps)}\n\nGeometric means (smallest to largest); {missed} of {len(lines)} runs missed the "
+        f"threshold. What both laws make of it, with 95% intervals, rms of ln K:\n\n{table(fit_heads, fits)}"
     )
 
 
@@ -223,7 +223,7 @@ def grid_table(lines: Lines, speed: dict[str, Any]) -> str:
             ]
         )
     heads = ["batch", "samples", "modes of 25", "high quality", "KL to uniform", "time of a step", "memory of a step"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 SCORES = {"modes": ".1f", "high_quality": ".2f", "kl": ".2f"}
