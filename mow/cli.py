@@ -21,6 +21,7 @@ from mow.architectures import ARCHITECTURES
 from mow.data import NAMES
 from mow.distributed import ranks
 from mow.files import write_whole
+from mow.frugal import Precision
 from mow.run import Model, OnNonfinite, OptimizerName, Options, Part, Phi, PriorName, Run, Weighting
 
 app = typer.Typer(
@@ -84,6 +85,13 @@ def train(
     device: Annotated[str | None, _run("Default: cuda if there is one, else cpu.")] = None,
     threads: Annotated[int | None, _run("Of PyTorch on the CPU (default: 1 for small steps, else all cores).")] = None,
     cuda_graph: Annotated[bool, _run("The whole step in one CUDA graph.")] = Options.cuda_graph,
+    precision: Annotated[Precision, _run("Of encoder and decoder; distance and errors are float32.")] = "fp32",
+    checkpointing: Annotated[
+        bool, _run("Keep less for the backward pass, and compute it again.", "--checkpointing")
+    ] = (Options.checkpointing),
+    channels_last: Annotated[bool, _run("Memory layout of the convolutions.", "--channels-last")] = (
+        Options.channels_last
+    ),
     log_every: Annotated[int, _run("Steps between logged lines.")] = Options.log_every,
     evaluate_every: Annotated[int, _run("Steps between evaluations.")] = Options.evaluate_every,
     checkpoint_every: Annotated[int, _run("Steps between checkpoints.")] = Options.checkpoint_every,

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mow import checkpoint, data, evaluation, features, pictures, priors
 from mow.architectures import ARCHITECTURES
 from mow.data import LazyPictures, PictureData
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
 from mow.files import read_json_lines, write_whole
+from mow.frugal import Frugal, Precision, ScalingTrainer
 from mow.losses import MMD, CramerWold, Distance, SlicedWasserstein
 from mow.prior_window import PriorWindow
 from mow.report import write_report
@@ -91,6 +92,9 @@ class Options:
     device: str | None = None
     threads: int | None = None
     cuda_graph: bool = False
+    precision: Precision = "fp32"
+    checkpointing: bool = False
+    channels_last: bool = False
     log_every: int = 50
     evaluate_every: int = 2000
     checkpoint_every: int = 1000
@@ -101,7 +105,7 @@ class Options:
         Raises:
             ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)
         """
-        for name, allowed in (("model", Model), ("optimizer", OptimizerName)):
+        for name, allowed in (("model", Model), ("optimizer", OptimizerName), ("precision", Precision)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
         if self.architecture is not None and self.architecture not in ARCHITECTURES:
@@ -125,6 +129,9 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
             if self.optimizer != "adam" and getattr(self, name) != getattr(Options, name):
                 raise ValueError(f"{name} is {getattr(self, name)} and optimizer {self.optimizer!r}; it is of adam")
+        if self.cuda_graph and (self.precision == "fp16" or self.checkpointing):
+            other = "checkpointing is True" if self.checkpointing else "precision is 'fp16'"
+            raise ValueError(f"cuda_graph is True and {other}, which asks the host within a step; use one of the two")
         try:
             device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(0, device=device)
@@ -159,6 +166,7 @@ class Run:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
+        torch.backends.cudnn.deterministic = True  # else a resumed run differs in its last bits
         torch.manual_seed(options.seed)
         self.ranks = Ranks.of()
         window = (ShardedWindow if options.shard else MovingWindow)(options.n, options.dim, device=options.device)
@@ -167,8 +175,8 @@ class Run:
             copy.deepcopy(distance).measure(torch.zeros(2, options.dim, device=options.device))
         architecture = ARCHITECTURES[options.architecture]
         networks = architecture.build(source.train.shape[1:], options.dim)
-        self.encoder, self.decoder = (network.to(options.device) for network in networks)
-        self.trainer = (DistributedTrainer if options.shard or self.ranks.size > 1 else Trainer)(
+        self.encoder, self.decoder = (_frugal(options, network).to(options.device) for network in networks)
+        self.trainer = _trainer_kind(options, self.ranks)(
             self.encoder,
             self.decoder,
             distance,
@@ -435,6 +443,26 @@ def _distance(options: Options, dim: int) -> Distance:
         return MMD(prior, log=bool(options.log))
     directions, keep = options.directions, options.keep_directions
     return SlicedWasserstein(prior, directions=directions, keep=keep, log=bool(options.log))
+
+
+def _trainer_kind(options: Options, ranks: Ranks) -> type[Trainer]:
+    distributed = options.shard or ranks.size > 1
+    if options.precision != "fp16":
+        return DistributedTrainer if distributed else Trainer
+    if distributed:
+        raise ValueError("precision is 'fp16', whose gradients are scaled in one process alone; use 'bf16' here")
+    return ScalingTrainer
+
+
+def _frugal(options: Options, network: nn.Module) -> nn.Module:
+    if not (options.precision != "fp32" or options.checkpointing or options.channels_last):
+        return network
+    return Frugal(
+        network,
+        precision=options.precision,
+        checkpointing=options.checkpointing,
+        channels_last=options.channels_last,
+    )
 
 
 def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:

@@ -275,6 +275,8 @@ def test_a_run_that_died_goes_on_bit_for_bit(
         {"architecture": "celeba"},
         {"n": 130, "model": "wae", "prior": "uniform", "prior_window": True, "k": 7},
         {"n": 130, "model": "swae", "keep_directions": 20},
+        {"precision": "bf16", "checkpointing": True, "channels_last": True},
+        {"precision": "fp16", "k": 4},
     ],
 )
 def test_every_option_is_restored(
@@ -512,6 +514,10 @@ def test_a_run_on_the_full_set_does_not_go_on_with_the_embedded_one(
         ({"optimizer": "lion"}, "optimizer is 'lion'"),
         ({"architecture": "resnet"}, "architecture is 'resnet'; it must be one of mnist, .*small"),
         ({"architecture": ""}, "architecture is ''"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"precision": "fp16", "shard": True}, "precision is 'fp16'.* use 'bf16'"),
+        ({"cuda_graph": True, "precision": "fp16"}, "cuda_graph is True and precision is 'fp16'"),
+        ({"cuda_graph": True, "checkpointing": True}, "cuda_graph is True and checkpointing is True"),
         ({"weighting": "fair"}, "weighting is 'fair'"),
         ({"phi": "rough"}, "phi is 'rough'"),
         ({"prior": "cauchy"}, "prior is 'cauchy'"),

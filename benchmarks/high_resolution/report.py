@@ -1,0 +1,104 @@
+"""The tables and the figure of docs/high-resolution.md, from the results."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from benchmarks import record
+from benchmarks.coresets.report import splice
+from benchmarks.report import _about, table
+from mow.files import write_whole
+
+GIB = 2**30
+
+
+def write(results: Path, docs: Path) -> list[Path]:
+    """Replace the tables on the page for which there is a result, and draw the figure. Returns what was written."""
+    page, written = docs / "high-resolution.md", []
+    text = page.read_text()
+    tables: dict[str, Callable[[dict[str, Any]], str]] = {"counted": counted, "photographs": photographs}
+    for name, make in tables.items():
+        path = results / f"{name}.json"
+        if path.exists():
+            content = record.read(path)
+            text = splice(text, name, f"{make(content)}\n\n{_about({**content, 'cases': [], 'steps': []})}")
+            if name == "counted":
+                written.append(write_whole(docs / "images" / "high-resolution.svg", figure(content)))
+    return [*written, write_whole(page, text)]
+
+
+def counted(content: dict[str, Any]) -> str:
+    """Bytes kept and at the peak, and the ratios to k = 1."""
+    rows = []
+    for row in content["rows"]:
+        same = [one for one in content["rows"] if all(one[name] == row[name] for name in ("side", "checkpointing"))]
+        one = next(other for other in same if other["k"] == 1)
+        rows.append(
+            [
+                f"{row['side']} x {row['side']}" + ", checkpointing" * row["checkpointing"],
+                str(row["k"]),
+                _size(row["kept"]),
+                f"{row['kept'] / one['kept']:.1f}",
+                _size(row["peak"]),
+                f"{row['peak'] / one['peak']:.1f}",
+            ]
+        )
+    parameters = _size(content["rows"][-1]["parameters"])
+    heads = ["pictures", "k", "kept for backward", "times k = 1", "peak", "times k = 1"]
+    return f"{table(heads, rows)}\n\nBeside it at 1024 x 1024: parameters {parameters}, and Adam twice as much."
+
+
+def photographs(content: dict[str, Any]) -> str:
+    """What was done, each step's losses and seconds."""
+    evaluated = [step for step in content["steps"] if "test_reconstruction" in step]
+    rows = []
+    for step in content["steps"]:
+        number = step["step"]
+        times = [f"{content[f'{kind}_seconds'][number - 1]:.1f}" if number else "" for kind in ("wall", "cpu")]
+        values = [step.get(name) for name in ("reconstruction", "distance", "test_reconstruction")]
+        rows.append([str(number), *("" if value is None else f"{value:,.4g}" for value in values), *times])
+    heads = ["step", "reconstruction", "distance", "test reconstruction", "seconds", "of processor time"]
+    tiles = sum(len(photograph["corners"]) for photograph in content["photographs"])
+    sentence = (
+        f"{tiles} tiles of 1024 x 1024 out of {len(content['photographs'])} photographs: {content['origin']}. "
+        f"n = {content['n']}, k = {content['k']}, one core. Median of a step: "
+        f"{median(content['wall_seconds']):.1f} s, {median(content['cpu_seconds']):.1f} s of processor time "
+        f"(load average at the end {content['load']:g}). Peak memory of the process, PyTorch included: "
+        f"{content['peak_mib'] / 1024:.1f} GiB. Test reconstruction from {evaluated[0]['test_reconstruction']:,.0f} to "
+        f"{evaluated[-1]['test_reconstruction']:,.0f}."
+    )
+    return f"{sentence}\n\n{table(heads, rows)}"
+
+
+def figure(content: dict[str, Any]) -> bytes:
+    """Bytes kept over the side of the pictures, a curve for each k."""
+    style: Any = {"svg.hashsalt": "mow-kernels", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(style):
+        drawing = Figure(figsize=(5, 3.2), layout="constrained")
+        axes = drawing.subplots()
+        plain = [row for row in content["rows"] if not row["checkpointing"]]
+        for k in sorted({row["k"] for row in plain}):
+            curve = [(row["side"], row["kept"] / GIB) for row in plain if row["k"] == k]
+            axes.plot(*zip(*curve, strict=True), marker="o", label=f"k = {k}")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(
+            sorted({row["side"] for row in plain}), labels=sorted({str(row["side"]) for row in plain}, key=int)
+        )
+        axes.set_xlabel("side of the pictures")
+        axes.set_ylabel("kept for the backward pass, GiB")
+        axes.legend(frameon=False)
+        buffer = io.BytesIO()
+        drawing.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
