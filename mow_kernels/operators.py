@@ -20,6 +20,14 @@ _LIBRARY = Path(os.environ.get("MOW_NATIVE") or Path(__file__).with_name("_nativ
 """The environment variable MOW_NATIVE names another build of it, one with sanitizers for example."""
 
 
+_OPS = (
+    *(f"{op}_{part}" for op in ("mmd", "cramer_wold") for part in ("fwd", "gradient", "running_fwd", "running_push")),
+    *(f"sliced_wasserstein_{part}" for part in ("fwd", "gradient", "sorted_fwd", "sorted_push")),
+    "k_center",
+)
+"""What it has to hold, see csrc/library.cpp."""
+
+
 def _load() -> str | None:
     """Loads the native library; the reason why it cannot be had, or None."""
     if not _LIBRARY.exists():
@@ -28,6 +36,8 @@ def _load() -> str | None:
         torch.ops.load_library(_LIBRARY)
     except OSError as error:
         return f"the native library cannot be loaded: {error}"
+    if not all(hasattr(torch.ops.mow_kernels, op) for op in _OPS):
+        return "the native library is of another version (python setup.py build_ext --inplace builds it anew)"
     return None
 
 
