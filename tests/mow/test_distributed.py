@@ -69,6 +69,7 @@ CASES = [
     *(Case(warm_up=False, steps=10, sharded=sharded) for sharded in (False, True)),
     *(Case("sliced", k=3, warm_up=False, sharded=sharded) for sharded in (False, True)),
     *(Case(name, k=3, sharded=True, measured=3, steps=12) for name in ("mmd", "asymptotic", "gaussian")),
+    Case("mmd", warm_up=False, options={"reencode": False}),
     *(Case("kept", k=3, sharded=sharded) for sharded in (False, True)),
     Case("sampled", k=3),
     Case("sliced", dtype=torch.float32, options={"weight": 3.0}),
