@@ -20,8 +20,9 @@ def tables(content: dict[str, Any]) -> str:
         rows.append([f"{kind}: time of a step, median (p20 – p80)", *(_spread(one["seconds"]) for one in found)])
     counted = (
         f"Counted by PyTorch's profiler and timed over {sizes['steps']} steps: n = {sizes['n']:,}, D = {sizes['dim']}, "
-        "one new 28 x 28 picture a rank, encoder and decoder of the paper's MNIST model, no value asked for. The times "
-        "only indicate: all processes share the cores of one machine, which was not idle."
+        "one new 28 x 28 picture a rank, encoder and decoder of the paper's MNIST model, no value asked for. The two "
+        "largest all_reduce are DDP's buckets. **The times only indicate**: all processes share the cores of one "
+        "machine, which had other work to do at the same time, as its load average says."
     )
     return "\n\n".join([table(heads, rows), counted, _about(content), _model(content["assumed"], chosen)])
 
