@@ -90,14 +90,15 @@ class DistributedTrainer(Trainer):
         """
         self._expected = None if total is None else self.ranks.counts(total)
         with told_apart(self.steps_done + 1):
-            z, errors = self._joint(x.to(self.window.latents.device))
+            x = x.to(self.window.latents.device)
+            z, errors = self._joint(x)
             g_z, distance = self._gradient(z, measure)
-            k, factor = sum(self._counts), self.ranks.size * self.weight * self._scale(len(x))
-            if self._backward(self.ranks.size * self._reconstruction(errors), z, factor * g_z):
+            factor, world = self.weight * self._scale(len(x)), self.ranks.size
+            if self._backward(world * self._reconstruction(errors), z, world * factor * g_z):
                 self._push(x, z)
             self.steps_done += 1
-            self.pictures_seen += k
-            return self._figures(errors.detach(), distance)
+            self.pictures_seen += sum(self._counts)
+            return self._figures(errors.detach(), distance, factor)
 
     def run(
         self,
@@ -191,7 +192,7 @@ class DistributedTrainer(Trainer):
                 gathering = gather(rows, capacity=self._capacity, counts=[counts], group=self.ranks.group)
                 self.window.push(*gathering.wait())
 
-    def _figures(self, errors: Tensor, distance: Tensor | None) -> dict[str, Tensor]:
+    def _figures(self, errors: Tensor, distance: Tensor | None, factor: float) -> dict[str, Tensor]:
         if distance is None:
             return {"reconstruction": errors.mean()}
         sums = self.ranks.sum(torch.stack([errors.sum().double(), distance.double()]))
@@ -203,7 +204,6 @@ class DistributedTrainer(Trainer):
             )
         total = sums[0].to(errors.dtype)
         reconstruction = super()._reconstruction(total[None] / (1 if self.weighting == "paper" else sum(self._counts)))
-        factor = self.weight * self._scale(len(errors))
         loss = reconstruction + factor * self.distance.transform(distance)
         return {"loss": loss, "reconstruction": total / sum(self._counts), "distance": distance}
 

@@ -69,6 +69,7 @@ CASES = [
     *(Case(warm_up=False, steps=10, sharded=sharded) for sharded in (False, True)),
     *(Case("sliced", k=3, warm_up=False, sharded=sharded) for sharded in (False, True)),
     *(Case(name, k=3, sharded=True, measured=3, steps=12) for name in ("mmd", "asymptotic", "gaussian")),
+    Case("mmd", warm_up=False, options={"reencode": False}),
     *(Case("kept", k=3, sharded=sharded) for sharded in (False, True)),
     Case("sampled", k=3),
     Case("sliced", dtype=torch.float32, options={"weight": 3.0}),
@@ -408,6 +409,21 @@ def test_what_rank_0_says(two_ranks: Any) -> None:
     assert first[:2] == other[:2] == [b"\x00\xff" * 5, b""]
     assert first[2] == ("FileNotFoundError", "no such file: äöü")
     assert other[2] == ("RankError", "rank 0: no such file: äöü")
+
+
+def test_the_page_has_the_newest_result() -> None:
+    """What `python -m benchmarks.distributed report` writes, and the counts of the text beside it."""
+    from benchmarks import record  # not in every process that begins by importing this module
+    from benchmarks.distributed.__main__ import PAGE, RESULTS
+    from benchmarks.distributed.report import tables
+
+    content = record.read(record.newest(RESULTS))
+    assert tables(content) in PAGE.read_text()
+    for world, of_world in content["measured"].items():
+        latents = [["all_gather", 2 * (content["sizes"]["dim"] + 1) * 4]] if world != "1" else []
+        for kind, found in of_world.items():
+            assert found["sent"][: len(latents)] == latents, (world, kind)
+            assert len(found["sent"]) == (world != "1") * {"MMD": 3, "MMD, sharded": 4}.get(kind, 5)
 
 
 # Sharded windows
