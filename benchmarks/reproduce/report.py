@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from benchmarks.coresets.report import splice
-from mow import reproduce
+from mow import grid, reproduce
 from mow.files import read_json_lines, write_whole
 
 PAGE = "reproduction.md"
 Runs = list[dict[str, Any]]
 
+CURVE_SCORES = (("reconstruction", ".2f"), ("Cramer-Wold distance", ".5f"))
 SCORES = {
-    "test_reconstruction": ("reconstruction", ".2f"),
-    "test_cwae_distance_exact": ("Cramer-Wold distance, exact", ".5f"),
+    "test_cwae_distance_exact": ("Cramer-Wold distance, mean of 5 subsets", ".5f"),
     "test_cwae_distance": ("CWAE distance of the tables", ".4f"),
     "test_mmd": ("MMD", ".4f"),
     "test_sliced_wasserstein": ("sliced-Wasserstein", ".4f"),
@@ -46,12 +46,12 @@ _CHANGES = {
 
 
 def collect(folder: Path, results: Path) -> list[Path]:
-    """The finished runs of a folder, as a file of results for each stage."""
+    """The runs of a folder, as a file of results for each stage. Of unfinished ones there are curves alone."""
     stages: dict[str, Runs] = {"select": [], "compare": [], "variant": []}
-    for path in sorted(folder.glob("*/result.json")):
+    for path in sorted(folder.glob("*/cell.json")):
         stage = path.parent.name.partition("-")[0]
-        if stage in stages:
-            stages[stage].append(_kept(json.loads(path.read_text()), path.parent))
+        if stage in stages and (run := _kept(path.parent)):
+            stages[stage].append(run)
     return [write_whole(results / f"{stage}.json", _lines(runs)) for stage, runs in stages.items() if runs]
 
 
@@ -84,34 +84,48 @@ def write(results: Path, docs: Path) -> list[Path]:
 
 def setup(compared: Runs) -> str:
     """What every run of the comparison had in common."""
-    pictures = sorted({run["pictures"] for run in compared})
-    seconds = {k: statistics.median(run["seconds"] for run in compared if run["k"] == k) for k in (1, 64)}
+    finished = [run for run in compared if run["finished"]]
+    seconds = {k: statistics.median(run["seconds"] for run in finished if run["k"] == k) for k in (1, 64)}
     return (
-        f"{compared[0]['data']}; n = 64, D = 8, Adam, compensated weighting, prior in closed form; "
-        f"{' or '.join(f'{number:,}' for number in pictures)} pictures seen (the last batch is whole), seeds "
-        f"{', '.join(map(str, sorted({run['seed'] for run in compared})))}. A run with k = 1 took "
-        f"{seconds[1]:,.0f} s and one with k = 64 {seconds[64]:,.0f} s, by one thread of a busy machine, which "
-        "compares no speeds."
+        f"{finished[0]['data']}; n = 64, D = 8, Adam, compensated weighting, prior in closed form, seeds "
+        f"{', '.join(map(str, sorted({run['seed'] for run in compared})))}. A run of "
+        f"{max(run['pictures'] for run in finished):,} pictures with k = 1 took {seconds[1]:,.0f} s and with k = 64 "
+        f"{seconds[64]:,.0f} s, by one thread of a busy machine, which compares no speeds."
     )
 
 
 def selection_table(runs: Runs) -> str:
     """The cost on the part held out for choosing, for each multiple of the default learning rate."""
-    multiples = sorted({_multiple(run) for run in runs})
-    lines = [
-        "| | k | " + " | ".join(f"x {multiple:g}" for multiple in multiples) + " |",
-        "|---" * 2 + "|---:" * len(multiples) + "|",
-    ]
-    for model in dict.fromkeys(run["model"] for run in runs):
+    finished = [run for run in runs if run["finished"]]
+    multiples = sorted({_multiple(run) for run in finished})
+    head = ["", "k", *(f"x {multiple:g}" for multiple in multiples)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * 2 + "|---:" * len(multiples) + "|"]
+    for model in dict.fromkeys(run["model"] for run in finished):
         for k in (64, 1):
-            costs = {_multiple(run): run["test_cost"] for run in runs if (run["model"], run["k"]) == (model, k)}
-            best = min(costs.values(), default=math.nan)
-            cells = [
-                "" if m not in costs else f"**{costs[m]:.2f}**" if costs[m] == best else f"{costs[m]:.2f}"
-                for m in multiples
-            ]
+            costs = {_multiple(run): run["test_cost"] for run in finished if (run["model"], run["k"]) == (model, k)}
+            least = min(costs.values(), default=math.nan)
+            cells = [f"{costs[m]:.2f}" if m in costs else "" for m in multiples]
+            cells = [f"**{cell}**" if cell and float(cell) == round(least, 2) else cell for cell in cells]
             lines.append(f"| {model.upper()} | {k} | " + " | ".join(cells) + " |")
+    for run in runs:
+        if not run["finished"] and len(run["curve"]) > 1:
+            lines += ["", _stopped(run, finished)]
     return "\n".join(lines)
+
+
+def _stopped(run: dict[str, Any], finished: Runs) -> str:
+    """Why a run of the selection went no further."""
+    pictures, *scores = run["curve"][-1]
+    others = [other for other in finished if (other["model"], other["k"]) == (run["model"], run["k"])]
+    best = min(others, key=lambda other: other["test_cost"])
+    words = [
+        f"{reconstruction:.2f} and {distance:.4f} at x {_multiple(of):g}"
+        for of, (reconstruction, distance) in ((run, scores), (best, _at(best, pictures)))
+    ]
+    return (
+        f"{run['model'].upper()}, k = {run['k']}, x {_multiple(run):g} was stopped at {pictures:,} pictures, where "
+        f"reconstruction and Cramer-Wold distance were {', against '.join(words)}."
+    )
 
 
 def comparison_tables(runs: Runs) -> str:
@@ -119,24 +133,36 @@ def comparison_tables(runs: Runs) -> str:
     parts = []
     for model in dict.fromkeys(run["model"] for run in runs):
         of = {(run["k"], run["seed"]): run for run in runs if run["model"] == model}
-        seeds = [seed for k, seed in sorted(of) if k == 1 and (64, seed) in of]
+        seeds = sorted(seed for k, seed in of if k == 1 and (64, seed) in of)
         lr = {k: of[k, seeds[0]]["lr"] for k in (64, 1)}
         lines = [
-            f"{model.upper()}, learning rates {lr[64]:.3g} (k = 64) and {lr[1]:.3g} (k = 1), {len(seeds)} seeds:",
+            f"{model.upper()}, learning rates {lr[64]:.3g} (k = 64) and {lr[1]:.3g} (k = 1):",
             "",
-            "| on the test pictures | k = 64 | k = 1 | k = 1 less k = 64 | no worse |",
-            "|---|---:|---:|---:|---|",
+            "| pictures seen | score | seeds | k = 64 | k = 1 | k = 1 less k = 64 | k = 1 is |",
+            "|---:|---|---:|---:|---:|---:|---|",
         ]
+        for place in range(1, max(len(of[1, seed]["curve"]) for seed in seeds)):
+            there = [seed for seed in seeds if len(of[1, seed]["curve"]) > place]
+            pictures = of[1, there[0]]["curve"][place][0]
+            for column, (title, form) in enumerate(CURVE_SCORES, 1):
+                values = {k: [of[k, seed]["curve"][place][column] for seed in there] for k in (64, 1)}
+                lines += _compared(f"{pictures:,}" if column == 1 else "", title, form, values)
+        done = [seed for seed in seeds if of[1, seed]["finished"] and of[64, seed]["finished"]]
         for score, (title, form) in SCORES.items():
-            values = {k: [of[k, seed][score] for seed in seeds] for k in (64, 1)}
-            low, mean, high = interval([b - a for a, b in zip(values[64], values[1], strict=True)])
-            verdict = "better" if high < 0 else "worse" if low > 0 else "not told apart"
-            cells = [f"{statistics.fmean(values[k]):{form}}" for k in (64, 1)]
-            lines.append(
-                f"| {title} | {cells[0]} | {cells[1]} | {mean:+{form}} [{low:+{form}}, {high:+{form}}] | {verdict} |"
-            )
+            values = {k: [of[k, seed][score] for seed in done] for k in (64, 1)}
+            lines += _compared("at the end", title, form, values)
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _compared(pictures: str, title: str, form: str, values: dict[int, list[float]]) -> list[str]:
+    if len(values[1]) < 2:
+        return []
+    low, mean, high = interval([b - a for a, b in zip(values[64], values[1], strict=True)])
+    verdict = "better" if high < 0 else "worse" if low > 0 else "not told apart"
+    cells = [f"{statistics.fmean(values[k]):{form}}" for k in (64, 1)]
+    difference = f"{mean:+{form}} [{low:+{form}}, {high:+{form}}]"
+    return ["| " + " | ".join([pictures, title, str(len(values[1])), *cells, difference, verdict]) + " |"]
 
 
 def variants_table(runs: Runs, compared: Runs) -> str:
@@ -217,19 +243,19 @@ def draw(runs: Runs) -> bytes:
     return content.getvalue()
 
 
-def _kept(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Of a result what the page shows; no paths."""
-    result = reproduce.public(result)
-    options = result["resolved"]
-    names = ("model", "k", "seed", "lr", "n", "weighting", "prior", "reencode", "warm_up", "beta1", "beta2")
-    kept = {"name": result["name"], **{name: options[name] for name in names}}
-    kept |= {name: result[name] for name in ("data", "pictures", "seconds")}
-    kept |= {
-        name: value if isinstance(value, str) else float(f"{value:.7g}")
-        for name, value in result.items()
-        if name.startswith(("test_", "features"))
-    }
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """Of a run what the page shows; no paths. None for one without an evaluation."""
     evaluations = [line for line in read_json_lines(folder / "metrics.jsonl") if "test_reconstruction" in line]
+    if not evaluations:
+        return None
+    result = grid.result_of(folder)
+    options = json.loads((folder / "cell.json").read_text()) if result is None else result["resolved"]
+    kept: dict[str, Any] = {"name": folder.name, "finished": result is not None, "n": options["n"]}
+    kept |= {name: options[name] for name in ("model", "k", "seed", "lr")}
+    if result is not None:
+        result = reproduce.public(result)
+        kept |= {name: result[name] for name in ("data", "pictures", "seconds")}
+        kept |= {name: value for name, value in result.items() if name.startswith(("test_", "features"))}
     kept["curve"] = [
         [line["pictures"], round(line["test_reconstruction"], 4), round(line["test_cramer_wold"], 7)]
         for line in evaluations
