@@ -88,6 +88,7 @@ def variants(pictures: int, multiple: float, model: str, names: tuple[str, ...])
 def _cell(name: str, pictures: int, model: str, k: int, seed: int, multiple: float, **others: Any) -> Cell:
     options = {
         "data": "fashion-mnist",
+        "architecture": "mnist",
         "lr": multiple * default_learning_rate(k),
         "steps": math.ceil(pictures / k),
         "evaluate_every": math.ceil(pictures / k / 6),
