@@ -156,12 +156,16 @@ def comparison_tables(runs: Runs) -> str:
 
 
 def _compared(pictures: str, title: str, form: str, values: dict[int, list[float]]) -> list[str]:
-    if len(values[1]) < 2:
+    if not values[1]:
         return []
-    low, mean, high = interval([b - a for a, b in zip(values[64], values[1], strict=True)])
-    verdict = "better" if high < 0 else "worse" if low > 0 else "not told apart"
+    differences = [b - a for a, b in zip(values[64], values[1], strict=True)]
+    if len(differences) == 1:
+        difference, verdict = f"{differences[0]:+{form}}", ""
+    else:
+        low, mean, high = interval(differences)
+        difference = f"{mean:+{form}} [{low:+{form}}, {high:+{form}}]"
+        verdict = "better" if high < 0 else "worse" if low > 0 else "not told apart"
     cells = [f"{statistics.fmean(values[k]):{form}}" for k in (64, 1)]
-    difference = f"{mean:+{form}} [{low:+{form}}, {high:+{form}}]"
     return ["| " + " | ".join([pictures, title, str(len(values[1])), *cells, difference, verdict]) + " |"]
 
 
