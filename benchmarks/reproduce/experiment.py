@@ -23,11 +23,9 @@ SELECTION_SEED = 100
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {"weighting": "reference"},
     "no-reencode": {"reencode": False},
-    "n256": {"n": 256},
     "betas": {"beta1": round(0.9 ** (1 / 64), 8), "beta2": round(0.999 ** (1 / 64), 8)},
     "beta2": {"beta2": round(0.999 ** (1 / 64), 8)},
     "sampled-prior": {"prior": "normal-sample"},
-    "n1024": {"n": 1024},
     "no-warm-up": {"warm_up": False},
 }
 """What is changed in a run with k = 1 and compensated weighting. The betas are those that forget as many pictures."""
