@@ -185,7 +185,7 @@ def test_cells_of_one_name(cells: Any, tmp_path: Path) -> None:
 
 def test_a_grid_that_is_killed_goes_on(cells: Any, pictures_file: Path, tmp_path: Path, assert_same_run: Any) -> None:
     """Twice, at random moments: the results and the weights are those of a grid that was left alone."""
-    values = {"k": [1, 4], "model": ["wae", "cwae"], "steps": [400], "evaluate_every": [100], "checkpoint_every": [7]}
+    values = {"k": [1, 4], "model": ["wae", "cwae"], "steps": [200], "evaluate_every": [100], "checkpoint_every": [20]}
     chosen = cells(**values)
     words = [
         f"{name}={','.join(map(str, several))}" for name, several in {"data": [pictures_file], **TINY, **values}.items()
