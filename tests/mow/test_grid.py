@@ -155,7 +155,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(cells: Any, tmp_path: Path) 
 
 def test_a_process_that_is_killed_is_a_failed_cell(cells: Any, tmp_path: Path) -> None:
     """As the system does when memory runs out. The next call goes on with the cell."""
-    (cell,) = cells(steps=[100_000])
+    (cell,) = cells(steps=[5_000])
     failed: list[str] = []
 
     def on_event(name: str, kind: str, what: Any) -> None:
