@@ -127,14 +127,20 @@ def score(
             scores[f"test_cost_{name}"] = reconstruction + value
     inception = inception_is_here()
     if features is not None or inception:
-        like = z[:1].float()
-        latents = priors.sample(prior, SAMPLES, like, torch.Generator().manual_seed(seed))
-        generated = decode(decoder, latents, batch=at_once(pictures.shape[1:]))
-        real = pictures[:SAMPLES]
+        latents = priors.sample(prior, SAMPLES, z[:1].float(), torch.Generator().manual_seed(seed))
+        batch = at_once(pictures.shape[1:])
+
+        def real() -> Iterator[Tensor]:
+            return (pictures[i : i + batch] for i in range(0, min(SAMPLES, len(pictures)), batch))
+
+        def generated() -> Iterator[Tensor]:
+            return (decode(decoder, piece) for piece in latents.split(batch))
+
         if inception:
-            scores["test_fid"] = inception_distance(real, generated)
+            scores["test_fid"] = inception_distance(real(), generated())
         if features is not None:
-            scores["test_frechet_classifier"] = frechet_distance(features.extract(real), features.extract(generated))
+            a, b = (torch.cat([features.extract(piece) for piece in pieces]) for pieces in (real(), generated()))
+            scores["test_frechet_classifier"] = frechet_distance(a, b)
     return scores
 
 

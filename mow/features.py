@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +73,8 @@ def inception_is_here() -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS).exists()
 
 
-def inception_distance(real: Tensor, generated: Tensor, *, batch: int = 100) -> float:
-    """FID between pictures [N, C, H, W] and [M, C, H, W], as torchmetrics computes it in 2048 features.
+def inception_distance(real: Iterable[Tensor], generated: Iterable[Tensor], *, batch: int = 100) -> float:
+    """FID between pictures, given in pieces [n, C, H, W], as torchmetrics computes it in 2048 features.
 
     Downloads the weights where they are not here. Source: Heusel et al. 2017, arXiv 1706.08500.
 
@@ -84,9 +84,10 @@ def inception_distance(real: Tensor, generated: Tensor, *, batch: int = 100) -> 
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=2048, normalize=True)
-    for pictures, is_real in ((real, True), (generated, False)):
-        for chunk in pictures.split(batch):
-            metric.update(to_unit_range(chunk).clamp(0, 1).expand(-1, 3, -1, -1), real=is_real)
+    for pieces, is_real in ((real, True), (generated, False)):
+        for piece in pieces:
+            for chunk in piece.split(batch):
+                metric.update(to_unit_range(chunk).clamp(0, 1).expand(-1, 3, -1, -1), real=is_real)
     return float(metric.compute())
 
 

@@ -134,7 +134,8 @@ def run_cells(
         raise ValueError(f"cells are named alike: {', '.join(sorted(twice))}")
     for cell in cells:
         _check(cell, out / cell.name)
-    jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
+    if jobs is None:
+        jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     results = {cell.name: found for cell in cells if (found := result_of(out / cell.name)) is not None}
     waiting = [cell for cell in cells if cell.name not in results]
     running: dict[Connection, tuple[str, Any]] = {}

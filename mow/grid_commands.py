@@ -54,6 +54,9 @@ def reproduce_command(
         ",".join(paper.RECIPES)
     ),
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each cell.")] = 1,
+    architecture: Annotated[
+        str | None, typer.Option(help="mnist for one that a CPU can train (default: the paper's for the data set).")
+    ] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: read this data set from there, e.g. mnist=digits.npz.")
     ] = None,
@@ -79,6 +82,7 @@ def reproduce_command(
         ks=ks,
         recipes=recipes.split(","),
         seeds=range(seeds),
+        architecture=architecture,
         sources=sources,
         **({} if data_dir is None else {"data_dir": str(data_dir)}),
         **({"download": True} if download else {}),

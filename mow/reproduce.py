@@ -42,6 +42,7 @@ def cells(
     ks: Sequence[int] = paper.KS,
     recipes: Sequence[str] = tuple(paper.RECIPES),
     seeds: Sequence[int] = (0,),
+    architecture: str | None = None,
     sources: Mapping[str, str] | None = None,
     **options: Any,
 ) -> tuple[list[Cell], dict[str, str]]:
@@ -52,6 +53,7 @@ def cells(
         scale: the share of the paper's epochs that is run, > 0.
         models, ks, recipes: which of the table's; None and the defaults for all.
         seeds: each cell once for each.
+        architecture: instead of the paper's for the data set.
         sources: for a data set's name, another name or path to read it from, e.g. a smaller share of it.
         options: of `mow.run.Options`, for all cells: data_dir, download, device, ...
 
@@ -88,6 +90,7 @@ def cells(
                 for recipe in recipes:
                     steps = math.ceil(schedule.epochs * scale * length / k)
                     chosen: dict[str, Any] = {"steps": steps, "dim": schedule.dim, "data": source, **_every(steps)}
+                    chosen["architecture"] = architecture or name
                     if recipe == "published":
                         rate = paper.LEARNING_RATES[name, model][paper.KS.index(k)]
                         chosen |= {"lr": rate, "optimizer": schedule.optimizer, **paper.RECIPES[recipe]}
@@ -178,7 +181,7 @@ def _differences(found: Mapping[str, Any], table: paper.Table) -> list[str]:
                 f"{schedule.title}: {mine[0]['data']}; {_number(schedule.epochs * found['scale'])} of the paper's "
                 f"{schedule.epochs} epochs ({mine[0]['pictures']:,} pictures seen); "
                 f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}; distances over "
-                f"{mine[0]['test_latents']:,} test latents; architecture {_architecture(mine[0])}."
+                f"{mine[0]['test_latents']:,} test latents; the paper's architecture for {_architecture(mine[0])}."
             )
         elif name in found["missing"]:
             items.append(f"{paper.SCHEDULES[name].title}: not run. {found['missing'][name]}.")
@@ -204,7 +207,8 @@ def _differences(found: Mapping[str, Any], table: paper.Table) -> list[str]:
 
 
 def _architecture(result: Mapping[str, Any]) -> str:
-    return result["resolved"].get("architecture") or "mnist"
+    name = result["resolved"].get("architecture", "mnist")  # the only one before there was a choice
+    return paper.SCHEDULES[name].title if name in paper.SCHEDULES else name
 
 
 def _line(words: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -184,8 +184,8 @@ def test_the_samples_of_a_score_are_compared_in_the_features() -> None:
 def test_inception_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 
-    def distance(real: Tensor, generated: Tensor) -> float:
-        seen.append((len(real), len(generated)))
+    def distance(real: Iterator[Tensor], generated: Iterator[Tensor]) -> float:
+        seen.append((sum(map(len, real)), sum(map(len, generated))))
         return 12.5
 
     monkeypatch.setattr(evaluation, "inception_is_here", lambda: True)

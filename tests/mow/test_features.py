@@ -95,7 +95,7 @@ def test_what_inception_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
     real = torch.randint(0, 256, (7, 1, 4, 4), dtype=torch.uint8)
     generated = 3 * torch.rand(5, 3, 4, 4) - 1
-    assert features.inception_distance(real, generated, batch=3) == 3.5
-    assert [len(chunk) for chunk in seen[True]] == [3, 3, 1]
+    assert features.inception_distance([real[:4], real[4:]], [generated], batch=3) == 3.5
+    assert [len(chunk) for chunk in seen[True]] == [3, 1, 3]
     torch.testing.assert_close(torch.cat(seen[True]), (real / 255).expand(-1, 3, -1, -1))
     torch.testing.assert_close(torch.cat(seen[False]), generated.clamp(0, 1))

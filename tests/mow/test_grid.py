@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +155,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(cells: Any, tmp_path: Path) 
 
 def test_a_process_that_is_killed_is_a_failed_cell(cells: Any, tmp_path: Path) -> None:
     """As the system does when memory runs out. The next call goes on with the cell."""
-    (cell,) = cells(steps=[100_000])
+    (cell,) = cells(steps=[5_000])
     failed: list[str] = []
 
     def on_event(name: str, kind: str, what: Any) -> None:
@@ -183,7 +185,7 @@ def test_cells_of_one_name(cells: Any, tmp_path: Path) -> None:
 
 def test_a_grid_that_is_killed_goes_on(cells: Any, pictures_file: Path, tmp_path: Path, assert_same_run: Any) -> None:
     """Twice, at random moments: the results and the weights are those of a grid that was left alone."""
-    values = {"k": [1, 4], "model": ["wae", "cwae"], "steps": [400], "evaluate_every": [100], "checkpoint_every": [7]}
+    values = {"k": [1, 4], "model": ["wae", "cwae"], "steps": [200], "evaluate_every": [100], "checkpoint_every": [20]}
     chosen = cells(**values)
     words = [
         f"{name}={','.join(map(str, several))}" for name, several in {"data": [pictures_file], **TINY, **values}.items()
@@ -204,6 +206,34 @@ def test_a_grid_that_is_killed_goes_on(cells: Any, pictures_file: Path, tmp_path
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     for cell in chosen:
         assert_same_run(tmp_path / "killed" / cell.name, tmp_path / "whole" / cell.name)
+
+
+def test_workers_die_with_their_grid(pictures_file: Path, tmp_path: Path) -> None:
+    words = [f"{name}={several[0]}" for name, several in {"data": [pictures_file], **TINY}.items() if name != "steps"]
+    command = [sys.executable, "-m", "mow", "grid", *words, "steps=100000000", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "run" / "checkpoint.pt").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with open(tmp_path / "run" / ".lock") as lock:
+        for _ in range(1000):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which only its death sets free
+                return
+            except BlockingIOError:
+                time.sleep(0.03)
+    os.kill(int((tmp_path / "run" / ".lock").read_text()), signal.SIGKILL)
+    pytest.fail("the worker lives on")
+
+
+def test_two_grids_in_one_folder(cells: Any, tmp_path: Path, read_metrics: Any) -> None:
+    """A cell that another grid is running is waited for, not run twice."""
+    chosen = cells(steps=[200], log_every=[1])
+    with ThreadPoolExecutor() as pool:
+        one, other = pool.map(lambda _: grid.run_cells(chosen, tmp_path, jobs=1), range(2))
+    assert one == other and list(one) == ["run"]
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(201))
 
 
 # The table

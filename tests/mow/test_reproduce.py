@@ -57,12 +57,15 @@ def test_the_cells_of_table_2(machine: None) -> None:
     named = {cell.name: cell.options for cell in cells}
     assert named["fashion-mnist-swae-k1-published-seed1"] == Options(
         model="swae", k=1, n=64, seed=1, steps=1350, dim=8, lr=1e-5, optimizer="adam", weighting="reference", root=True,
+        architecture="fashion-mnist",
         reencode=False, prior="normal-sample", phi="asymptotic", log_every=7, evaluate_every=68, checkpoint_every=68,
     )  # fmt: skip
     ours = named["fashion-mnist-cwae-k64-ours-seed0"]
     assert (ours.steps, ours.lr, ours.weighting, ours.prior) == (22, None, "compensated", "normal")
     assert [cell.options.steps for cell in cells] == sorted(cell.options.steps for cell in cells)
     assert reproduce.cells("fig4", 0.1, seeds=(0, 1))[0] == cells
+    quick = reproduce.cells("table2", 0.1, architecture="mnist")[0]
+    assert {cell.options.architecture for cell in quick} == {"mnist"}
 
 
 def test_a_data_set_that_cannot_be_had_is_left_out(machine: None, pictures_file: Path) -> None:
@@ -71,6 +74,7 @@ def test_a_data_set_that_cannot_be_had_is_left_out(machine: None, pictures_file:
     assert [cell.name for cell in cells] == ["mnist-wae-k1-published-seed0", "mnist-wae-k1-ours-seed0"]
     published = cells[0].options
     assert (published.data, published.dim, published.optimizer) == (str(pictures_file), 20, "sgd")
+    assert published.architecture == "mnist", "the paper's, wherever the pictures are read from"
     assert (published.steps, published.lr) == (1800, 0.0025), "500 epochs x .02 of 180 pictures"
     assert not published.download, "a path is not downloaded"
     with pytest.raises(ValueError, match="no data set of table1 can be had: mnist was not found"):
