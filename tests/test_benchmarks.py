@@ -227,8 +227,7 @@ def test_memory_is_seen_from_outside() -> None:
 def test_the_page_on_larger_windows_has_means_and_paired_differences() -> None:
     runs = [
         {
-            "options": {"n": n, "seed": seed},
-            "resolved": {"lr": 1e-4},
+            "resolved": {"n": n, "seed": seed, "lr": 1e-4},
             "data": "pictures",
             "pictures": 60000,
             "test_cwae_distance_exact": 0.002 / n**0.5 + 0.001 * seed,
