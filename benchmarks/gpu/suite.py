@@ -40,8 +40,8 @@ TESTS = [
     ("pairs-cramer-wold", "tests/gpu/test_pairs.py", "cramer_wold"),
     ("sliced", "tests/gpu/test_sliced.py", ""),
     ("triton", "tests/gpu/test_triton.py", ""),
-    ("graph", "tests/gpu/test_graph.py", ""),
-    ("k_center", "tests/gpu/test_k_center.py", ""),
+    ("graph", "tests/gpu/test_graph_on_device.py", ""),
+    ("k_center", "tests/gpu/test_k_center_on_device.py", ""),
 ]
 """Side by side, each in a process: what they wait for is the compiler."""
 
