@@ -227,6 +227,33 @@ def test_what_is_loaded_goes_on_from_running_sums() -> None:
     assert not is_running(distance, z, other)
 
 
+def assert_as_directly(
+    distance: mow.losses.KernelDistance, direct: mow.losses.KernelDistance, n: int, steps: list[tuple[str, int]]
+) -> None:
+    """Whatever happens between the steps: the value and the gradient of the same distance without what is kept."""
+    window = MovingWindow(n, DIM, dtype=torch.float64)
+    window.fill(rows(n, 100))
+    for number, (what, k) in enumerate(steps):
+        z = rows(k, number)
+        if what == "unmeasured":
+            window.push(z)
+            continue
+        for _ in range(2 if what == "twice" else 1):
+            pairs = (distance, window), (direct, window.history(k))
+            if what == "alone":
+                seen, expected = (each.gradient(z, past) for each, past in pairs)
+            else:
+                seen, expected = (both(each, z, past) for each, past in pairs)
+            torch.testing.assert_close(seen, expected, rtol=1e-10, atol=1e-12)
+        if what == "load":
+            distance.load_state_dict(copy.deepcopy(distance.state_dict()))
+            window.load_state_dict(copy.deepcopy(window.state_dict()))
+        elif what == "fill":
+            window.fill(rows(n - 1, number))
+        else:
+            window.push({"again": rows(k, 50 + number), "other": rows(k + 1, number)}.get(what, z))
+
+
 # A prior that moves along
 
 
@@ -249,30 +276,8 @@ def against_prior(name: str, n: int, seed: int = 0) -> mow.losses.KernelDistance
     ),
 )
 def test_a_prior_that_moves_along_is_measured_as_directly(name: str, steps: list[tuple[str, int]]) -> None:
-    """Whatever happens between the steps: the value and the gradient of the same distance without running sums."""
     n = 9
-    window, distance, direct = MovingWindow(n, DIM, dtype=torch.float64), against_prior(name, n), against_prior(name, n)
-    window.fill(rows(n, 100))
-    for number, (what, k) in enumerate(steps):
-        z = rows(k, number)
-        if what == "unmeasured":
-            window.push(z)
-            continue
-        for _ in range(2 if what == "twice" else 1):
-            if what == "alone":
-                seen, expected = (
-                    each.gradient(z, past) for each, past in ((distance, window), (direct, window.history(k)))
-                )
-            else:
-                seen, expected = both(distance, z, window), both(direct, z, window.history(k))
-            torch.testing.assert_close(seen, expected, rtol=1e-10, atol=1e-12)
-        if what == "load":
-            distance.load_state_dict(copy.deepcopy(distance.state_dict()))
-            window.load_state_dict(copy.deepcopy(window.state_dict()))
-        elif what == "fill":
-            window.fill(rows(n - 1, number))
-        else:
-            window.push({"again": rows(k, 50 + number), "other": rows(k + 1, number)}.get(what, z))
+    assert_as_directly(against_prior(name, n), against_prior(name, n), n, steps)
 
 
 @pytest.mark.parametrize("name", ["mmd", "cramer-wold"])
@@ -307,29 +312,7 @@ def test_kept_directions_are_measured_as_directly(given_directions: bool, steps:
             return mow.SlicedWasserstein(directions=torch.nn.functional.normalize(rows(6, 9).T[:, :5], dim=0))
         return mow.SlicedWasserstein(directions=6, keep=4, generator=torch.Generator().manual_seed(1))
 
-    n, distance, direct = 9, distance_of(), distance_of()
-    window = MovingWindow(n, DIM, dtype=torch.float64)
-    window.fill(rows(n, 100))
-    for number, (what, k) in enumerate(steps):
-        z = rows(k, number)
-        if what == "unmeasured":
-            window.push(z)
-            continue
-        for _ in range(2 if what == "twice" else 1):
-            if what == "alone":
-                seen, expected = (
-                    each.gradient(z, past) for each, past in ((distance, window), (direct, window.history(k)))
-                )
-            else:
-                seen, expected = both(distance, z, window), both(direct, z, window.history(k))
-            torch.testing.assert_close(seen, expected, rtol=1e-10, atol=1e-12)
-        if what == "load":
-            distance.load_state_dict(copy.deepcopy(distance.state_dict()))
-            window.load_state_dict(copy.deepcopy(window.state_dict()))
-        elif what == "fill":
-            window.fill(rows(n - 1, number))
-        else:
-            window.push({"again": rows(k, 50 + number), "other": rows(k + 1, number)}.get(what, z))
+    assert_as_directly(distance_of(), distance_of(), 9, steps)
 
 
 def test_directions_are_kept_for_so_many_measurements() -> None:
