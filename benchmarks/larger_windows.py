@@ -1,6 +1,7 @@
 """What a larger window buys: `python -m benchmarks.larger_windows run`, then `report` for docs/larger-windows.md.
 
-One new picture a step, the same pictures in the same order of each seed, the same number of them; only n differs.
+The same pictures in the same order of each seed, and the same number of them, for windows of n: once with one new
+picture a step, once with k = n / 64, so that every window is passed through in 64 steps.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from benchmarks import record
 from benchmarks.report import table
 from mow import grid, reproduce
 from mow.files import write_whole
+from mow.run import Options
 
 RESULTS = record.RESULTS / "larger-windows.json"
 PAGE = record.ROOT / "docs" / "larger-windows.md"
 SIZES = (64, 256, 1024, 4096)
+STEPS = 64
+"""In which the windows of the second kind are passed through."""
 SEEDS = (0, 1, 2)
 COLUMNS = {
     "test_cwae_distance_exact": ("exact Cramer-Wold distance", 1e4),
@@ -38,16 +42,25 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pret
 
 def cells(pictures: int, sizes: Sequence[int] = SIZES, seeds: Sequence[int] = SEEDS) -> list[grid.Cell]:
     """The largest windows first: they take the longest."""
-    rare = {"evaluate_every": [pictures // 3], "checkpoint_every": [pictures // 3], "log_every": [1000]}
-    return grid.cells(
-        {"n": sorted(sizes, reverse=True), "seed": list(seeds), "model": ["cwae"], "pictures": [pictures], **rare}
-    )
+    return [
+        grid.Cell(f"n={n}-k={k}-seed={seed}", _options(n, k, seed, pictures))
+        for n in sorted(sizes, reverse=True)
+        for k in sorted({1, max(1, n // STEPS)})
+        for seed in seeds
+    ]
+
+
+def _options(n: int, k: int, seed: int, pictures: int) -> Options:
+    steps = math.ceil(pictures / k)
+    third = math.ceil(steps / 3)
+    rare = {"evaluate_every": third, "checkpoint_every": third, "log_every": math.ceil(steps / 60)}
+    return Options(model="cwae", data="fashion-mnist", n=n, k=k, seed=seed, steps=steps, threads=1, **rare)
 
 
 @app.command()
 def run(
     out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/larger-windows"),
-    pictures: Annotated[int, typer.Option(help="That each run sees, one a step.")] = 60_000,
+    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 60_000,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as cores by default.")] = None,
 ) -> None:
     """Train, go on where it was interrupted, and keep the scores in the repository."""
@@ -70,32 +83,40 @@ def report() -> None:
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The page: a table of means, and one of differences to the smallest window, seed by seed."""
-    runs: list[Mapping[str, Any]] = content["runs"]
-    by_size: dict[int, list[Mapping[str, Any]]] = {}
-    for found in sorted(runs, key=lambda found: (found["resolved"]["n"], found["resolved"]["seed"])):
-        by_size.setdefault(found["resolved"]["n"], []).append(found)
-    smallest = min(by_size)
-    first = by_size[smallest][0]
-    heads = ["n", *(_heading(score) for score in COLUMNS), "seeds"]
-    rows = [
-        [str(n), *(_mean([found[score] for found in several], COLUMNS[score][1]) for score in COLUMNS),
-         str(len(several))]
-        for n, several in by_size.items()
-    ]  # fmt: skip
-    differences = [
-        [str(n), *(_paired(several, by_size[smallest], score) for score in COLUMNS)]
-        for n, several in by_size.items()
-        if n != smallest
-    ]
+    """The page: for each kind a table of means, and one of differences to the smallest window, seed by seed."""
+    runs = sorted(content["runs"], key=lambda found: (found["resolved"]["n"], found["resolved"]["seed"]))
+    one = [found for found in runs if found["resolved"]["k"] == 1]
+    smallest = one[0]["resolved"]["n"]
+    first = [found for found in one if found["resolved"]["n"] == smallest]
+    passed = first + [found for found in runs if found["resolved"]["k"] > 1]
     return _PAGE.format(
         smallest=smallest,
-        lr=first["resolved"]["lr"],
-        data=first["data"],
-        pictures=first["pictures"],
-        means=table(heads, rows),
-        differences=table(heads[:-1], differences),
-    )
+        lr=one[0]["resolved"]["lr"],
+        data=one[0]["data"],
+        pictures=one[0]["pictures"],
+        **{f"{name}_{part}": made
+           for name, several in (("one", one), ("passed", passed))
+           for part, made in zip(("means", "differences"), _tables(several, first), strict=True)},
+    )  # fmt: skip
+
+
+def _tables(runs: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Means of these runs, and differences to those of `first`."""
+    by_size: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+    for found in runs:
+        by_size.setdefault((found["resolved"]["n"], found["resolved"]["k"]), []).append(found)
+    heads = ["n", "k", *(_heading(score) for score in COLUMNS)]
+    means = [
+        [str(n), str(k), *(_mean([found[score] for found in several], COLUMNS[score][1]) for score in COLUMNS),
+         str(len(several))]
+        for (n, k), several in by_size.items()
+    ]  # fmt: skip
+    differences = [
+        [str(n), str(k), *(_paired(several, first, score) for score in COLUMNS)]
+        for (n, k), several in by_size.items()
+        if several[0] is not first[0]
+    ]
+    return table([*heads, "seeds"], means), table(heads, differences)
 
 
 _PAGE = """\
@@ -104,24 +125,39 @@ _PAGE = """\
 Generated by `python -m benchmarks.larger_windows report` from
 [`larger-windows.json`](../benchmarks/results/larger-windows.json); not to be edited.
 
-A Cramer-Wold auto-encoder (784-200-200-200-8 and back, logarithm of the distance, compensated weighting, Adam at
-{lr:g}, the paper's re-encoding) on {data}: **one new picture a step**, {pictures:,} pictures. Only the window differs;
-with [running sums](running-sums.md) a step over 4,096 latents costs little more than one over 64.
+A Cramer-Wold auto-encoder (784-200-200-200-8 and back, logarithm of the distance, compensated weighting, Adam, the
+paper's re-encoding) on {data}, {pictures:,} pictures. Only the window differs; with [running sums](running-sums.md) a
+step over 4,096 latents costs little more than one over 64.
 
 Scores are those of `mow evaluate` on the test pictures: distances of 2,000 latents to N(0, I), which are not zero at a
 perfect prior (the exact Cramer-Wold distance is 4.5e-4 there), and the sum of squares a picture. The mean over the
 seeds, and in brackets the least and the most.
 
-{means}
+## One new picture a step
+
+The learning rate is {lr:g}, the default at k = 1, for all of them.
+
+{one_means}
 
 The same, less that of n = {smallest} with the same seed: the mean difference and its 95 % interval (Student's t over
 the seeds). Below zero the larger window is better.
 
-{differences}
+{one_differences}
 
 Two things change with n. A larger window has less sampling noise, and less of the bias that the distance of a small
-sample has; but its older latents come from older weights: at k = 1 a window of 4,096 remembers 4,096 steps. The
-learning rate is that of k = 1 for all of them.
+sample has; but its older latents come from older weights: at k = 1 a window of 4,096 remembers 4,096 steps, and the
+encoder answers to what it was, not to what it is.
+
+## Windows that are passed through in {smallest} steps
+
+k = n / {smallest}, so that the oldest latent is as many steps old in all of them; the learning rate is the default for
+that k, which grows with its square root. There are k times fewer steps.
+
+{passed_means}
+
+Less that of n = {smallest}, k = 1 with the same seed:
+
+{passed_differences}
 """
 
 
