@@ -13,6 +13,7 @@ from typing import ParamSpec, cast
 import torch
 from torch import Tensor
 
+from mow_kernels.compiling import constant_in_graphs
 from mow_kernels.reference.laplace import Series, evaluate, imq_mean_series, phi_series
 from mow_kernels.reference.mmd import _gaussian_vv, _imq_vv
 from mow_kernels.reference.sliced_wasserstein import normal_bins as reference_bins
@@ -38,7 +39,7 @@ def _constant(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
             _CAPTURED[table.data_ptr()] = table
         return table
 
-    return torch.compiler.assume_constant_result(look_up)
+    return constant_in_graphs(look_up)
 
 
 @_constant

@@ -217,8 +217,8 @@ def test_memory_is_seen_from_outside() -> None:
     codes = [hold.format(50), hold.format(150), "raise SystemExit('no luck')", "import time; time.sleep(9)"]
     launcher = (  # small: the peak of a child begins at its parent's
         "import json, sys; from benchmarks import memory\n"
-        "codes = json.loads(sys.argv[1])\n"
-        "print(json.dumps([memory.peak([sys.executable, '-c', code], 1.0 if 'sleep' in code else 60.0) for code in codes]))"
+        "print(json.dumps([memory.peak([sys.executable, '-c', code], 1.0 if 'sleep' in code else 60.0)\n"
+        "    for code in json.loads(sys.argv[1])]))"
     )
     command = [sys.executable, "-c", launcher, json.dumps(codes)]
     done = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, check=True)

@@ -30,6 +30,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from mow_kernels.compiling import constant_in_graphs
+
 _TOLERANCE = {torch.float32: 2.0**-28, torch.float64: 2.0**-47}
 
 # The trapezoidal rule with step 0.2 errs by about exp(-pi^2/0.2) < 1e-21; beyond |y| = 80 the slowest integrand,
@@ -73,7 +75,7 @@ class _Transform(torch.autograd.Function):
         return -g_out * _Transform.apply(s, ctx.order + 1, ctx.density, ctx.parameters), None, None, None
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _series(density: str, parameters: tuple[Any, ...], order: int, dtype: torch.dtype) -> Series:
     return {"phi": phi_series, "imq_mean": imq_mean_series}[density](*parameters, order, dtype)
 

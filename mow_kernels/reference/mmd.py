@@ -22,6 +22,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from mow_kernels.compiling import constant_in_graphs
 from mow_kernels.reference import laplace
 from mow_kernels.reference.pairs import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
 
@@ -81,7 +82,7 @@ def _gaussian_mean(z: Tensor, scales: tuple[float, ...]) -> Tensor:
     return cast(Tensor, sum(terms))
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _imq_vv(dim: int, scales: tuple[float, ...]) -> float:
     """E k(v, v') of equation (4)."""
     return _imq_mean_at_origin(dim, tuple(scale / 2 for scale in scales))  # v - v' has twice the variance of v

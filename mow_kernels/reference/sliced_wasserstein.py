@@ -19,6 +19,8 @@ import math
 import torch
 from torch import Tensor
 
+from mow_kernels.compiling import constant_in_graphs
+
 
 def sliced_wasserstein(
     current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
@@ -80,11 +82,11 @@ def quantile_coupling(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     return left // m, left // n, edges.diff().double() / (n * m)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _normal_bins(n: int) -> tuple[Tensor, float]:
     return normal_bins(n)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _quantile_coupling(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     return quantile_coupling(n, m)

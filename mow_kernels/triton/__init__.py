@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mow_kernels.compiling import constant_in_graphs
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "y", "yes")
 """Whether Triton's interpreter runs the kernels, on the CPU: slow, and for tests."""
 
@@ -46,7 +48,7 @@ def unsupported(current: Tensor, history: Tensor, prior: Tensor | None, **option
     return _too_old(current.device)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 @functools.cache
 def _too_old(device: torch.device) -> str | None:
     if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):

@@ -300,6 +300,15 @@ def test_the_environment_variable():
     assert "MOW_BACKEND" in unknown and "fast" in unknown and "reference" in unknown and inside == "reference"
 
 
+def test_the_import_brings_no_compiler():
+    """PyTorch's takes as long to import as all the rest of it."""
+    script = (
+        "import sys, mow; print(*sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'triton'} & sys.modules.keys()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).strip() == ""
+
+
 # explain
 
 
