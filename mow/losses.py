@@ -119,7 +119,7 @@ class KernelDistance(Distance):
         """A subclass that measures in its own way has the gradient of that, not of what it inherits."""
         super().__init_subclass__(**options)
         if vars(cls).keys() & {"measure", "_distance"} and not vars(cls).keys() & {"_gradient", "_gradient_alone"}:
-            cls._gradient = Distance._gradient  # type: ignore[method-assign]
+            cls._gradient = Distance._gradient  # type: ignore[method-assign]  # by autograd
 
     _function: Callable[..., Tensor]
     """Of `mow_kernels`."""

@@ -60,7 +60,7 @@ def _measure(kind: str, world: int) -> dict[str, Any]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
         next(steps)
     sent = []
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]  # it has ended
         if event.name().startswith("gloo:"):
             numbers, item = math.prod(event.shapes()[0]), {"float": 4, "double": 8}[event.dtypes()[0]]
             sent.append((event.name().removeprefix("gloo:"), numbers * item))

@@ -19,7 +19,7 @@ import mow
 import mow_kernels as mk
 from benchmarks import naive
 from benchmarks.cases import DIRECTIONS, DISTANCES, SEED
-from benchmarks.gpu.devices import Call, Gpu, StandIn
+from benchmarks.gpu.devices import Gpu, StandIn
 from mow import models
 from mow.losses import Distance
 from mow.window import MovingWindow
@@ -81,7 +81,10 @@ def measure(machine: Gpu | StandIn, loop: Loop, sample_seconds: float) -> dict[s
     else:
         distance = (_CLOSED_FORM if "closed form" in how else _AS_IN_THE_PAPER)[loop.distance]()
         step = _ours(distance, encoder, decoder, rows, cuda_graph="graph" in how and machine.has_graphs)
-    call: Call = lambda: step(next(pictures))  # noqa: E731
+
+    def call() -> object:
+        return step(next(pictures))
+
     with mk.use_backend("auto" if who == "plain" else who):
         for _ in range(10):  # compilers, and the graph's own warm-up
             loss = step(next(pictures))

@@ -79,7 +79,7 @@ def _probe(tiles: str, out: str, steps: int, k: int, n: int) -> None:
         cpu.append(round(time.process_time() - began[1], 2))
         return result
 
-    started.trainer.step = timed  # type: ignore[method-assign]
+    started.trainer.step = timed  # type: ignore[method-assign]  # this one times itself
     started.train(pages=False)
     lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
     result = {
