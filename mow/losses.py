@@ -53,6 +53,7 @@ class Distance(nn.Module):
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The bare distance F over [history; z], without the logarithm; arguments as for `forward`."""
+        _check(z, window)
         return self._distance(z, *self._samples(z, window))
 
     def gradient(
@@ -85,7 +86,6 @@ class Distance(nn.Module):
 
     def _samples(self, z: Tensor, window: MovingWindow | Tensor | None) -> tuple[Tensor | None, Tensor | str]:
         """The history and the prior that z is measured with."""
-        _check(z, window)
         history = window.history(len(z)) if isinstance(window, MovingWindow) else window
         if isinstance(self.prior, str):
             return history, self.prior
@@ -132,7 +132,7 @@ class KernelDistance(Distance):
         _check(z, window)
         if isinstance(window, MovingWindow) and (sums := self._running(z, window)) is not None:
             return sums.distance(z, samples=self._samples_again(len(z), window))
-        return super().measure(z, window)
+        return self._distance(z, *self._samples(z, window))
 
     def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
         return self._function(z, history, prior, **self._options(z))
@@ -163,7 +163,7 @@ class KernelDistance(Distance):
 
     def _running(self, z: Tensor, window: MovingWindow) -> Running | None:
         """The window's running sums for this distance, if there are any."""
-        if isinstance(self.prior, Prior):
+        if isinstance(self.prior, Prior) or window.is_small:
             return None
         return window.running(self._function, z.dtype, **self._running_options(z, window))
 

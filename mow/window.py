@@ -113,6 +113,11 @@ class MovingWindow(nn.Module):
         self._length = 0
         self.push(z)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether running sums would cost more than they save."""
+        return self._length**2 < RUNNING_PAIRS
+
     def running(
         self, function: Callable[..., Tensor], dtype: torch.dtype, prior: PriorWindow | None = None, **options: Any
     ) -> Running | None:
@@ -161,7 +166,7 @@ class MovingWindow(nn.Module):
     def _has_no_sums(
         self, function: Callable[..., Tensor], dtype: torch.dtype, prior: PriorWindow | None, options: dict[str, Any]
     ) -> str | None:
-        if self._length**2 < RUNNING_PAIRS:
+        if self.is_small:
             return f"a window of {self._length} rows is as quick without"
         if not self._on_host():
             return f"the window is on {self.latents.device}, or torch.compile traces it"

@@ -132,10 +132,7 @@ class ShardedWindow(nn.Module):
             kernel = (op, *options.items())
             g_rows, value = self._pairwise(rows, history, terms, kernel, measure or distance.log)
         if distance.log and value is not None:
-            with torch.enable_grad():
-                leaf = value.clone().requires_grad_()
-                (slope,) = torch.autograd.grad(distance.transform(leaf), leaf)
-            g_rows = slope * g_rows
+            g_rows = g_rows * distance._slope(value)
         return g_rows.to(g_dtype), value.to(rows.dtype) if measure and value is not None else None
 
     def extra_repr(self) -> str:
