@@ -10,11 +10,14 @@ from torch import Tensor
 
 import mow_kernels as mk
 from benchmarks import floors, naive
-from benchmarks.cases import Candidate, Case, Inputs, inputs, library
+from benchmarks.cases import Candidate, Case, Inputs, inputs, library, library_gradient
 from benchmarks.peers import peers
 
 OURS = "cpp"
 """The backend that the tables are about."""
+
+ALONE = f"{OURS}-gradient"
+"""Its gradient without the value, which is what the rows-only code computes."""
 
 BASELINES = ("plain", "compile", "rows", "rows-compile")
 """What the main table gives speed-ups against: time of the baseline / time of the candidate."""
@@ -55,9 +58,21 @@ def _own(case: Case) -> list[Candidate]:
     return [
         _library(case, OURS, OURS, "", {}),
         _library(case, variant(case.distance), OURS, f", {label}", changes),
+        *([_gradient_alone(case)] if case.what == "fwd+bwd" else []),
         _library(case, "reference", "reference", "", {}),
         *_naive(case),
     ]
+
+
+def _gradient_alone(case: Case) -> Candidate:
+    return Candidate(
+        ALONE,
+        f"mow-kernels, {OURS}, the gradient alone",
+        gradient=library_gradient(case.distance, case.options),
+        checks=("gradient",),
+        backend=OURS,
+        missing=_why_not(OURS, case, case.options),
+    )
 
 
 def _library(case: Case, name: str, backend: str, label: str, changes: Mapping[str, Any]) -> Candidate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -115,8 +116,20 @@ def inputs(case: Case, seed: int = SEED) -> Inputs:
 
 def library(distance: str, options: Mapping[str, Any]) -> Callable[..., Tensor]:
     """The public function with its options, as a function of `Inputs.arguments`."""
-    rest = {name: value for name, value in options.items() if name != "prior"}
-    function = functools.partial(getattr(mk, distance), **rest)
+    return _of_arguments(distance, functools.partial(getattr(mk, distance), **_without_prior(options)))
+
+
+def library_gradient(distance: str, options: Mapping[str, Any]) -> Callable[..., Tensor]:
+    """`mk.gradient` of it, likewise."""
+    function = functools.partial(mk.gradient, getattr(mk, distance), **_without_prior(options))
+    return _of_arguments(distance, lambda *arguments, **named: function(*arguments, **named)[0])
+
+
+def _without_prior(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "prior"}
+
+
+def _of_arguments(distance: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     if distance == "sliced_wasserstein":
         return lambda current, history, prior, directions: function(current, history, prior, directions=directions)
     return function
@@ -130,8 +143,10 @@ class Candidate:
     label: str
     value: Callable[..., Tensor] | None = None
     """Of `Inputs.arguments`, differentiable; timed alone or together with its gradient."""
+    gradient: Callable[..., Tensor] | None = None
+    """In place of `value`: of `Inputs.arguments`, the gradient itself."""
     work: Callable[[Inputs], Callable[[], object]] | None = None
-    """In place of `value`: what is timed as it stands (a floor)."""
+    """In place of either: what is timed as it stands (a floor)."""
     checks: tuple[str, ...] = ("value", "gradient")
     """What of its result has to match the truth."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -148,8 +163,11 @@ class Candidate:
         """What is timed, and what gives the answer to be checked (None for a floor)."""
         if self.work is not None:
             return self.work(given), None
-        value: Any = torch.compile(self.value) if self.compiled else self.value
         arguments, current = given.arguments(self.options), given.current
+        alone = self.gradient
+        if alone is not None:
+            return lambda: alone(*arguments), lambda: Answer(math.nan, alone(*arguments).double())
+        value: Any = torch.compile(self.value) if self.compiled else self.value
 
         def gradient() -> tuple[Tensor, ...]:
             return torch.autograd.grad(value(*arguments), current)

@@ -25,6 +25,7 @@ LINES = {
     "compile": ("torch.compile", "#e08214", "-", 1.4),
     "rows-compile": ("rows only, compiled", "#8073ac", "-", 1.4),
     "cpp": ("mow-kernels", "#00695c", "-", 2.6),
+    "cpp-gradient": ("its gradient alone", "#4db6ac", "-", 1.8),
     "running": ("mow-kernels, kept", "#00695c", "-", 2.6),
     "direct": ("mow-kernels, direct", "#4db6ac", "-", 1.8),
     "keops": ("KeOps", "#2166ac", "-", 1.4),

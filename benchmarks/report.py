@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots, record
-from benchmarks.candidates import BASELINES, FLOORS, OURS
+from benchmarks.candidates import ALONE, BASELINES, FLOORS, OURS
 from mow.files import write_whole
 
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
@@ -18,6 +18,8 @@ _HEADINGS = {
     "rows": "rows only",
     "rows-compile": "rows only, torch.compile",
 }
+_WITH_VALUE, _WITHOUT = BASELINES[:2], BASELINES[2:]
+_NOT_MEASURED = {"status": "missing", "reason": "-"}
 _FLOOR_NAMES = {"empty": "an empty autograd call", "product": "the matrix product"}
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 _SECTIONS = {
@@ -35,7 +37,8 @@ _METHOD = """\
 - **Plain PyTorch** is [`benchmarks/naive.py`](../benchmarks/naive.py), frozen before the first kernel was written: the
   code that people write today, over the whole window. **Rows only** leaves out every block that does not depend on the
   k rows that receive a gradient: the same gradient, without the value. It is the strongest thing that a user can write
-  in six lines, and where the value is not needed it is what to compare with. **torch.compile** is its default mode.
+  in six lines. Our **gradient alone** (`mk.gradient`) is held against it: the same bits as with the value. The trainer
+  asks for the value where it logs. **torch.compile** is its default mode.
 - The **floors**: an autograd Function that does nothing, forward and backward; and one matrix product on one core with
   as many multiply-adds as the distance has (n²/2 + m²/2 + nm dot products of length D; for sliced-Wasserstein its
   projections). They compute no distance. Costs are given against the higher of the two.
@@ -122,18 +125,25 @@ def _about(content: dict[str, Any]) -> str:
 
 
 def _main(entries: Iterable[dict[str, Any]], threads: int, spread: bool) -> str:
-    """The main cases at a number of threads: ours against the baselines and the higher floor."""
+    """The main cases at a number of threads: ours against the baselines and the higher floor, and without the value
+    against those that have none."""
     rows = []
     for entry in entries:
         if "main" not in entry["groups"] or entry["threads"] != threads:
             continue
         by_name = {row["name"]: row for row in entry["candidates"]}
-        ours = by_name[OURS]
-        cells = [_title(entry), _time(ours, spread)]
-        cells += [_ratio(ours.get("speedup", {}).get(name), spread) for name in BASELINES]
-        rows.append([*cells, _floor(ours, by_name, spread)])
-    heads = ["Value and gradient, float32", f"mow-kernels ({OURS})", *(f"against {_HEADINGS[b]}" for b in BASELINES)]
-    return table([*heads, "times the floor"], rows)
+        cells = [_title(entry)]
+        for name, baselines in ((OURS, _WITH_VALUE), (ALONE, _WITHOUT)):
+            ours = by_name.get(name, _NOT_MEASURED)
+            cells.append(_time(ours, spread))
+            cells += [_ratio(ours.get("speedup", {}).get(baseline), spread) for baseline in baselines]
+            cells += [_floor(ours, by_name, spread)] if name == OURS else []
+        rows.append(cells)
+    return table(
+        ["float32", "value and gradient", *(f"against {_HEADINGS[b]}" for b in _WITH_VALUE), "times the floor",
+         "the gradient alone", *(f"against {_HEADINGS[b]}" for b in _WITHOUT)],
+        rows,
+    )  # fmt: skip
 
 
 def _floor(row: dict[str, Any], by_name: dict[str, dict[str, Any]], spread: bool) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks import cases, memory, plots, record, step, windows
-from benchmarks.candidates import BASELINES, FLOORS, OURS, candidates, variant
+from benchmarks.candidates import ALONE, BASELINES, FLOORS, OURS, candidates, variant
 from benchmarks.cases import Candidate, Case
 from benchmarks.timing import Effort, Entrant, interleave, ratios, summary
 
@@ -58,7 +58,7 @@ def _case_job(case: Case, threads: int, quick: bool, alone: bool) -> Job:
     if "scaling" in case.groups:
         taking_part = plots.LINES.keys()
     elif alone or quick or (case.what == "fwd" and case.n > 1024):
-        taking_part = (OURS, variant(case.distance), *BASELINES, *FLOORS, "pot", "geomloss-gaussian-tensorized")
+        taking_part = (OURS, ALONE, variant(case.distance), *BASELINES, *FLOORS, "pot", "geomloss-gaussian-tensorized")
     return Job("cases", case.name, lambda: measure(case, threads, effort, taking_part))
 
 

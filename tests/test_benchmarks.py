@@ -71,7 +71,7 @@ def test_every_job_has_a_name_and_the_names_of_the_cases_differ() -> None:
 
 
 SMALL = [Case(name, 16, 1, 8, ("main", "scaling"), options=OPTIONS[name]) for name in cases.DISTANCES]
-TAKING_PART = ("cpp", "reference", "plain", "rows", "empty", "product")
+TAKING_PART = ("cpp", "cpp-gradient", "reference", "plain", "rows", "empty", "product")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_record_says_what_was_measured(measured: dict) -> None:
         assert row["match"]["ok"] and set(row["match"]["errors"]) == {"value", "gradient"}
         assert row["speedup"].keys() == {"plain", "rows"} and row["cost"].keys() == {"empty", "product"}
         assert len(row["rounds_us"]) == 2 and 0 < row["us"]["p20"] <= row["us"]["median"] <= row["us"]["p80"]
-    for row in rows(measured, "rows"):
+    for row in rows(measured, "rows") + rows(measured, "cpp-gradient"):
         assert row["match"]["ok"] and set(row["match"]["errors"]) == {"gradient"}
 
 
@@ -182,7 +182,10 @@ def test_the_tables_hold_losses_and_hide_wrong_results(measured: dict) -> None:
         "cost": {"empty": {"median": 1.5, "p20": 1.4, "p80": 1.6}},
         "match": {"ok": True, "errors": {"value": 1e-7}},
     }
+    alone = next(row for row in entry["candidates"] if row["name"] == "cpp-gradient")
+    alone["speedup"]["rows"] = {"median": 7.25, "p20": 7.1, "p80": 7.5}
     line = next(line for line in report.page(content, "x.json").splitlines() if "31.2 µs (30 µs – 1.5 ms)" in line)
+    assert line.count("7.25× (7.1 – 7.5)") == 1
     assert "0.432× (0.4 – 0.6)" in line and "1.5× (1.4 – 1.6) an empty autograd call" in line
     ours |= {"match": {"ok": False, "errors": {"value": 0.1}}, "speedup": {}}
     page = report.page(content, "x.json")
