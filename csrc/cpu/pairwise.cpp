@@ -9,8 +9,17 @@
 namespace mow::cpu {
 namespace {
 
-// One evaluation: the packed samples, and the work cut into bands of rows, each of which adds to a sum and to gradient
-// rows of its own. The sums are added up in the order of the bands, so the result does not depend on the threads.
+// What a task compares its rows with begins at a multiple of this, and is about kColumns of them or more.
+constexpr int64_t kAligned = 512, kColumns = 1024;
+
+// Bands of current rows beyond which they alone are tasks enough.
+constexpr int64_t kTasks = 64;
+
+int64_t aligned(int64_t columns) { return (columns + kAligned - 1) / kAligned * kAligned; }
+
+// One evaluation: the packed samples, and the work cut into bands of rows. Where the current rows are few bands, what they
+// meet is cut as well. Each task adds to a sum and to gradient rows of its own, which are added up in the order of the
+// tasks: cut by the sizes alone, the result does not depend on the threads.
 //
 // Current and history are kept apart. A pair within history is visited once and only for its value; current meets every
 // row from its own side, since each of its rows needs its own gradient.
@@ -20,21 +29,33 @@ class Evaluation {
   Evaluation(
       const PairwiseDistance<T>& distance, const Rows<T>& current, const Rows<T>& history, const Rows<T>& prior,
       int64_t dim)
-      : distance_(distance), dim_(dim), current_(current, dim), history_(history, dim), prior_(prior, dim) {}
+      : distance_(distance),
+        dim_(dim),
+        current_(current, dim),
+        history_(history, dim),
+        prior_(prior, dim),
+        current_begin_(aligned(history.count)),
+        prior_begin_(current_begin_ + aligned(current.count)),
+        columns_(prior_begin_ + aligned(prior.count)) {
+    const int64_t wanted = std::min(kTasks / bands(current.count), (history.count + current.count + prior.count) / kColumns);
+    length_ = aligned((columns_ + std::max<int64_t>(1, wanted) - 1) / std::max<int64_t>(1, wanted));
+    pieces_ = (columns_ + length_ - 1) / length_;
+  }
 
   // g_current [k, D] contiguous, or null.
   double run(T* g_current) const {
-    const int64_t current_bands = bands(current_.rows), history_bands = bands(history_.rows);
-    std::vector<double> sums(current_bands + history_bands + bands(prior_.rows));
+    const int64_t live = live_tasks(), history_bands = bands(history_.rows);
+    std::vector<double> sums(live + history_bands + bands(prior_.rows)), gradients = gradients_of_pieces(g_current);
     run_tasks(int64_t(sums.size()), live_work() + other_work() > kSerialWork, [&](int64_t task) {
-      if (task < current_bands) {
-        sums[task] = current_band(task * kBand, g_current);
-      } else if (task < current_bands + history_bands) {
-        sums[task] = history_band((task - current_bands) * kBand);
+      if (task < live) {
+        sums[task] = live_task(task, gradients);
+      } else if (task < live + history_bands) {
+        sums[task] = history_band((task - live) * kBand);
       } else {
-        sums[task] = prior_band((task - current_bands - history_bands) * kBand);
+        sums[task] = prior_band((task - live - history_bands) * kBand);
       }
     });
+    add_up(gradients, g_current);
     double value = distance_.constant;
     for (const double sum : sums) value += sum;
     return value;
@@ -42,13 +63,18 @@ class Evaluation {
 
   // The gradient needs none of the pairs without a current row.
   void run_gradient(T* g_current) const {
-    run_tasks(bands(current_.rows), live_work() > kSerialWork, [&](int64_t task) { current_band(task * kBand, g_current); });
+    std::vector<double> gradients = gradients_of_pieces(g_current);
+    run_tasks(live_tasks(), live_work() > kSerialWork, [&](int64_t task) { live_task(task, gradients); });
+    add_up(gradients, g_current);
   }
 
  private:
   const PairwiseDistance<T>& distance_;
   const int64_t dim_;
   const PackedRows<T> current_, history_, prior_;
+  // What current rows meet, as columns in a row: history, current from here on, prior from here on, up to here.
+  const int64_t current_begin_, prior_begin_, columns_;
+  int64_t length_, pieces_;  // of those columns: every piece, and how many
 
   double live_work() const {
     return double(dim_) * double(current_.rows) * double(history_.rows + current_.rows + prior_.rows);
@@ -69,10 +95,14 @@ class Evaluation {
     return visit;
   }
 
-  // weight * the sum over pairs of the band's rows with all columns, and its gradient.
-  double add(Visit<T>& visit, const Panel<T>& columns, Pairs pairs, double weight, double gradient_weight) const {
+  // weight * the sum over pairs of the band's rows with these columns, and its gradient.
+  double add(
+      Visit<T>& visit, const Panel<T>& columns, Pairs pairs, double weight, double gradient_weight, int64_t first,
+      int64_t last) const {
     visit.columns = columns;
-    visit.last_column = columns.rows;
+    visit.first_column = std::max<int64_t>(first, 0);
+    visit.last_column = std::min(last, columns.rows);
+    if (visit.first_column >= visit.last_column) return 0;
     visit.pairs = pairs;
     visit.weight = gradient_weight;
     return weight * kernels<T>().visit(visit);
@@ -84,34 +114,48 @@ class Evaluation {
     return distance_.zv * kernels<T>().visit_origin(visit, distance_.g->radial());
   }
 
-  double current_band(int64_t first, T* g_current) const {
-    Visit<T> visit = visit_of(current_, first);
-    const int64_t size = (visit.last - first) * dim_;
-    std::vector<double> gradient(g_current ? size : 0);
+  int64_t live_tasks() const { return bands(current_.rows) * pieces_; }
+
+  std::vector<double> gradients_of_pieces(const T* g_current) const {
+    return std::vector<double>(g_current ? pieces_ * current_.rows * dim_ : 0);
+  }
+
+  void add_up(const std::vector<double>& gradients, T* g_current) const {
+    const int64_t size = g_current ? current_.rows * dim_ : 0;
+    for (int64_t i = 0; i < size; ++i) {
+      double gradient = gradients[i];
+      for (int64_t piece = 1; piece < pieces_; ++piece) gradient += gradients[piece * size + i];
+      g_current[i] = T(gradient);
+    }
+  }
+
+  // A band of current rows with a piece of the columns.
+  double live_task(int64_t task, std::vector<double>& gradients) const {
+    const int64_t piece = task % pieces_, begin = piece * length_, end = begin + length_;
+    Visit<T> visit = visit_of(current_, task / pieces_ * kBand);
     Buffer<T> scratch;
-    if (g_current) {
+    if (!gradients.empty()) {
       scratch = allocate<T>(kernels<T>().scratch);
-      visit.gradient = gradient.data();
+      visit.gradient = &gradients[(piece * current_.rows + visit.first) * dim_];
       visit.scratch = scratch.get();
     }
     const double zz = distance_.zz, zv = distance_.zv;
-    double sum = add(visit, history_, Pairs::kAll, 2 * zz, 2 * zz);
-    sum += add(visit, current_, Pairs::kOthers, zz, 2 * zz);  // both ends of a pair come by
-    sum += add(visit, prior_, Pairs::kAll, zv, zv);
-    sum += add_origin(visit);
-    if (g_current) std::copy(gradient.begin(), gradient.end(), g_current + first * dim_);
-    return sum;
+    double sum = add(visit, history_, Pairs::kAll, 2 * zz, 2 * zz, begin, end);
+    // Both ends of a pair come by.
+    sum += add(visit, current_, Pairs::kOthers, zz, 2 * zz, begin - current_begin_, end - current_begin_);
+    sum += add(visit, prior_, Pairs::kAll, zv, zv, begin - prior_begin_, end - prior_begin_);
+    return piece == 0 ? sum + add_origin(visit) : sum;
   }
 
   double history_band(int64_t first) const {
     Visit<T> visit = visit_of(history_, first);
-    return add(visit, history_, Pairs::kBelow, 2 * distance_.zz, 0) + add(visit, prior_, Pairs::kAll, distance_.zv, 0) +
-           add_origin(visit);
+    return add(visit, history_, Pairs::kBelow, 2 * distance_.zz, 0, 0, history_.rows) +
+           add(visit, prior_, Pairs::kAll, distance_.zv, 0, 0, prior_.rows) + add_origin(visit);
   }
 
   double prior_band(int64_t first) const {
     Visit<T> visit = visit_of(prior_, first);
-    return add(visit, prior_, Pairs::kBelow, 2 * distance_.vv, 0);
+    return add(visit, prior_, Pairs::kBelow, 2 * distance_.vv, 0, 0, prior_.rows);
   }
 };
 

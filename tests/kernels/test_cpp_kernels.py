@@ -46,6 +46,14 @@ def test_value_and_gradient_of_large_samples(op: str, options: dict, n: int, k: 
         check(op, options, window[n - k :], window[: n - k], sample)
 
 
+@pytest.mark.parametrize("h, k, m", [(2300, 3, 1700), (700, 70, 3000), (1000, 1100, 0), (0, 1100, 1300)])
+@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
+def test_samples_of_several_pieces(op: str, options: dict, h: int, k: int, m: int) -> None:
+    """Cut within the history, the current rows and the prior, and between them."""
+    window, prior = draw(h + k, 5, 14) * 1.1, draw(m, 5, 15)
+    check(op, options, window[h:], window[:h], prior if m else None)
+
+
 @pytest.mark.parametrize("op, options", VARIANTS)
 def test_double_precision(op: str, options: dict) -> None:
     for n, k, dim in ((2, 1, 2), (65, 33, 20), (70, 1, 64)):
