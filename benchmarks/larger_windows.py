@@ -1,7 +1,7 @@
 """What a larger window buys: `python -m benchmarks.larger_windows run`, then `report` for docs/larger-windows.md.
 
-The same pictures in the same order of each seed, and the same number of them, for windows of n: once with one new
-picture a step, once with k = n / 64, so that every window is passed through in 64 steps.
+The same pictures in the same order of each seed, and the same number of them, for windows of n, in three ways: one new
+picture a step; the same, with the whole window encoded again every 64 steps; and k = n / 64.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from mow.run import Options
 RESULTS = record.RESULTS / "larger-windows.json"
 PAGE = record.ROOT / "docs" / "larger-windows.md"
 SIZES = (64, 256, 1024, 4096)
-STEPS = 64
-"""In which the windows of the second kind are passed through."""
+AGE = 64
+"""Steps that the oldest row of a window lives through in the second and the third way."""
 SEEDS = (0, 1, 2)
+WAYS = ("one", "refreshed", "passed")
 COLUMNS = {
     "test_cwae_distance_exact": ("exact Cramer-Wold distance", 1e4),
     "test_mmd": ("MMD", 1e4),
@@ -43,18 +44,27 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pret
 def cells(pictures: int, sizes: Sequence[int] = SIZES, seeds: Sequence[int] = SEEDS) -> list[grid.Cell]:
     """The largest windows first: they take the longest."""
     return [
-        grid.Cell(f"n={n}-k={k}-seed={seed}", _options(n, k, seed, pictures))
+        grid.Cell(f"n={n}-{way}-seed={seed}", _options(n, way, seed, pictures))
         for n in sorted(sizes, reverse=True)
-        for k in sorted({1, max(1, n // STEPS)})
+        for way in (WAYS if n > AGE else ("one",))
         for seed in seeds
     ]
 
 
-def _options(n: int, k: int, seed: int, pictures: int) -> Options:
+def _options(n: int, way: str, seed: int, pictures: int) -> Options:
+    k = n // AGE if way == "passed" else 1
     steps = math.ceil(pictures / k)
     third = math.ceil(steps / 3)
     rare = {"evaluate_every": third, "checkpoint_every": third, "log_every": math.ceil(steps / 60)}
-    return Options(model="cwae", data="fashion-mnist", n=n, k=k, seed=seed, steps=steps, threads=1, **rare)
+    refresh = AGE if way == "refreshed" else None
+    return Options(
+        model="cwae", data="fashion-mnist", n=n, k=k, seed=seed, steps=steps, refresh=refresh, threads=1, **rare
+    )
+
+
+def _way(found: Mapping[str, Any]) -> str:
+    options = found["resolved"]
+    return "passed" if options["k"] > 1 else "refreshed" if options["refresh"] else "one"
 
 
 @app.command()
@@ -83,21 +93,16 @@ def report() -> None:
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The page: for each kind a table of means, and one of differences to the smallest window, seed by seed."""
+    """The page: for each way a table of means, and one of differences to the smallest window, seed by seed."""
     runs = sorted(content["runs"], key=lambda found: (found["resolved"]["n"], found["resolved"]["seed"]))
-    one = [found for found in runs if found["resolved"]["k"] == 1]
-    smallest = one[0]["resolved"]["n"]
-    first = [found for found in one if found["resolved"]["n"] == smallest]
-    passed = first + [found for found in runs if found["resolved"]["k"] > 1]
-    return _PAGE.format(
-        smallest=smallest,
-        lr=one[0]["resolved"]["lr"],
-        data=one[0]["data"],
-        pictures=one[0]["pictures"],
-        **{f"{name}_{part}": made
-           for name, several in (("one", one), ("passed", passed))
-           for part, made in zip(("means", "differences"), _tables(several, first), strict=True)},
-    )  # fmt: skip
+    smallest = runs[0]["resolved"]["n"]
+    first = [found for found in runs if found["resolved"]["n"] == smallest]
+    tables = {}
+    for way in WAYS:
+        of_way = [found for found in runs if found not in first and _way(found) == way]
+        tables[f"{way}_means"], tables[f"{way}_differences"] = _tables(first + of_way, first)
+    about = {name: runs[0][name] for name in ("data", "pictures")}
+    return _PAGE.format(smallest=smallest, age=AGE, lr=runs[0]["resolved"]["lr"], **about, **tables)
 
 
 def _tables(runs: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -148,9 +153,20 @@ Two things change with n. A larger window has less sampling noise, and less of t
 sample has; but its older latents come from older weights: at k = 1 a window of 4,096 remembers 4,096 steps, and the
 encoder answers to what it was, not to what it is.
 
-## Windows that are passed through in {smallest} steps
+## The window encoded again every {age} steps
 
-k = n / {smallest}, so that the oldest latent is as many steps old in all of them; the learning rate is the default for
+`refresh={age}`: the pictures of the whole window are encoded again every {age} steps, without a gradient, so that no
+row is older than that.
+
+{refreshed_means}
+
+Less that of n = {smallest} without, with the same seed:
+
+{refreshed_differences}
+
+## Windows that are passed through in {age} steps
+
+k = n / {age}, so that the oldest latent is as many steps old in all of them; the learning rate is the default for
 that k, which grows with its square root. There are k times fewer steps.
 
 {passed_means}

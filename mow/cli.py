@@ -58,6 +58,7 @@ def train(
     beta1: Annotated[float, _model("Of Adam.")] = Options.beta1,
     beta2: Annotated[float, _model("Of Adam.")] = Options.beta2,
     reencode: Annotated[bool, _model("Push latents of the updated encoder, as the paper does.")] = Options.reencode,
+    refresh: Annotated[int | None, _model("Encode the whole window again every so many steps.")] = None,
     warm_up: Annotated[bool, _model("Fill the window before the first step, as the paper does.")] = Options.warm_up,
     root: Annotated[bool, _model("Root of the reconstruction, as the public code does.")] = Options.root,
     on_nonfinite: Annotated[

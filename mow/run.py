@@ -82,6 +82,7 @@ class Options:
     directions: int = 50
     keep_directions: int = 1
     reencode: bool = True
+    refresh: int | None = None
     warm_up: bool = True
     root: bool = False
     on_nonfinite: OnNonfinite | None = None
@@ -186,6 +187,7 @@ class Run:
             weight=options.weight,
             weighting=options.weighting,
             reencode=options.reencode,
+            refresh=options.refresh,
             root=options.root,
             cuda_graph=options.cuda_graph,
             on_nonfinite=options.on_nonfinite,

@@ -30,8 +30,7 @@ class ShuffledStream:
     def seek(self, epoch: int, offset: int) -> None:
         """Go to the picture at `offset` of pass `epoch`."""
         self.epoch, self.offset = epoch, offset
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        self._order = torch.randperm(len(self.pictures), generator=generator)
+        self._order = self._order_of(epoch)
 
     def take(self, count: int, share: Callable[[int], slice] | None = None) -> Tensor:
         """The next `count` pictures, fewer at the end of a pass. -> [<= count, ...], floating-point.
@@ -53,6 +52,29 @@ class ShuffledStream:
     def following(self, count: int) -> int:
         """How many pictures `take(count)` takes in all."""
         return min(count, len(self.pictures) - self.offset % len(self.pictures))
+
+    @property
+    def taken(self) -> int:
+        """How many pictures were taken before this position."""
+        return self.epoch * len(self.pictures) + self.offset
+
+    def recent(self, count: int) -> Tensor:
+        """The pictures taken last, oldest first, read again. -> [count, ...], as `take` gives them.
+
+        Raises:
+            ValueError: there were not so many.
+        """
+        if not 1 <= count <= self.taken:
+            raise ValueError(f"count is {count}; it must be from 1 to the {self.taken} pictures taken so far")
+        epoch, indices = self.epoch, self._order[: self.offset]
+        while len(indices) < count:
+            epoch -= 1
+            indices = torch.cat([self._order_of(epoch), indices])
+        return self._read(indices[-count:])
+
+    def _order_of(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        return torch.randperm(len(self.pictures), generator=generator)
 
     def _read(self, indices: Tensor) -> Tensor:
         if isinstance(self.pictures, Tensor):

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mow.checks import positive
 from mow.graph import GraphedStep
 from mow.losses import Distance
 from mow.stream import ShuffledStream
 from mow.window import MovingWindow
 
-WARM_UP_VALUES = 2**21
-"""Values of new elements that the warm-up encodes at a time, if they are more than k."""
+VALUES_AT_ONCE = 2**21
+"""Values of pictures that are encoded at a time to fill the window, if they are more than k pictures."""
 
 WEIGHTINGS = ("reference", "paper", "compensated")
 ON_NONFINITE = ("stop", "skip", "ignore")
@@ -53,6 +54,8 @@ class Trainer:
         weighting: "compensated", "paper" or "reference".
         reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
             those of the step, as the public code does.
+        refresh: encode the pictures of the whole window again, with the weights of that moment, every so many steps of
+            `run`, which reads them from the data set again; None for never. Not with k = n or on_nonfinite "skip".
         root: take the square root of the mean of R, as the public code does; not with "paper".
         cuda_graph: run the step as one CUDA graph, `self.graph` (see `mow.graph.GraphedStep`). The optimiser must be
             SGD or have capturable=True, which the default one then has.
@@ -77,6 +80,7 @@ class Trainer:
         weight: float = 1.0,
         weighting: str = "compensated",
         reencode: bool = True,
+        refresh: int | None = None,
         root: bool = False,
         cuda_graph: bool = False,
         on_nonfinite: str | None = None,
@@ -99,9 +103,17 @@ class Trainer:
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+        if refresh is not None:
+            positive("refresh", refresh)
+            if k == window.n:
+                raise ValueError(f"refresh is {refresh} and k = n = {k}, which has no history; it must be None")
+            if on_nonfinite == "skip":
+                raise ValueError(
+                    f"refresh is {refresh} and on_nonfinite 'skip', which it would bring back; use one of the two"
+                )
         self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
-        self.on_nonfinite = on_nonfinite
+        self.refresh, self.on_nonfinite = refresh, on_nonfinite
         parameters = [*encoder.parameters(), *decoder.parameters()]
         if optimizer is None:
             self.optimizer: Optimizer = torch.optim.Adam(
@@ -154,7 +166,10 @@ class Trainer:
         if warm_up and len(self.window) == 0 and self.k < self.window.n:
             self._warm_up(stream)
         while self.steps_done < steps:
-            yield self.step(stream.take(self.k), measure=measured(self.steps_done + 1))
+            result = self.step(stream.take(self.k), measure=measured(self.steps_done + 1))
+            if self.refresh is not None and self.steps_done % self.refresh == 0:
+                self._refresh(stream)
+            yield result
 
     def fit(self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True) -> None:
         """`run` to its end, without the values."""
@@ -209,9 +224,17 @@ class Trainer:
         return {"loss": loss, "reconstruction": mean, "distance": distance}
 
     def _warm_up(self, stream: ShuffledStream) -> None:
-        """Step 1 of the paper. Large pictures are encoded k at a time, since more may not fit."""
-        x, device = stream.take(self.window.n - self.k), self.window.latents.device
-        at_once = max(self.k, WARM_UP_VALUES // x[0].numel())
+        """Step 1 of the paper."""
+        self._fill(stream.take(self.window.n - self.k))
+
+    def _refresh(self, stream: ShuffledStream) -> None:
+        """The window's rows came from the last pictures of the stream, unless it has had another before."""
+        if stream.taken >= len(self.window):
+            self._fill(stream.recent(len(self.window)))
+
+    def _fill(self, x: Tensor) -> None:
+        """Large pictures are encoded k at a time, since more may not fit."""
+        device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // x[0].numel())
         with torch.no_grad():
             self.window.fill(torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)]))
 

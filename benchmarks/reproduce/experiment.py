@@ -22,6 +22,7 @@ SELECTION_SEED = 100
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {"weighting": "reference"},
     "no-reencode": {"reencode": False},
+    "refresh": {"refresh": 16},
     "betas": {"beta1": round(0.9 ** (1 / 64), 8), "beta2": round(0.999 ** (1 / 64), 8)},
     "beta2": {"beta2": round(0.999 ** (1 / 64), 8)},
     "sampled-prior": {"prior": "normal-sample"},

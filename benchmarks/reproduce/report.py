@@ -36,6 +36,7 @@ CONFIDENCE = 0.95
 _CHANGES = {
     "reference": "reference weighting (the paper's is the same at k = 1)",
     "no-reencode": "no re-encoding",
+    "refresh": "the whole window encoded again every 16 steps",
     "betas": "both betas of Adam forget as many pictures as at k = 64",
     "beta2": "beta2 of Adam forgets as many pictures as at k = 64",
     "sampled-prior": "prior sampled afresh at each step",

@@ -35,7 +35,7 @@ class DistributedTrainer(Trainer):
         window: a `MovingWindow`, the same in every rank, or a `ShardedWindow`.
         k: new elements a step over all ranks, W <= k <= n; the ranks' shares differ by at most one.
         group: the process group, None for all processes.
-        The others are those of `Trainer`, without cuda_graph. Weights and distance begin as rank 0 has them.
+        The others are those of `Trainer`, without cuda_graph and refresh. Weights and distance begin as rank 0's.
 
     Raises:
         TypeError, ValueError: a bad argument, by name.
@@ -54,6 +54,8 @@ class DistributedTrainer(Trainer):
     ) -> None:
         if options.get("cuda_graph"):
             raise ValueError("cuda_graph is True; a step with collectives between ranks is not captured")
+        if options.get("refresh") is not None:
+            raise ValueError(f"refresh is {options['refresh']}; over ranks it must be None")
         super().__init__(encoder, decoder, distance, window, k=k, **options)  # type: ignore[arg-type]  # either window
         self.ranks = Ranks.of(group)
         if k < self.ranks.size:

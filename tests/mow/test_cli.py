@@ -103,14 +103,20 @@ def test_the_nine_main_jobs(
 def test_the_options_reach_the_run(train: Train, tmp_path: Path, no_pages: None) -> None:
     words = "--model wae --k 2 --seed 7 --lr 0.002 --optimizer sgd --no-reencode --no-warm-up --root --weight 0.5"
     words += " --weighting reference --log --prior sphere --phi asymptotic --directions 9 --device cpu --threads 1"
-    words += " --architecture celeba --precision bf16 --checkpointing --channels-last"
+    words += " --refresh 5 --architecture celeba --precision bf16 --checkpointing --channels-last"
     assert train(tmp_path / "run", *words.split()).exit_code == 0
     options = Run.load(tmp_path / "run").options
     expected = {"model": "wae", "k": 2, "seed": 7, "lr": 0.002, "optimizer": "sgd", "reencode": False}
     expected |= {"warm_up": False, "root": True, "weight": 0.5, "weighting": "reference", "log": True}
     expected |= {"prior": "sphere", "phi": "asymptotic", "directions": 9, "device": "cpu", "threads": 1, "n": 16}
     expected |= {"dim": 4, "steps": 40, "log_every": 4, "evaluate_every": 20, "checkpoint_every": 10}
-    expected |= {"architecture": "celeba", "precision": "bf16", "checkpointing": True, "channels_last": True}
+    expected |= {
+        "refresh": 5,
+        "architecture": "celeba",
+        "precision": "bf16",
+        "checkpointing": True,
+        "channels_last": True,
+    }
     assert {name: getattr(options, name) for name in expected} == expected
 
 

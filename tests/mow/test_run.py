@@ -268,6 +268,8 @@ def test_a_run_that_died_goes_on_bit_for_bit(
         {"k": 7},  # short last batches
         {"k": 16},
         {"warm_up": False},
+        {"refresh": 4},
+        {"n": 130, "refresh": 7, "warm_up": False},
         {"prior": "sphere", "model": "wae", "reencode": False},
         {"optimizer": "sgd", "lr": 0.01, "root": True},
         {"weighting": "paper", "lr": 1e-4, "phi": "asymptotic"},

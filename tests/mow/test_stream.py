@@ -45,6 +45,21 @@ def test_a_pass_gives_each_picture_once_and_may_end_short(count: int, k: int) ->
         assert [len(batch) for batch in batches] == [k] * whole + [rest] * (rest > 0)
 
 
+@pytest.mark.parametrize("count, k", [(10, 1), (10, 3), (4, 4), (1, 1)])
+def test_the_recent_pictures_are_those_taken_last(count: int, k: int) -> None:
+    stream, seen = ShuffledStream(numbers(count), seed=2), []
+    for _ in range(9):
+        seen += stream.take(k)[:, 0].tolist()
+        assert stream.taken == len(seen)
+        position = stream.epoch, stream.offset
+        for rows in {1, min(3, len(seen)), len(seen)}:
+            assert stream.recent(rows)[:, 0].tolist() == seen[-rows:]
+        assert (stream.epoch, stream.offset) == position
+    for rows in (0, len(seen) + 1):
+        with pytest.raises(ValueError, match=f"count is {rows}; it must be from 1 to the {len(seen)}"):
+            stream.recent(rows)
+
+
 def test_the_order_differs_from_pass_to_pass_and_from_seed_to_seed() -> None:
     orders = [one_pass(stream, 20) for seed in (0, 1) for stream in [ShuffledStream(numbers(20), seed)] for _ in "ab"]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])

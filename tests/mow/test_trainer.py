@@ -297,7 +297,7 @@ def test_large_elements_are_not_all_encoded_at_once(
     k: int, values: int, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The warm-up has as many rows as before, in pieces of at least k."""
-    monkeypatch.setattr("mow.trainer.WARM_UP_VALUES", values)
+    monkeypatch.setattr("mow.trainer.VALUES_AT_ONCE", values)
     trainer, sizes = trainer_of(Watched(), k=k), []
     trainer.encoder.register_forward_pre_hook(lambda encoder, given: sizes.append(len(given[0])))
     data = pictures(17)
@@ -322,6 +322,27 @@ def test_without_warm_up_the_window_grows(k: int, sizes: list[int]) -> None:
     trainer = trainer_of(Watched(), k=k)
     trainer.fit(pictures(40), steps=7, warm_up=False)
     assert [len(history) for history in trainer.distance.seen] == sizes
+
+
+@pytest.mark.parametrize("k, warm_up", [(1, True), (4, True), (1, False), (4, False)])
+def test_a_refreshed_window_is_that_of_the_newest_weights(k: int, warm_up: bool) -> None:
+    """Passes of 7 pictures, with short batches; every third step."""
+    data = pictures(7)
+    trainer, order = trainer_of(k=k, refresh=3), ShuffledStream(data, seed=3)
+    seen = order.take(N - k) if warm_up else data[:0]
+    for step, _ in enumerate(trainer.run(ShuffledStream(data, seed=3), 10, warm_up=warm_up), 1):
+        seen = torch.cat([seen, order.take(k)])
+        rows, fresh = trainer.window._newest(len(trainer.window)), trainer.encoder(seen[-len(trainer.window) :])
+        assert torch.allclose(rows, fresh, rtol=1e-12) == (step % 3 == 0 or (step == 1 and not warm_up))
+
+
+def test_a_refresh_leaves_the_rows_of_another_stream() -> None:
+    trainer = trainer_of(refresh=1)
+    trainer.window.fill(latents(4))
+    trainer.fit(pictures(40), steps=3)
+    assert torch.equal(trainer.window.history(1)[:2], latents(4)[2:])
+    trainer.fit(ShuffledStream(pictures(40)), steps=9)
+    assert not torch.equal(trainer.window.history(1)[:2], latents(4)[2:])
 
 
 def test_fewer_pictures_than_the_window_holds() -> None:
@@ -440,6 +461,10 @@ def test_the_state_goes_on_bit_for_bit(distance: Any, saved_at: int, warm_up: bo
         ({"weight": math.nan}, ValueError, "weight is nan"),
         ({"weight": math.inf}, ValueError, "weight is inf"),
         ({"root": True, "weighting": "paper"}, ValueError, "root is True"),
+        ({"refresh": 0}, ValueError, "refresh is 0"),
+        ({"refresh": 2.0}, TypeError, "refresh is 2.0"),
+        ({"refresh": 2, "k": N}, ValueError, "refresh is 2 and k = n"),
+        ({"refresh": 2, "on_nonfinite": "skip"}, ValueError, "refresh is 2 and on_nonfinite 'skip'"),
     ],
 )
 def test_a_bad_argument(options: dict[str, Any], kind: type[Exception], message: str) -> None:
