@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks import record
-from benchmarks.high_resolution import counted, report
+from benchmarks.high_resolution import counted, report, resident
 from benchmarks.high_resolution.kept import kept_bytes
 from benchmarks.high_resolution.photographs import cut
 
@@ -51,6 +51,13 @@ def test_a_full_batch_keeps_forty_times_as_much_as_one_picture() -> None:
     assert last < one["kept"] < 2 * last
     checkpointing = counted.measure(1024, 1, checkpointing=True)
     assert checkpointing["kept"] < one["kept"] / 10 and checkpointing["peak"] > 0.9 * one["peak"], "as the page has it"
+
+
+def test_what_is_counted_is_held() -> None:
+    """The peak of a process grows with k by what the step holds at a time, and by what convolutions work with."""
+    one, many = resident.run(((64, 1), (64, 64)))["rows"]
+    expected = counted.measure(64, 64)["peak"] - counted.measure(64, 1)["peak"]
+    assert 0.8 * expected < many["peak"] - one["peak"] < 4 * expected
 
 
 def test_tiles_do_not_overlap_and_lie_around_the_middle(tmp_path: Path) -> None:

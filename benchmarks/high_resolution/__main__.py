@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import record
-from benchmarks.high_resolution import counted, photographs, report
+from benchmarks.high_resolution import counted, photographs, report, resident
 from mow.files import write_whole
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -23,6 +23,12 @@ RESULTS = record.RESULTS / "high_resolution"
 def count(out: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS) -> None:
     """Count the bytes of a step, without computing anything; takes seconds."""
     _write(out, "counted", {**record.head("python -m benchmarks.high_resolution count", 0), **counted.run()})
+
+
+@app.command()
+def measure(out: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS) -> None:
+    """Measure the peak memory of a step where it fits into 12 GiB; takes some minutes."""
+    _write(out, "resident", {**record.head("python -m benchmarks.high_resolution measure", 0), **resident.run()})
 
 
 @app.command()

@@ -23,7 +23,11 @@ def write(results: Path, docs: Path) -> list[Path]:
     """Replace the tables on the page for which there is a result, and draw the figure. Returns what was written."""
     page, written = docs / "high-resolution.md", []
     text = page.read_text()
-    tables: dict[str, Callable[[dict[str, Any]], str]] = {"counted": counted, "photographs": photographs}
+    tables: dict[str, Callable[[dict[str, Any]], str]] = {
+        "counted": counted,
+        "resident": resident,
+        "photographs": photographs,
+    }
     for name, make in tables.items():
         path = results / f"{name}.json"
         if path.exists():
@@ -38,21 +42,27 @@ def counted(content: dict[str, Any]) -> str:
     """Bytes kept and at the peak, and the ratios to k = 1."""
     rows = []
     for row in content["rows"]:
-        same = [one for one in content["rows"] if all(one[name] == row[name] for name in ("side", "checkpointing"))]
-        one = next(other for other in same if other["k"] == 1)
-        rows.append(
-            [
-                f"{row['side']} x {row['side']}" + ", checkpointing" * row["checkpointing"],
-                str(row["k"]),
-                _size(row["kept"]),
-                f"{row['kept'] / one['kept']:.1f}",
-                _size(row["peak"]),
-                f"{row['peak'] / one['peak']:.1f}",
-            ]
-        )
+        pictures = f"{row['side']} x {row['side']}" + ", checkpointing" * row["checkpointing"]
+        rows.append([pictures, str(row["k"]), *_against_one(content, row, "kept"), *_against_one(content, row, "peak")])
     parameters = _size(content["rows"][-1]["parameters"])
     heads = ["pictures", "k", "kept for backward", "times k = 1", "peak", "times k = 1"]
     return f"{table(heads, rows)}\n\nBeside it at 1024 x 1024: parameters {parameters}, and Adam twice as much."
+
+
+def resident(content: dict[str, Any]) -> str:
+    """The measured peaks, and the ratios to k = 1."""
+    rows = [
+        [f"{row['side']} x {row['side']}", str(row["k"]), *_against_one(content, row, "peak")]
+        for row in content["rows"]
+    ]
+    return table(["pictures", "k", "peak", "times k = 1"], rows)
+
+
+def _against_one(content: dict[str, Any], row: dict[str, Any], name: str) -> list[str]:
+    """The bytes of a row under a name, and the ratio to the row of k = 1 that is otherwise the same."""
+    alike = ("side", "checkpointing")
+    one = next(o for o in content["rows"] if o["k"] == 1 and all(o.get(key) == row.get(key) for key in alike))
+    return [_size(row[name]), f"{row[name] / one[name]:.1f}"]
 
 
 def photographs(content: dict[str, Any]) -> str:
