@@ -23,7 +23,7 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pret
 @app.command()
 def run(
     out: Annotated[Path, typer.Option(help="The folder of the runs, some 6 MB each.")] = Path("runs/reproduce"),
-    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 40_000,
+    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 60_000,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as cores by default.")] = None,
     models: Annotated[str, typer.Option(help="By commas, compared in this order.")] = "cwae,wae",
     stage: Annotated[str, typer.Option(help="Go as far as select, compare or variants.")] = "variants",
