@@ -139,8 +139,8 @@ perfect prior (the exact Cramer-Wold distance is 4.5e-4 there), and the sum of s
 seeds, and in brackets the least and the most.
 
 **In short**: by itself a larger window loses at k = 1, the more the larger it is, and the age of its rows is why. With
-rows that are encoded again in time (`refresh`) most of the loss is gone, and a window of 256 does a little better than one of
-64; beyond that nothing was gained at this length.
+rows that are encoded again in time (`refresh`) most of the loss is gone, and a window of 256 does a little better than
+one of 64; beyond that nothing was gained at this length.
 
 ## One new picture a step
 
