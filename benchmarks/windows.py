@@ -20,7 +20,7 @@ from benchmarks.timing import Entrant
 from mow.window import MovingWindow
 
 DIM, DIRECTIONS = 64, 50
-_LARGEST = {"direct": 16384, "plain": 4096, "compile": 4096, "rows": 65536, "rows-compile": 65536, "keops": 16384}
+_LARGEST = {"direct": 16384, "plain": 4096, "compile": 4096, "rows": 65536, "rows-compile": 65536, "keops": 4096}
 """The largest window over which a candidate ends in reasonable time and memory."""
 _BUILD = 3
 """Steps after which everything is at hand: what is kept begins with the second one."""
