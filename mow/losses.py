@@ -324,8 +324,8 @@ class SlicedWasserstein(KernelDistance):
 
     def _renew(self, z: Tensor) -> None:
         """Before each measurement: directions to keep, if it is time for new ones."""
-        _check(z, None)
         if self.keep > 1 and self.count is not None:
+            _check(z, None)
             if self._drawn is None or self._uses >= self.keep or self._drawn.shape[0] != z.shape[1]:
                 like = z.detach().float() if z.dtype in (torch.float16, torch.bfloat16) else z.detach()
                 self._drawn, self._uses = mk.draw_directions(like, self.count, self.generator), 0
