@@ -86,7 +86,7 @@ class Distance(nn.Module):
 
     def _samples(self, z: Tensor, window: MovingWindow | Tensor | None) -> tuple[Tensor | None, Tensor | str]:
         """The history and the prior that z is measured with."""
-        history = window.history(len(z)) if isinstance(window, MovingWindow) else window
+        history = window.history(z.shape[0]) if isinstance(window, MovingWindow) else window
         if isinstance(self.prior, str):
             return history, self.prior
         n = len(z) + (0 if history is None else len(history))
@@ -130,7 +130,7 @@ class KernelDistance(Distance):
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         _check(z, window)
-        if isinstance(window, MovingWindow) and (sums := self._running(z, window)) is not None:
+        if isinstance(window, MovingWindow) and not window.is_small and (sums := self._running(z, window)) is not None:
             return sums.distance(z, samples=self._samples_again(len(z), window))
         return self._distance(z, *self._samples(z, window))
 
@@ -139,7 +139,7 @@ class KernelDistance(Distance):
 
     def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
         _check(z, window)
-        if isinstance(window, MovingWindow) and (sums := self._running(z, window)) is not None:
+        if isinstance(window, MovingWindow) and not window.is_small and (sums := self._running(z, window)) is not None:
             return sums.gradient(z)
         return self._gradient_alone(z, *self._samples(z, window), measure)
 
@@ -162,8 +162,8 @@ class KernelDistance(Distance):
         return text + ("\n  from running sums" if reason is None else f"\n  not from running sums: {reason}")
 
     def _running(self, z: Tensor, window: MovingWindow) -> Running | None:
-        """The window's running sums for this distance, if there are any."""
-        if isinstance(self.prior, Prior) or window.is_small:
+        """The running sums of a window that is not small for this distance, if there are any."""
+        if isinstance(self.prior, Prior):
             return None
         return window.running(self._function, z.dtype, **self._running_options(z, window))
 
@@ -185,7 +185,7 @@ def _check(z: object, window: MovingWindow | Tensor | None) -> None:
     if not isinstance(z, Tensor) or z.dim() != 2 or z.numel() == 0:
         was = f"has shape {list(z.shape)}" if isinstance(z, Tensor) else f"is {type(z).__name__}"
         raise ValueError(f"z {was}; it must be a tensor [k, D] with k >= 1 and D >= 1")
-    if isinstance(window, MovingWindow) and len(z) > window.n:
+    if isinstance(window, MovingWindow) and z.shape[0] > window.n:
         raise ValueError(f"z has {len(z)} rows and the window n = {window.n}; it must have k <= n")
 
 

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
 
+#include "cpu/buffer.h"
 #include "cpu/pairwise_kernels.h"
+#include "cpu/parallel.h"
 #include "cpu/tensors.h"
 
 namespace mow::cpu {
@@ -17,6 +16,9 @@ constexpr int64_t kBand = 64;
 // Multiply-adds below which no other thread is woken: some 50 microseconds' worth.
 constexpr double kSerialWork = 1 << 22;
 
+// Numbers below which no other thread is woken to pack them.
+constexpr double kSerialNumbers = 1 << 18;
+
 inline int64_t bands(int64_t rows) { return (rows + kBand - 1) / kBand; }
 
 template <class T>
@@ -25,21 +27,6 @@ template <>
 inline const Kernels<float>& kernels() { return MOW_BEST_ISA(float_kernels); }
 template <>
 inline const Kernels<double>& kernels() { return MOW_BEST_ISA(double_kernels); }
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-template <class T>
-using Buffer = std::unique_ptr<T[], Free>;
-
-template <class T>
-Buffer<T> allocate(int64_t count) {
-  const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
-  void* memory = std::aligned_alloc(64, std::max<size_t>(bytes, 64));
-  if (memory == nullptr) throw std::bad_alloc();
-  return Buffer<T>(static_cast<T*>(memory));
-}
 
 template <class T>
 struct PackedRows : Panel<T> {
@@ -50,7 +37,12 @@ struct PackedRows : Panel<T> {
     memory = allocate<T>(padded * dim + padded + kBand);  // the last tile of rows may look at norms beyond the padding
     T *data = memory.get(), *norms = data + padded * dim;
     std::fill_n(norms + padded, kBand, T(0));
-    kernels<T>().pack(rows.data, rows.count, rows.row_stride, rows.column_stride, dim, data, norms);
+    run_tasks(bands(rows.count), double(rows.count) * double(dim) > kSerialNumbers, [&](int64_t band) {
+      const int64_t first = band * kBand;
+      kernels<T>().pack(
+          rows.data + first * rows.row_stride, std::min(kBand, rows.count - first), rows.row_stride, rows.column_stride, dim,
+          data + first * dim, norms + first);
+    });
     Panel<T>::data = data, Panel<T>::norms = norms, Panel<T>::rows = rows.count;
   }
 };

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "cpu/buffer.h"
 #include "cpu/matrix.h"
 #include "cpu/ops.h"
 #include "cpu/parallel.h"
@@ -107,8 +108,8 @@ void for_each_direction(
   const int64_t kept = std::min(window.rows, window.size - k), leaving = window.rows - kept;
   run_tasks(groups, double(window.size) * double(count) > kSerialMoves, [&](int64_t group) {
     const int64_t first = group * best.lanes, last = std::min(count, first + best.lanes);
-    const auto keys = std::make_unique_for_overwrite<SignedKey<T>[]>(k * best.lanes);
-    best.project(matrix<T>(fresh), matrix<T>(directions), first, keys.get());
+    const auto keys = allocate<SignedKey<T>>(k * best.lanes);
+    best.project(matrix<T>(fresh), matrix<T>(directions), first, 1, keys.get(), k);
     Exchange<T> exchange;
     for (int64_t direction = first; direction < last; ++direction) {
       const Lists<T> lists(window, count, direction);

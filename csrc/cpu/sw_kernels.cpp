@@ -21,7 +21,7 @@ class Buffer {
 
   operator T*() { return data_; }
 
- public:
+ private:
   static constexpr std::align_val_t kAlignment{64};
   T* data_;
 };
@@ -61,41 +61,73 @@ inline void put(Int<T>& to, Vec<T> product) {
 
 // A product is summed in runs of kRun columns, the same for every row wherever it stands: equal rows have equal products,
 // and the rounding error does not grow with the whole width.
-template <int kRows, class T, class Out>
+template <int kRows, int kVectors, class T, class Out>
 inline __attribute__((always_inline)) void multiply_rows(
-    const T* rows, int64_t row_stride, int64_t column_stride, int64_t columns, const Vec<T>* packed, Out* products) {
+    const T* rows, int64_t row_stride, int64_t column_stride, int64_t columns, const Vec<T>* packed, Out* products,
+    int64_t stride) {
   constexpr int64_t kRun = 128;
-  Vec<T> sums[kRows] = {};
+  Vec<T> sums[kRows][kVectors] = {};
   for (int64_t start = 0; start < columns; start += kRun) {
     const int64_t end = smaller(start + kRun, columns);
-    Vec<T> run[kRows] = {};
+    Vec<T> run[kRows][kVectors] = {};
     for (int64_t column = start; column < end; ++column) {
-      const Vec<T> lanes = packed[column];
 #pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) run[i] += rows[i * row_stride + column * column_stride] * lanes;
+      for (int i = 0; i < kRows; ++i) {
+        const T x = rows[i * row_stride + column * column_stride];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) run[i][v] += x * packed[column + v * columns];
+      }
     }
-    for (int i = 0; i < kRows; ++i) sums[i] += run[i];
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) sums[i][v] += run[i][v];
+    }
   }
-  for (int i = 0; i < kRows; ++i) put<T>(products[i], sums[i]);
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVectors; ++v) put<T>(products[i + v * stride], sums[i][v]);
+  }
 }
 
-// products [rows]: the matrix times the columns in `packed`, as numbers or as keys.
-template <class T, class Out>
-void multiply(const Matrix<T>& matrix, const Vec<T>* packed, Out* products) {
-  const auto all = [&](int64_t column_stride) __attribute__((always_inline)) {
-    const T* rows = matrix.data;
-    Out* to = products;
-    const auto next = [&]<int kRows>() __attribute__((always_inline)) {
-      multiply_rows<kRows>(rows, matrix.row_stride, column_stride, matrix.columns, packed, to);
-      rows += kRows * matrix.row_stride;
-      to += kRows;
-    };
-    for (int64_t row = 0; row + 8 <= matrix.rows; row += 8) next.template operator()<8>();
-    if (matrix.rows & 4) next.template operator()<4>();
-    if (matrix.rows & 2) next.template operator()<2>();
-    if (matrix.rows & 1) next.template operator()<1>();
+// All rows, kRows at a time, then what is left by halves.
+template <int kRows, int kVectors, class T, class Out>
+inline __attribute__((always_inline)) void multiply_all(
+    const Matrix<T>& matrix, int64_t column_stride, const Vec<T>* packed, Out* products, int64_t stride, int64_t row = 0) {
+  for (; row + kRows <= matrix.rows; row += kRows) {
+    multiply_rows<kRows, kVectors>(
+        matrix.data + row * matrix.row_stride, matrix.row_stride, column_stride, matrix.columns, packed, products + row,
+        stride);
+  }
+  if constexpr (kRows > 1) multiply_all<kRows / 2, kVectors>(matrix, column_stride, packed, products, stride, row);
+}
+
+// products [kVectors][rows], the next `stride` behind the one before: the matrix times the columns in packed [kVectors][D],
+// as numbers or as keys. Half of the registers hold sums: enough to hide what a multiply-add takes.
+template <int kVectors, class T, class Out>
+void multiply(const Matrix<T>& matrix, const Vec<T>* packed, Out* products, int64_t stride) {
+  constexpr int kRows = kVectors == 1 ? 8 : kVectorRegisters / 2 / kVectors;
+  if (matrix.column_stride == 1) return multiply_all<kRows, kVectors>(matrix, 1, packed, products, stride);
+  multiply_all<kRows, kVectors>(matrix, matrix.column_stride, packed, products, stride);
+}
+
+template <class T>
+Int<T>* vectors(SignedKey<T>* keys) {
+  return reinterpret_cast<Int<T>*>(keys);
+}
+
+template <class T>
+void project(
+    const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, int64_t groups, SignedKey<T>* keys, int64_t stride) {
+  constexpr int kMost = 4;
+  const int64_t dim = directions.rows;
+  Buffer<Vec<T>> packed(kMost * dim);
+  int64_t group = 0;
+  const auto next = [&]<int kVectors>() {
+    for (int v = 0; v < kVectors; ++v) pack(directions, first + (group + v) * kLanes<T>, packed + v * dim);
+    multiply<kVectors>(rows, packed, vectors<T>(keys) + group * stride, stride);
+    group += kVectors;
   };
-  matrix.column_stride == 1 ? all(1) : all(matrix.column_stride);
+  while (group + kMost <= groups) next.template operator()<kMost>();
+  if (group + 2 <= groups) next.template operator()<2>();
+  if (group < groups) next.template operator()<1>();
 }
 
 // The cost of differences, and the derivative for one.
@@ -134,51 +166,41 @@ struct Coupling {
   }
 };
 
-// The projections of a call on kLanes directions: those of the prior sorted, those of the window on demand.
+// The projections of the window and the prior on a group of directions.
 template <class T>
-class Projections {
+class Matching {
  public:
-  Projections(const Slicing<T>& slicing, int64_t first)
+  Matching(const Slicing<T>& slicing, const Group<T>& group)
       : s_(slicing),
+        first_(group.first),
         k_(slicing.current.rows),
         n_(slicing.history.rows + k_),
-        m_(slicing.normal ? n_ : slicing.prior.rows),
-        lanes_(smaller(slicing.directions.columns - first, kLanes<T>)),
-        memory_(slicing.directions.rows + n_ + m_ + 2 * k_),
-        directions_(reinterpret_cast<Vec<T>*>(static_cast<Int<T>*>(memory_))),
-        window_(memory_ + slicing.directions.rows),
-        prior_(window_ + n_),
-        current_(prior_ + m_),
-        ranks_(current_ + k_),
-        coupling_(n_, m_) {
-    pack(s_.directions, first, directions_);
-    multiply(s_.history, directions_, window_);
-    multiply(s_.current, directions_, current_);
-    for (int64_t row = 0; row < k_; ++row) window_[n_ - k_ + row] = current_[row];
-    if (s_.normal) {
-      for (int64_t row = 0; row < m_; ++row) prior_[row] = encode<T>(broadcast(T(s_.normal[row])));
-    } else {
-      multiply(s_.prior, directions_, prior_);
-      ColumnSort<T>::run(prior_, m_);
-    }
-  }
+        lanes_(smaller(slicing.directions.columns - first_, kLanes<T>)),
+        window_(vectors<T>(group.window)),
+        prior_(vectors<T>(group.prior)),
+        current_(vectors<T>(group.current)),
+        ranks_(vectors<T>(group.ranks)),
+        coupling_(n_, slicing.normal ? n_ : slicing.prior.rows) {}
 
-  void sort_window() { ColumnSort<T>::run(window_, n_); }
-
-  // After sort_window.
+  // Of a sorted window.
   template <class Cost>
   void costs(const Cost& cost, double* costs) const {
     Doubles<T> sums{};
-    for (int64_t i = 0, j = 0, at = 0; at < coupling_.whole;) {
-      const int64_t row_end = (i + 1) * coupling_.per_row, prior_end = (j + 1) * coupling_.per_prior;
-      const int64_t end = smaller(row_end, prior_end);
-      const Doubles<T> difference = widen<T>(decode<T>(window_[i]) - decode<T>(prior_[j]));
-      for (int part = 0; part < Doubles<T>::kParts; ++part) {
-        sums.parts[part] += double(end - at) * cost.cost(difference.parts[part]);
+    const auto add = [&](int64_t i, int64_t j, double width) __attribute__((always_inline)) {
+      const Doubles<T> difference = widen<T>(decode<T>(window_[i]) - prior(j));
+      for (int part = 0; part < Doubles<T>::kParts; ++part) sums.parts[part] += width * cost.cost(difference.parts[part]);
+    };
+    if (coupling_.per_row == coupling_.per_prior) {  // n = m
+      for (int64_t i = 0; i < n_; ++i) add(i, i, 1);
+    } else {
+      for (int64_t i = 0, j = 0, at = 0; at < coupling_.whole;) {
+        const int64_t row_end = (i + 1) * coupling_.per_row, prior_end = (j + 1) * coupling_.per_prior;
+        const int64_t end = smaller(row_end, prior_end);
+        add(i, j, double(end - at));
+        i += end == row_end;
+        j += end == prior_end;
+        at = end;
       }
-      i += end == row_end;
-      j += end == prior_end;
-      at = end;
     }
     for (auto& part : sums.parts) {
       store(costs, part / double(coupling_.whole));
@@ -189,20 +211,13 @@ class Projections {
   // After find_ranks or count_ranks: slopes [k, lanes_] = weight * d cost / d projection.
   template <class Cost>
   void slopes(const Cost& cost, double weight, T* slopes, int64_t stride) const {
+    const double scale = weight / double(coupling_.whole);
     for (int64_t row = 0; row < k_; ++row) {
       const Vec<T> x = decode<T>(current_[row]);
       for (int64_t lane = 0; lane < lanes_; ++lane) {
-        const double sum = sum_slopes(cost, x[lane], ranks_[row][lane], lane);
-        slopes[row * stride + lane] = T(weight / double(coupling_.whole) * sum);
+        slopes[row * stride + lane] = T(scale * sum_slopes(cost, x[lane], ranks_[row][lane], lane));
       }
     }
-  }
-
-  // Whether a pass over the window for each current row takes less than sorting it: log2(n)^2 / 2 levels of comparators.
-  bool counting_pays() const {
-    int64_t levels = 0;
-    while (int64_t{1} << levels < n_) ++levels;
-    return 2 * k_ <= levels * levels;
   }
 
   // The ranks of the current rows in the window as it came, without its being sorted.
@@ -221,12 +236,14 @@ class Projections {
     if (ties == 0) return;
     Buffer<Int<T>> memory(2 * n_ - k_);
     Int<T>*const history = memory, *const seen = memory + (n_ - k_);
-    multiply(s_.history, directions_, history);
+    project(s_.history, s_.directions, first_, 1, reinterpret_cast<SignedKey<T>*>(history), n_ - k_);
     ties <= kFewTies ? scan_ties(history) : count_ties(history, seen);
   }
 
  private:
   static constexpr int64_t kFewTies = 128;
+
+  Vec<T> prior(int64_t row) const { return prior_ ? decode<T>(prior_[row]) : broadcast(T(s_.normal[row])); }
 
   // Earlier rows are counted where they are equal, later ones are not.
   template <int kCount>
@@ -311,40 +328,38 @@ class Projections {
     double sum = 0;
     for (; at < end; ++j) {
       const int64_t next = smaller(end, (j + 1) * coupling_.per_prior);
-      sum += double(next - at) * cost.slope(x - decode<T>(prior_[j])[lane]);
+      sum += double(next - at) * cost.slope(x - prior(j)[lane]);
       at = next;
     }
     return sum;
   }
 
   const Slicing<T>& s_;
-  const int64_t k_, n_, m_;
-  const int64_t lanes_;  // of directions that exist; zeros in the others
-  Buffer<Int<T>> memory_;  // one piece, which the allocator hands out again and again without asking the system
-  Vec<T>* const directions_;
-  Int<T>* const window_;   // history, then current, until they are sorted
-  Int<T>* const prior_;    // sorted
-  Int<T>* const current_;  // in the order of the rows
+  const int64_t first_, k_, n_;
+  const int64_t lanes_;  // of directions that exist
+  const Int<T>* const window_;
+  const Int<T>* const prior_;
+  const Int<T>* const current_;
   Int<T>* const ranks_;
   const Coupling coupling_;
 };
 
 template <class T>
-void match(const Slicing<T>& slicing, int64_t first, double weight, double* costs, T* slopes, int64_t slope_stride) {
-  Projections<T> projections(slicing, first);
-  if (!costs && projections.counting_pays()) {
-    projections.count_ranks();
-  } else {
-    projections.sort_window();
-    if (slopes) projections.find_ranks();
-  }
+void match(const Slicing<T>& slicing, const Group<T>& group, double weight, double* costs, T* slopes, int64_t slope_stride) {
+  Matching<T> matching(slicing, group);
+  if (slopes) group.sorted ? matching.find_ranks() : matching.count_ranks();
   const auto with = [&](const auto& cost) {
-    if (costs) projections.costs(cost, costs);
-    if (slopes) projections.slopes(cost, weight, slopes, slope_stride);
+    if (costs) matching.costs(cost, costs);
+    if (slopes) matching.slopes(cost, weight, slopes, slope_stride);
   };
   if (slicing.p == 2) return with(Square{});
   if (slicing.p == 1) return with(Absolute{});
   with(Power{slicing.p});
+}
+
+template <class T>
+void sort(SignedKey<T>* keys, int64_t rows) {
+  ColumnSort<T>::run(vectors<T>(keys), rows);
 }
 
 template <class T>
@@ -353,21 +368,11 @@ void spread(const Matrix<T>& slopes, const Matrix<T>& directions, int64_t first,
   Buffer<Vec<T>> memory(directions.columns + dim);
   Vec<T>*const packed = memory, *const products = memory + directions.columns;
   pack(transposed(slopes), first, packed);
-  multiply(directions, packed, products);
+  multiply<1>(directions, packed, products, dim);
   for (int64_t row = 0; row < rows; ++row) {
     T* to = g_current + (first + row) * dim;
     for (int64_t d = 0; d < dim; ++d) to[d] = add ? to[d] + products[d][row] : products[d][row];
   }
-}
-
-template <class T>
-void project(const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, SignedKey<T>* keys) {
-  Buffer<Vec<T>> memory(directions.rows + rows.rows);
-  Vec<T>* const packed = memory;
-  Int<T>* const products = reinterpret_cast<Int<T>*>(packed + directions.rows);
-  pack(directions, first, packed);
-  multiply(rows, packed, products);
-  std::memcpy(keys, products, rows.rows * sizeof(Int<T>));
 }
 
 template <class T>
@@ -401,8 +406,8 @@ T slope(SignedKey<T> key, T mean, double weight) {
 }  // namespace
 
 extern const SlicedKernels<float> float_sliced_kernels{
-    kLanes<float>, match<float>, spread<float>, project<float>, cost<float>, slope<float>};
+    kLanes<float>, project<float>, sort<float>, match<float>, spread<float>, cost<float>, slope<float>};
 extern const SlicedKernels<double> double_sliced_kernels{
-    kLanes<double>, match<double>, spread<double>, project<double>, cost<double>, slope<double>};
+    kLanes<double>, project<double>, sort<double>, match<double>, spread<double>, cost<double>, slope<double>};
 
 }  // namespace mow::cpu::MOW_ISA

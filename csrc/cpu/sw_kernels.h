@@ -28,22 +28,37 @@ struct Slicing {
   double p;
 };
 
+// The keys of the projections on as many directions as a vector has lanes, a vector a row.
+template <class T>
+struct Group {
+  int64_t first;        // direction
+  bool sorted;          // the window: sorted, or as it came
+  SignedKey<T>* window;   // [n, lanes]
+  SignedKey<T>* prior;    // [m, lanes], sorted; null for N(0, I)
+  SignedKey<T>* current;  // [k, lanes], as they came
+  SignedKey<T>* ranks;    // [k, lanes], to be written
+};
+
 template <class T>
 struct SlicedKernels {
-  // How many directions a call of `match` takes at once.
+  // The directions of a group.
   int64_t lanes;
-  // For the directions from `first` on, as many as there are of `lanes`, each where it is not null: costs [lanes] = W_p^p
-  // of the projections (for N(0, I) without the variance inside the bins), and slopes, for each current row and direction
-  // weight * d W_p^p / d projection, a row of them every slope_stride numbers. Takes some n + m vectors of memory meanwhile,
-  // and twice as many where current rows have ties.
-  void (*match)(
-      const Slicing<T>&, int64_t first, double weight, double* costs, T* slopes, int64_t slope_stride);
+  // The keys [rows, lanes] of the projections on the groups of directions from `first` on, a group's `stride` rows behind
+  // those of the one before. Directions from the last on are zeros.
+  void (*project)(
+      const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, int64_t groups, SignedKey<T>* keys, int64_t stride);
+  // Each lane of keys [rows, lanes], ascending.
+  void (*sort)(SignedKey<T>* keys, int64_t rows);
+  // For those directions of a group that exist, each where it is not null: costs [lanes] = W_p^p of the projections (for
+  // N(0, I) without the variance inside the bins), for which the window must be sorted; and slopes, for each current row and
+  // direction weight * d W_p^p / d projection, a row of them every slope_stride numbers, which takes two more windows of
+  // memory where current rows have ties.
+  void (*match)(const Slicing<T>&, const Group<T>&, double weight, double* costs, T* slopes, int64_t slope_stride);
   // Rows [first, first + lanes) of slopes [k, l] @ directions^T [l, D], set or added to g_current [k, D].
   void (*spread)(const Matrix<T>& slopes, const Matrix<T>& directions, int64_t first, bool add, T* g_current);
 
-  // For projections that are kept sorted: the keys [rows, lanes] of the projections on the directions from `first` on; the
-  // cost of n sorted keys against the means of the normal in as many bins; and weight * d cost / d projection of one.
-  void (*project)(const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, SignedKey<T>* keys);
+  // For projections that are kept sorted: the cost of n sorted keys against the means of the normal in as many bins; and
+  // weight * d cost / d projection of one.
   double (*cost)(const SignedKey<T>* sorted, const T* means, int64_t n);
   T (*slope)(SignedKey<T> key, T mean, double weight);
 };

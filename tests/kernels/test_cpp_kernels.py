@@ -152,7 +152,8 @@ def test_instruction_sets_agree(isa: str) -> None:
         [sys.executable, "-c", script, *paths], env=environment, capture_output=True, text=True, check=True
     )
     seen = [float(number) for number in finished.stdout.replace("[", " ").replace("]", " ").replace(",", " ").split()]
-    assert seen == pytest.approx(small_values(torch.float32) + small_values(torch.float64), rel=1e-5, abs=1e-7)
+    # A distance is a difference of means of the size of 7, which a float32 sum knows to 1e-6.
+    assert seen == pytest.approx(small_values(torch.float32) + small_values(torch.float64), rel=1e-5, abs=1e-6)
 
 
 def small_values(dtype: torch.dtype) -> list[float]:

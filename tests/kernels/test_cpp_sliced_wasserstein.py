@@ -108,9 +108,10 @@ def test_any_number_of_directions(count: int, dtype: torch.dtype, randn) -> None
     check(Sample(s.current, s.history, s.prior, directions), 2)
 
 
-@pytest.mark.parametrize("m", [3000, 3111])
-def test_the_same_bits_with_any_number_of_threads(m: int, randn) -> None:
-    s = smooth(randn, 3000, 1500, m, 64, F32)
+@pytest.mark.parametrize("n, m", [(3000, 3000), (3000, 3111), (600, 650)])
+def test_the_same_bits_with_any_number_of_threads(n: int, m: int, randn) -> None:
+    """Nor with the number of directions that a task takes together, which depends on the threads where rows are few."""
+    s = smooth(randn, n, n // 2, m, 64, F32)
     s = Sample(s.current, s.history, s.prior, torch.nn.functional.normalize(randn(64, 300, dtype=F32), dim=0))
     results = []
     for count in (1, 2, 5):
