@@ -92,9 +92,8 @@ class Evaluation {
     const auto memory = allocate<SignedKey<T>>((groups * (n_ + m_) + 2 * k_) * lanes_);
     SignedKey<T>*const window = memory.get(), *const prior = window + groups * n_ * lanes_;
     SignedKey<T>*const current = prior + groups * m_ * lanes_, *const ranks = current + k_ * lanes_;
-    kernels_.project(s_.history, s_.directions, first, groups, window, n_);
-    kernels_.project(s_.current, s_.directions, first, groups, window + h_ * lanes_, n_);
-    kernels_.project(s_.prior, s_.directions, first, groups, prior, m_);
+    const Projected<T> samples[] = {{s_.history, window, n_}, {s_.current, window + h_ * lanes_, n_}, {s_.prior, prior, m_}};
+    kernels_.project(samples, 3, s_.directions, first, groups);
     for (int64_t i = 0; i < groups; ++i) {
       const int64_t lane = i * lanes_;
       const Group<T> group{

@@ -109,7 +109,8 @@ void for_each_direction(
   run_tasks(groups, double(window.size) * double(count) > kSerialMoves, [&](int64_t group) {
     const int64_t first = group * best.lanes, last = std::min(count, first + best.lanes);
     const auto keys = allocate<SignedKey<T>>(k * best.lanes);
-    best.project(matrix<T>(fresh), matrix<T>(directions), first, 1, keys.get(), k);
+    const Projected<T> projected{matrix<T>(fresh), keys.get(), k};
+    best.project(&projected, 1, matrix<T>(directions), first, 1);
     Exchange<T> exchange;
     for (int64_t direction = first; direction < last; ++direction) {
       const Lists<T> lists(window, count, direction);

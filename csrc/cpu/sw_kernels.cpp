@@ -114,15 +114,17 @@ Int<T>* vectors(SignedKey<T>* keys) {
 }
 
 template <class T>
-void project(
-    const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, int64_t groups, SignedKey<T>* keys, int64_t stride) {
+void project(const Projected<T>* samples, int64_t count, const Matrix<T>& directions, int64_t first, int64_t groups) {
   constexpr int kMost = 4;
   const int64_t dim = directions.rows;
   Buffer<Vec<T>> packed(kMost * dim);
   int64_t group = 0;
   const auto next = [&]<int kVectors>() {
     for (int v = 0; v < kVectors; ++v) pack(directions, first + (group + v) * kLanes<T>, packed + v * dim);
-    multiply<kVectors>(rows, packed, vectors<T>(keys) + group * stride, stride);
+    for (int64_t i = 0; i < count; ++i) {
+      const Projected<T>& sample = samples[i];
+      multiply<kVectors>(sample.rows, packed, vectors<T>(sample.keys) + group * sample.stride, sample.stride);
+    }
     group += kVectors;
   };
   while (group + kMost <= groups) next.template operator()<kMost>();
@@ -236,7 +238,8 @@ class Matching {
     if (ties == 0) return;
     Buffer<Int<T>> memory(2 * n_ - k_);
     Int<T>*const history = memory, *const seen = memory + (n_ - k_);
-    project(s_.history, s_.directions, first_, 1, reinterpret_cast<SignedKey<T>*>(history), n_ - k_);
+    const Projected<T> again{s_.history, reinterpret_cast<SignedKey<T>*>(history), n_ - k_};
+    project(&again, 1, s_.directions, first_, 1);
     ties <= kFewTies ? scan_ties(history) : count_ties(history, seen);
   }
 

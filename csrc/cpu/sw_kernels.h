@@ -28,6 +28,14 @@ struct Slicing {
   double p;
 };
 
+// Rows, and where the keys of their projections go: [groups][rows, lanes], a group's `stride` rows behind the one before.
+template <class T>
+struct Projected {
+  Matrix<T> rows;
+  SignedKey<T>* keys;
+  int64_t stride;
+};
+
 // The keys of the projections on as many directions as a vector has lanes, a vector a row.
 template <class T>
 struct Group {
@@ -43,10 +51,9 @@ template <class T>
 struct SlicedKernels {
   // The directions of a group.
   int64_t lanes;
-  // The keys [rows, lanes] of the projections on the groups of directions from `first` on, a group's `stride` rows behind
-  // those of the one before. Directions from the last on are zeros.
+  // The projections of some samples on the groups of directions from `first` on. Directions from the last on are zeros.
   void (*project)(
-      const Matrix<T>& rows, const Matrix<T>& directions, int64_t first, int64_t groups, SignedKey<T>* keys, int64_t stride);
+      const Projected<T>* samples, int64_t count, const Matrix<T>& directions, int64_t first, int64_t groups);
   // Each lane of keys [rows, lanes], ascending.
   void (*sort)(SignedKey<T>* keys, int64_t rows);
   // For those directions of a group that exist, each where it is not null: costs [lanes] = W_p^p of the projections (for
