@@ -17,6 +17,8 @@ from mow_kernels.registry import Call, Explanation, explain_call, select
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """The seven scales of the WAE-MMD kernel (Tolstikhin et al. 2018)."""
 
+_TOO_FEW = "estimator is 'unbiased' and {} 1 row; it needs at least 2 (or 'biased')"
+
 P = ParamSpec("P")
 
 
@@ -74,12 +76,10 @@ def mmd(
         scales = checks.scales(scales)
     if estimator == "unbiased":
         current, history, drawn = sample
-        for name, rows in (
-            ("current and history have", current.shape[0] + history.shape[0]),
-            ("prior has", None if drawn is None else drawn.shape[0]),
-        ):
-            if rows == 1:
-                raise ValueError(f"estimator is 'unbiased' and {name} 1 row; it needs at least 2 (or 'biased')")
+        if current.shape[0] + history.shape[0] == 1:
+            raise ValueError(_TOO_FEW.format("current and history have"))
+        if drawn is not None and drawn.shape[0] == 1:
+            raise ValueError(_TOO_FEW.format("prior has"))
     return Call("mmd", sample, {"kernel": kernel, "scales": scales, "estimator": estimator})
 
 

@@ -293,9 +293,9 @@ void pack(
     const T* from = rows + start * row_stride;
     const int filled = int(count - start < L ? count - start : L);
     int64_t d = 0;
-    for (; column_stride == 1 && filled == L && d + L <= dim; d += L) {
+    for (; column_stride == 1 && d + L <= dim; d += L) {
       Batch<T, L> square;
-      for (int i = 0; i < L; ++i) square[i] = load(from + i * row_stride + d);
+      for (int i = 0; i < L; ++i) square[i] = i < filled ? load(from + i * row_stride + d) : Vec<T>{};
       transpose<T>(square);
       for (int i = 0; i < L; ++i) store(panel + (d + i) * L, square[i]);
     }

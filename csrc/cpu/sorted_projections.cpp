@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include "cpu/buffer.h"
@@ -21,20 +20,27 @@ template <class T>
 struct Lists {
   SignedKey<T>*slots, *from, *to;
 
-  Lists(const SortedWindow& window, int64_t directions, int64_t direction) {
-    SignedKey<T>* const keys = static_cast<SignedKey<T>*>(window.keys.data_ptr());
+  Lists(const SortedWindow& window, SignedKey<T>* keys, int64_t directions, int64_t direction) {
     const auto list = [&](int64_t number) { return keys + (number * directions + direction) * window.size; };
     slots = list(0), from = list(1 + window.current), to = list(2 - window.current);
   }
 };
 
-// The keys of the oldest rows of a direction, ascending.
+// The keys of the oldest rows of a direction, one every `stride`.
 template <class T>
-void oldest(const SortedWindow& window, const SignedKey<T>* slots, int64_t count, std::vector<SignedKey<T>>& keys) {
-  keys.resize(count);
-  const int64_t first = window.head - window.rows + (window.head < window.rows ? window.size : 0);
-  for (int64_t i = 0; i < count; ++i) keys[i] = slots[(first + i) % window.size];
-  std::sort(keys.begin(), keys.end());
+void copy_oldest(const SortedWindow& window, const SignedKey<T>* slots, int64_t count, SignedKey<T>* keys, int64_t stride) {
+  int64_t slot = window.head - window.rows + (window.head < window.rows ? window.size : 0);
+  for (int64_t i = 0; i < count; ++i) {
+    keys[i * stride] = slots[slot];
+    if (++slot == window.size) slot = 0;
+  }
+}
+
+// One lane of keys [rows, lanes].
+template <class K>
+void copy_lane(const K* keys, int64_t stride, int64_t rows, std::vector<K>& lane) {
+  lane.resize(rows);
+  for (int64_t row = 0; row < rows; ++row) lane[row] = keys[row * stride];
 }
 
 // positions[i] = how many of the ascending `sorted` are below keys[i], or with kAbove not above it. Several searches at a
@@ -59,26 +65,18 @@ void search(const K* sorted, int64_t count, const std::vector<K>& keys, std::vec
   }
 }
 
-// The rows that leave a sorted list and those that enter it, by their keys ascending, equal ones by row.
+// The keys that leave a sorted list and those that enter it, ascending.
 template <class T>
 struct Exchange {
   std::vector<SignedKey<T>> leaving, entering;
-  std::vector<int64_t> rows, left, entered, ranks;
+  std::vector<int64_t> left, entered, places, ranks, seen;
 
-  void enter(const SignedKey<T>* keys, int64_t stride, int64_t k) {
-    rows.resize(k), entering.resize(k), ranks.resize(k);
-    std::iota(rows.begin(), rows.end(), 0);
-    std::sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) {
-      return keys[a * stride] < keys[b * stride] || (keys[a * stride] == keys[b * stride] && a < b);
-    });
-    for (int64_t i = 0; i < k; ++i) entering[i] = keys[rows[i] * stride];
-  }
-
-  // from [count] -> to; those that enter stand behind their equals. ranks: where each row went.
+  // from [count] -> to; those that enter stand behind their equals. places: where each of them went.
   void run(const SignedKey<T>* from, int64_t count, SignedKey<T>* to) {
     search<false>(from, count, leaving, left);
     search<true>(from, count, entering, entered);
     for (size_t i = 1; i < left.size(); ++i) left[i] = std::max(left[i], left[i - 1] + 1);  // equal keys
+    places.resize(entering.size());
     int64_t at = 0, out = 0;
     size_t gone = 0;
     const auto copy_up_to = [&](int64_t end) {
@@ -89,38 +87,59 @@ struct Exchange {
       for (; gone < left.size() && left[gone] < end; ++gone) copy_up_to(left[gone]), ++at;
       copy_up_to(end);
     };
-    for (size_t i = 0; i < rows.size(); ++i) {
+    for (size_t i = 0; i < entering.size(); ++i) {
       drop_below(entered[i]);
-      ranks[rows[i]] = out;
+      places[i] = out;
       to[out++] = entering[i];
     }
     drop_below(count);
   }
+
+  // The places of these keys, which entered; of equal ones, the first has the first.
+  const std::vector<int64_t>& places_of(const std::vector<SignedKey<T>>& keys) {
+    search<false>(entering.data(), int64_t(entering.size()), keys, ranks);
+    seen.assign(keys.size(), 0);
+    for (int64_t& rank : ranks) rank = places[rank + seen[rank]++];
+    return ranks;
+  }
 };
 
-// For each direction: its lists, where the new list is to be made, and use(direction, keys of the fresh rows with a
-// stride of a group of directions, ranks [k]).
+// For each direction use(direction, its lists, keys of the fresh rows, and the exchange that made the new list, if that was
+// to be made).
 template <class T, class Use>
 void for_each_direction(
     const SortedWindow& window, const Tensor& fresh, const Tensor& directions, bool make_list, const Use& use) {
   const SlicedKernels<T>& best = sliced_kernels<T>();
-  const int64_t k = fresh.size(0), count = directions.size(1), groups = (count + best.lanes - 1) / best.lanes;
+  const int64_t k = fresh.size(0), count = directions.size(1), lanes = best.lanes;
   const int64_t kept = std::min(window.rows, window.size - k), leaving = window.rows - kept;
-  run_tasks(groups, double(window.size) * double(count) > kSerialMoves, [&](int64_t group) {
-    const int64_t first = group * best.lanes, last = std::min(count, first + best.lanes);
-    const auto keys = allocate<SignedKey<T>>(k * best.lanes);
-    const Projected<T> projected{matrix<T>(fresh), keys.get(), k};
+  SignedKey<T>* const kept_keys = static_cast<SignedKey<T>*>(window.keys.data_ptr());
+  run_tasks((count + lanes - 1) / lanes, double(window.size) * double(count) > kSerialMoves, [&](int64_t group) {
+    const int64_t first = group * lanes, here = std::min(count - first, lanes);
+    const auto lists_of = [&](int64_t lane) { return Lists<T>(window, kept_keys, count, first + lane); };
+    const auto memory = allocate<SignedKey<T>>((2 * k + leaving) * lanes);
+    SignedKey<T>*const keys = memory.get(), *const entering = keys + k * lanes, *const oldest = entering + k * lanes;
+    const Projected<T> projected{matrix<T>(fresh), keys, k};
     best.project(&projected, 1, matrix<T>(directions), first, 1);
+    if (make_list) {
+      std::copy_n(keys, k * lanes, entering);
+      best.sort(entering, k);
+      std::fill_n(oldest, leaving * lanes, 0);
+      for (int64_t lane = 0; lane < here; ++lane) {
+        copy_oldest<T>(window, lists_of(lane).slots, leaving, oldest + lane, lanes);
+      }
+      best.sort(oldest, leaving);
+    }
     Exchange<T> exchange;
-    for (int64_t direction = first; direction < last; ++direction) {
-      const Lists<T> lists(window, count, direction);
-      const SignedKey<T>* of_rows = keys.get() + (direction - first);
+    std::vector<SignedKey<T>> of_rows;
+    for (int64_t lane = 0; lane < here; ++lane) {
+      const Lists<T> lists = lists_of(lane);
+      copy_lane(keys + lane, lanes, k, of_rows);
       if (make_list) {
-        oldest<T>(window, lists.slots, leaving, exchange.leaving);
-        exchange.enter(of_rows, best.lanes, k);
+        copy_lane(entering + lane, lanes, k, exchange.entering);
+        copy_lane(oldest + lane, lanes, leaving, exchange.leaving);
         exchange.run(lists.from, window.rows, lists.to);
       }
-      use(direction, lists, of_rows, best.lanes, exchange.ranks.data());
+      use(first + lane, lists, of_rows, exchange);
     }
   });
 }
@@ -139,10 +158,12 @@ std::tuple<Tensor, Tensor> evaluate_sorted(
   const auto costs = std::make_unique_for_overwrite<double[]>(count);
   const auto slopes = std::make_unique_for_overwrite<T[]>(needs_grad ? k * count : 0);
   const double weight = 1.0 / count;
-  const auto measure = [&](int64_t direction, const Lists<T>& lists, const SignedKey<T>*, int64_t, const int64_t* ranks) {
+  const auto measure = [&](int64_t direction, const Lists<T>& lists, const auto& keys, Exchange<T>& exchange) {
     costs[direction] = best.cost(lists.to, bins.data(), n);
-    for (int64_t row = 0; needs_grad && row < k; ++row) {
-      slopes[row * count + direction] = best.slope(lists.to[ranks[row]], bins[ranks[row]], weight / double(n));
+    if (!needs_grad) return;
+    const std::vector<int64_t>& ranks = exchange.places_of(keys);
+    for (int64_t row = 0; row < k; ++row) {
+      slopes[row * count + direction] = best.slope(keys[row], bins[ranks[row]], weight / double(n));
     }
   };
   for_each_direction<T>(window, fresh, directions, true, measure);
@@ -161,8 +182,8 @@ std::tuple<Tensor, Tensor> evaluate_sorted(
 template <class T>
 void push_sorted(const SortedWindow& window, const Tensor& fresh, const Tensor& directions, bool evaluated) {
   const int64_t k = fresh.size(0);
-  const auto store = [&](int64_t, const Lists<T>& lists, const SignedKey<T>* keys, int64_t stride, const int64_t*) {
-    for (int64_t row = 0; row < k; ++row) lists.slots[(window.head + row) % window.size] = keys[row * stride];
+  const auto store = [&](int64_t, const Lists<T>& lists, const auto& keys, const Exchange<T>&) {
+    for (int64_t row = 0; row < k; ++row) lists.slots[(window.head + row) % window.size] = keys[row];
   };
   for_each_direction<T>(window, fresh, directions, !evaluated, store);
 }

@@ -8,7 +8,7 @@
 
 namespace mow::cpu {
 
-// What mow_kernels/sorted_projections.py keeps of a window of `size` rows, for each of L directions: the keys of the
+// What SortedProjections of mow_kernels/running.py keeps of a window of `size` rows, for each of L directions: the keys of the
 // projections by slot, and two lists of which number `current` has the `rows` keys ascending; the other is for the next.
 struct SortedWindow {
   const Tensor& keys;  // [3, L, size], integers as wide as the type of the rows: by slot, list 0, list 1
