@@ -90,7 +90,8 @@ def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Impl
         for implementation in _PRESENT[op]:
             if implementation.unsupported(*arguments, **options) is None:
                 return implementation
-    _check_name(_wanted, "MOW_BACKEND")
+    if _wanted not in TABLE[op]:
+        _check_name(_wanted, "MOW_BACKEND")
     wanted = TABLE[op][_wanted]
     reason = why_not(wanted, arguments, options)
     if reason is not None:
