@@ -107,14 +107,13 @@ def train(
                 allowed = "--steps, --on-nonfinite and --timeout"
                 raise ValueError(f"--resume restores every option and allows {allowed} alone beside it, not {names}")
             changes = {name: context.params[name] for name in given & {"steps", "on_nonfinite"}}
-            run = Run.resume(resume, **changes)
+            _show(Run.resume(resume, **changes))
         elif out is None:
             raise ValueError("--out is missing: name the folder that the run shall be written to (or --resume one)")
         else:
             chosen = {field.name: context.params[field.name] for field in dataclasses.fields(Options)}
             chosen["data_dir"] = None if data_dir is None else str(data_dir)
-            run = Run.start(Options(**chosen), out)
-        _show(run)
+            _show(Run.start(Options(**chosen), out))
 
 
 _Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
@@ -253,9 +252,11 @@ class _plain_errors(ContextDecorator):
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, KeyboardInterrupt):
             console.print("interrupted: --resume goes on from the last checkpoint")
+            ranks.leave(130)
             raise typer.Exit(130) from None
         if isinstance(error, (ValueError, TypeError, OSError, FloatingPointError)):
             typer.echo(" ".join(f"error: {error}".split()), err=True)
+            ranks.leave(2)
             raise typer.Exit(2) from None
 
 

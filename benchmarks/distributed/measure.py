@@ -12,11 +12,11 @@ from statistics import quantiles
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 import mow
 from mow import models
 from mow.distributed import DistributedTrainer, ShardedWindow
+from mow.distributed.ranks import connect, disconnect
 
 WORLDS, N, DIM, PICTURE = (1, 2, 4), 1024, 8, (1, 28, 28)
 WARM_UP, TIMED = 5, 30
@@ -35,12 +35,12 @@ def work(rank: int, world: int, folder: str) -> None:
     torch.set_flush_denormal(True)
     if world > 1:
         rendezvous = f"file://{folder}/rendezvous"
-        dist.init_process_group("gloo", rendezvous, timedelta(seconds=300), world_size=world, rank=rank)
+        connect("gloo", rendezvous, timedelta(seconds=300), world_size=world, rank=rank)
     found = {kind: _measure(kind, world) for kind in KINDS}
     if rank == 0:
         Path(folder, "result.json").write_text(json.dumps(found))
     if world > 1:
-        dist.destroy_process_group()
+        disconnect()
 
 
 def _measure(kind: str, world: int) -> dict[str, Any]:

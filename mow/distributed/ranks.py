@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -93,7 +97,9 @@ def told_apart(step: int) -> Iterator[None]:
 def process_group(timeout: float = TIMEOUT) -> Iterator[Ranks]:
     """The ranks that torchrun started, connected until the end of the block; a single one without torchrun.
 
-    NCCL for tensors on GPUs, of which each process takes that of its local rank, and gloo for those on the CPU.
+    NCCL for tensors on GPUs, of which each process takes that of its local rank, and gloo for those on the CPU. Let go
+    of trainers before the block ends: what refers to the group keeps gloo's threads, which may abort the process when
+    it ends.
 
     Args:
         timeout: seconds after which a rank that waits for another gives up, > 0.
@@ -110,11 +116,39 @@ def process_group(timeout: float = TIMEOUT) -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        dist.init_process_group(timeout=timedelta(seconds=timeout))
+        connect(timeout=timedelta(seconds=timeout))
     except (RuntimeError, ConnectionError) as error:
         raise RankError(f"the ranks did not find each other: {_first_line(error)}") from error
     yield Ranks.of()
-    dist.destroy_process_group()  # after an error the end of the process closes the connections, at once
+    disconnect()  # not after an error, when ranks may wait for each other: see `leave`
+
+
+def connect(*args: Any, **options: Any) -> None:
+    """`init_process_group`, so that `disconnect` ends the group and its threads.
+
+    A thread of gloo that waits for the interpreter while that ends is made to call std::terminate: the process aborts,
+    its work done, and torchrun kills the others. DistributedDataParallel imports torch._dynamo, which keeps a group
+    that was there before it for good; so it comes first.
+    """
+    importlib.import_module("torch._dynamo")
+    dist.init_process_group(*args, **options)
+
+
+def disconnect() -> None:
+    """`destroy_process_group`, and the end of the group's threads if nothing refers to it but garbage."""
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def leave(code: int) -> None:
+    """End this process at once if it is still in a group, as after an error, without the interpreter's own end.
+
+    Its connections close, so the other ranks notice.
+    """
+    if dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _is_lost(error: RuntimeError) -> bool:

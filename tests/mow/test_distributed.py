@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 import mow
 from mow import MovingWindow, ShuffledStream, Trainer
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow, gather, gathering
+from mow.distributed.ranks import connect, disconnect
 from mow.losses import Distance
 
 pytestmark = pytest.mark.skipif(
@@ -281,7 +282,7 @@ def work(rank: int, world: int, folder: str, cases: Sequence[Case], actions: Seq
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rendezvous = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", rendezvous, timedelta(seconds=120), world_size=world, rank=rank)
+    connect("gloo", rendezvous, timedelta(seconds=120), world_size=world, rank=rank)
     found: dict[str, Any] = {}
     for name, job in [
         *((str(case), lambda case=case: trained(case, DistributedTrainer)) for case in cases),
@@ -292,7 +293,7 @@ def work(rank: int, world: int, folder: str, cases: Sequence[Case], actions: Seq
         except BaseException:
             found[name] = traceback.format_exc()
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(found))
-    dist.destroy_process_group()
+    disconnect()
 
 
 def done_by(world: int, folder: Path, cases: Sequence[Case], actions: Sequence[Any]) -> list[dict[str, Any]]:

@@ -284,6 +284,8 @@ needs_gloo = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no torch.distributed with gloo"
 )
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
 
 def start_ranks(words: list[str], folder: Path) -> list[subprocess.Popen[str]]:
     """Two ranks of `mow train`, as torchrun would start them, but without its watch over them."""
@@ -321,8 +323,9 @@ def by_torchrun(pictures_file: Path, tmp_path_factory: pytest.TempPathFactory) -
     chosen = Options(data=str(pictures_file), n=16, k=3, dim=4, steps=300, lr=1e-3, log_every=5, evaluate_every=100)
     chosen = Options(**{**vars(chosen), "checkpoint_every": 30})
     out = tmp_path_factory.mktemp("torchrun") / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
-    done = subprocess.run([*command, "mow", "train", *words_of(chosen, out)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*TORCHRUN, "-m", "--", "mow", "train", *words_of(chosen, out)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return chosen, out
 
@@ -337,6 +340,34 @@ def test_torchrun_trains_what_one_process_trains(by_torchrun: Any, tmp_path: Pat
     for line, of_one in zip(got[1:], expected[1:], strict=True):
         assert line == pytest.approx(of_one, rel=1e-3, abs=1e-5)
     torch.testing.assert_close(*(weights_of(folder) for folder in (out, tmp_path)), rtol=1e-3, atol=1e-4)
+
+
+TRAIN_AND_LIST_THREADS = """
+import os, sys
+from pathlib import Path
+from mow.cli import app
+app(sys.argv[1:], standalone_mode=False)
+threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+Path(__file__).with_name(f"threads{os.environ['RANK']}.txt").write_text("".join(threads))
+"""
+
+
+@needs_gloo
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read from Linux's /proc")
+def test_nothing_of_gloo_is_left_when_a_rank_ends(pictures_file: Path, tmp_path: Path) -> None:
+    """A thread of gloo that waits for the interpreter when it ends calls terminate: the rank is aborted after its
+    work, and torchrun kills the others in theirs."""
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN_AND_LIST_THREADS)
+    options = Options(data=str(pictures_file), n=16, k=3, dim=4, steps=4, lr=1e-3)
+    words = ["train", *words_of(options, tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*TORCHRUN, "--", script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        assert "gloo" not in (tmp_path / f"threads{rank}.txt").read_text()
 
 
 def weights_of(out: Path) -> dict[str, Tensor]:
