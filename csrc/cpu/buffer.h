@@ -25,4 +25,40 @@ Buffer<T> allocate(int64_t count) {
   return Buffer<T>(static_cast<T*>(memory));
 }
 
+// The same, but a thread keeps the last it had, if that was not large: the system takes longer to hand out pages than a
+// kernel to fill them.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) {
+    Kept& kept = Scratch::kept();
+    bytes_ = count * int64_t(sizeof(T));
+    if (kept.bytes < bytes_) kept = {allocate<char>(bytes_), bytes_};
+    std::swap(memory_, kept.memory);
+    std::swap(bytes_, kept.bytes);
+  }
+  ~Scratch() {
+    if (bytes_ <= kMostKept) kept() = {std::move(memory_), bytes_};
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  T* get() const { return reinterpret_cast<T*>(memory_.get()); }
+
+ private:
+  static constexpr int64_t kMostKept = int64_t{8} << 20;
+
+  struct Kept {
+    Buffer<char> memory;
+    int64_t bytes = 0;
+  };
+  static Kept& kept() {
+    static thread_local Kept kept;
+    return kept;
+  }
+
+  Buffer<char> memory_;
+  int64_t bytes_ = 0;
+};
+
 }  // namespace mow::cpu

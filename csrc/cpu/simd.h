@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
 
 namespace {
@@ -47,6 +48,22 @@ using Int = Vec<typename MaskOf<T>::Lane>;
 
 template <class T>
 constexpr int kLanes = kVectorBytes / sizeof(T);
+
+// Memory for vectors, uninitialised.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
+  ~Buffer() { ::operator delete(data_, kAlignment); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  operator T*() { return data_; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  T* data_;
+};
 
 template <class T>
 inline Vec<T> load(const T* from) {
@@ -120,6 +137,28 @@ inline Vec<T> sum_each(Vec<T>* rows) {
   }
   if constexpr (2 * half < kLanes<T>) return sum_each<T, 2 * half>(rows);
   return rows[0];
+}
+
+// Lane i of the result is lane i ^ kExchange.
+template <class T, int kExchange, size_t... lane>
+inline Int<T> exchange_lanes(Int<T> v, std::index_sequence<lane...>) {
+  return __builtin_shufflevector(v, v, (lane ^ kExchange)...);
+}
+
+template <class T, int kExchange>
+inline Int<T> exchange_lanes(Int<T> v) {
+  return exchange_lanes<T, kExchange>(v, std::make_index_sequence<kLanes<T>>{});
+}
+
+// The lanes without a bit from a, those with it from b.
+template <class T, int kBit, size_t... lane>
+inline Int<T> blend_lanes(Int<T> a, Int<T> b, std::index_sequence<lane...>) {
+  return __builtin_shufflevector(a, b, (lane & kBit ? kLanes<T> + lane : lane)...);
+}
+
+template <class T, int kBit>
+inline Int<T> blend_lanes(Int<T> a, Int<T> b) {
+  return blend_lanes<T, kBit>(a, b, std::make_index_sequence<kLanes<T>>{});
 }
 
 // The lanes in double precision.

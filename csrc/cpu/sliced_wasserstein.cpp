@@ -1,4 +1,5 @@
-// The sliced-Wasserstein op: the directions in groups that independent tasks take, and their sums in a fixed order.
+// The sliced-Wasserstein op: independent tasks project a sample on a few groups of directions and sort it there, others
+// match the samples; sums in a fixed order.
 
 #include <algorithm>
 #include <cmath>
@@ -15,9 +16,9 @@ namespace {
 // Directions whose slopes [k, directions] are held at once.
 constexpr int64_t kChunk = 256;
 
-// A task takes a few groups of directions together, which reads the samples once for all of them, as long as their
-// projections stay in the cache: at most so many groups, and so many bytes.
-constexpr int64_t kMostGroups = 4, kMostBytes = int64_t{5} << 18;
+// Projections of so many bytes for each thread are held at once, which its cache still has when they are matched; a task
+// projects on at most so many groups of directions, for all of which it reads the sample once.
+constexpr int64_t kMostBytes = int64_t{5} << 18, kMostGroups = 4;
 
 // Positions in a group are 32-bit numbers.
 constexpr int64_t kMostRows = int64_t{1} << 27;
@@ -43,7 +44,8 @@ class Evaluation {
         h_(s_.history.rows),
         k_(s_.current.rows),
         n_(h_ + k_),
-        m_(s_.prior.rows) {
+        m_(s_.prior.rows),
+        samples_(s_.normal ? 1 : 2) {
     // Roughly: a multiply-add per number, and the network's levels of comparators.
     const double levels = std::pow(std::log2(double(n_)), 2);
     const double cycles = double(n_ + m_) * (double(dim_) + levels) * double(ceil_divide(count_, lanes_));
@@ -54,17 +56,18 @@ class Evaluation {
 
   // The mean over the directions, if it was wanted; g_current [k, D] is left alone where it is null.
   double run(T* g_current) const {
-    const int64_t chunk = std::min(kChunk, ceil_divide(count_, lanes_) * lanes_);
+    const int64_t chunk = std::min(kChunk, ceil_divide(count_, lanes_) * lanes_), most = groups_at_once(chunk / lanes_);
     const auto costs = std::make_unique_for_overwrite<double[]>(chunk);
     const auto slopes = std::make_unique_for_overwrite<T[]>(g_current ? k_ * chunk : 0);
+    const Scratch<SignedKey<T>> keys(most * keys_of_group());
     double sum = 0;
     for (int64_t first = 0; first < count_; first += chunk) {
-      const int64_t here = std::min(chunk, count_ - first), groups = ceil_divide(here, lanes_);
-      const int64_t together = groups_together(groups);
-      run_tasks(ceil_divide(groups, together), parallel_, [&](int64_t task) {
-        const int64_t begin = task * together, lane = begin * lanes_;
-        match(first + lane, std::min(together, groups - begin), &costs[lane], g_current ? &slopes[lane] : nullptr, chunk);
-      });
+      const int64_t here = std::min(chunk, count_ - first);
+      for (int64_t lane = 0; lane < here; lane += most * lanes_) {
+        const int64_t groups = std::min(most, ceil_divide(here - lane, lanes_));
+        project_and_sort(first + lane, groups, keys.get());
+        match(first + lane, groups, keys.get(), &costs[lane], g_current ? &slopes[lane] : nullptr, chunk);
+      }
       for (int64_t i = 0; measured_ && i < here; ++i) sum += costs[i];
       if (g_current) spread({slopes.get(), k_, here, chunk, 1}, first, g_current);
     }
@@ -76,34 +79,60 @@ class Evaluation {
   const SlicedKernels<T>& kernels_ = sliced_kernels<T>();
   const int64_t lanes_ = kernels_.lanes;
   const bool measured_;
-  const int64_t dim_, count_, h_, k_, n_, m_;
+  const int64_t dim_, count_, h_, k_, n_, m_, samples_;
   bool parallel_, sorted_;
 
-  // Every direction is computed alone: how many groups of them a task takes changes no bit.
-  int64_t groups_together(int64_t groups) const {
-    const int64_t fair = groups / (parallel_ ? int64_t(torch::stable::get_num_threads()) : 1);
-    const int64_t fitting = kMostBytes / ((n_ + m_ + 2 * k_) * lanes_ * int64_t(sizeof(T)));
-    return std::clamp<int64_t>(std::min(fair, fitting), 1, kMostGroups);
+  int64_t threads() const { return parallel_ ? int64_t(torch::stable::get_num_threads()) : 1; }
+
+  // The window, the prior, and the current rows with their ranks.
+  int64_t keys_of_group() const { return (n_ + m_ + 2 * k_) * lanes_; }
+
+  // Every direction is computed alone: how many groups of them are taken together changes no bit.
+  int64_t groups_at_once(int64_t groups) const {
+    const int64_t fitting = threads() * kMostBytes / (keys_of_group() * int64_t(sizeof(T)));
+    return std::clamp<int64_t>(fitting, std::min(groups, ceil_divide(threads(), samples_)), groups);
   }
 
-  // The groups from direction `first` on. The memory is one piece, which the allocator hands out again and again without
-  // asking the system.
-  void match(int64_t first, int64_t groups, double* costs, T* slopes, int64_t slope_stride) const {
-    const auto memory = allocate<SignedKey<T>>((groups * (n_ + m_) + 2 * k_) * lanes_);
-    SignedKey<T>*const window = memory.get(), *const prior = window + groups * n_ * lanes_;
-    SignedKey<T>*const current = prior + groups * m_ * lanes_, *const ranks = current + k_ * lanes_;
-    const Projected<T> samples[] = {{s_.history, window, n_}, {s_.current, window + h_ * lanes_, n_}, {s_.prior, prior, m_}};
-    kernels_.project(samples, 3, s_.directions, first, groups);
-    for (int64_t i = 0; i < groups; ++i) {
+  Group<T> group(int64_t first, int64_t i, SignedKey<T>* keys) const {
+    SignedKey<T>*const window = keys + i * keys_of_group(), *const prior = window + n_ * lanes_;
+    SignedKey<T>*const current = prior + m_ * lanes_, *const ranks = current + k_ * lanes_;
+    return {first + i * lanes_, sorted_, window, s_.normal ? nullptr : prior, current, ranks};
+  }
+
+  void project_and_sort(int64_t first, int64_t groups, SignedKey<T>* keys) const {
+    const int64_t together = std::clamp<int64_t>(samples_ * groups / threads(), 1, std::min(groups, kMostGroups));
+    const int64_t parts = ceil_divide(groups, together), stride = keys_of_group() / lanes_;
+    run_tasks(samples_ * parts, parallel_, [&](int64_t task) {
+      const int64_t begin = task % parts * together, end = std::min(begin + together, groups);
+      const Group<T> g = group(first, begin, keys);
+      if (task < parts) {
+        const Projected<T> window[] = {{s_.history, g.window, stride}, {s_.current, g.window + h_ * lanes_, stride}};
+        kernels_.project(window, 2, s_.directions, g.first, end - begin);
+      } else {
+        const Projected<T> prior{s_.prior, g.prior, stride};
+        kernels_.project(&prior, 1, s_.directions, g.first, end - begin);
+      }
+      for (int64_t i = begin; i < end; ++i) {
+        const Group<T> g = group(first, i, keys);
+        const int64_t columns = std::min(lanes_, count_ - g.first);
+        if (task >= parts) {
+          kernels_.sort(g.prior, m_, columns);
+        } else {
+          std::copy_n(g.window + h_ * lanes_, k_ * lanes_, g.current);
+          if (sorted_) kernels_.sort(g.window, n_, columns);
+        }
+      }
+    });
+  }
+
+  void match(
+      int64_t first, int64_t groups, SignedKey<T>* keys, double* costs, T* slopes, int64_t slope_stride) const {
+    run_tasks(groups, parallel_, [&](int64_t i) {
       const int64_t lane = i * lanes_;
-      const Group<T> group{
-          first + lane, sorted_, window + n_ * lane, s_.normal ? nullptr : prior + m_ * lane, current, ranks};
-      std::copy_n(group.window + h_ * lanes_, k_ * lanes_, current);
-      if (sorted_) kernels_.sort(group.window, n_);
-      if (group.prior) kernels_.sort(group.prior, m_);
       kernels_.match(
-          s_, group, 1.0 / count_, measured_ ? costs + lane : nullptr, slopes ? slopes + lane : nullptr, slope_stride);
-    }
+          s_, group(first, i, keys), 1.0 / count_, measured_ ? costs + lane : nullptr, slopes ? slopes + lane : nullptr,
+          slope_stride);
+    });
   }
 
   // The gradient: slopes [k, l] on the directions from `first` on, l of them.

@@ -1,4 +1,4 @@
-// Sorts the columns of an array of rows, kLanes<T> columns at once: a vector is a row.
+// Sorts the columns of an array of rows, kLanes<T> columns at once: a vector is a row. A few columns are folded first.
 //
 // A bitonic network in which every comparator puts the smaller key into the lower row. The rows from n up to the next
 // power of two would hold the largest key and keep it through the whole network, so they exist only in thought.
@@ -44,6 +44,9 @@ class ColumnSort {
     ColumnSort{keys, n}.sort(0, size);
   }
 
+  // The same where each lane ascends and then descends, or the other way round. n is a power of two.
+  static void run_bitonic(Int<T>* keys, int64_t n) { ColumnSort{keys, n}.template merge<false>(0, n); }
+
  private:
   static constexpr int kGroup = kVectorRegisters / 2;
 
@@ -59,17 +62,19 @@ class ColumnSort {
     sort(first, half);
     if (first + half >= n_) return;
     sort(first + half, half);
-    merge_sorted(first, size);
+    merge<true>(first, size);
   }
 
-  // Two ascending halves. The first pass is the narrow one, so that every later pass fills a group.
-  void merge_sorted(int64_t first, int64_t size) const {
+  // Two ascending halves (kMirrored), or an ascending and a descending one. The first pass is the narrow one, so that every
+  // later pass fills a group.
+  template <bool kMirrored>
+  void merge(int64_t first, int64_t size) const {
     int64_t rest = size;
     while (rest > kGroup) rest /= kGroup;
-    if (rest == 2) return merge_pass<2, true>(first, size);
-    if (rest == 4) return merge_pass<4, true>(first, size);
-    if (rest == 8) return merge_pass<8, true>(first, size);
-    merge_pass<kGroup, true>(first, size);
+    if (rest == 2) return merge_pass<2, kMirrored>(first, size);
+    if (rest == 4) return merge_pass<4, kMirrored>(first, size);
+    if (rest == 8) return merge_pass<8, kMirrored>(first, size);
+    merge_pass<kGroup, kMirrored>(first, size);
   }
 
   // log2(kSize) levels of a merge: first row with last, second with last but one (kMirrored) or halves row by row.
@@ -143,5 +148,96 @@ class ColumnSort {
 #endif
   }
 };
+
+// Sorts the first kColumns lanes, a divisor of kLanes<T>, and leaves the others: each of these columns is cut into pieces,
+// one a lane, which are sorted like columns and then merged across the lanes.
+template <class T, int kColumns>
+class FoldedSort {
+ public:
+  // O(n / kPieces log^2 n) comparators, and memory for n / kPieces rows or up to twice as many.
+  static void run(Int<T>* keys, int64_t n) {
+    int64_t rows = 2;
+    while (rows * kPieces < n) rows *= 2;
+    Buffer<Int<T>> memory(rows);
+    FoldedSort sort{memory, rows};
+    sort.fold(keys, n);
+    ColumnSort<T>::run(sort.pieces_, rows);
+    sort.template merge<1>();
+    sort.unfold(keys, n);
+  }
+
+ private:
+  static constexpr int kPieces = kLanes<T> / kColumns;
+
+  Int<T>* pieces_;
+  int64_t rows_;
+
+  FoldedSort(Int<T>* pieces, int64_t rows) : pieces_(pieces), rows_(rows) {}
+
+  // Where the piece's keys of a row are: kColumns lanes, so that lanes a piece apart belong to one column.
+  Key<T>* place(int64_t piece, int64_t row) const {
+    return reinterpret_cast<Key<T>*>(pieces_ + row) + piece * kColumns;
+  }
+
+  void fold(const Int<T>* keys, int64_t n) const {
+    for (int64_t piece = 0; piece < kPieces; ++piece) {
+      for (int64_t row = 0; row < rows_; ++row) {
+        const int64_t from = piece * rows_ + row;
+        for (int i = 0; i < kColumns; ++i) place(piece, row)[i] = from < n ? keys[from][i] : kLastKey<T>;
+      }
+    }
+  }
+
+  void unfold(Int<T>* keys, int64_t n) const {
+    for (int64_t piece = 0; piece < kPieces; ++piece) {
+      for (int64_t row = 0; row < rows_ && piece * rows_ + row < n; ++row) {
+        for (int i = 0; i < kColumns; ++i) keys[piece * rows_ + row][i] = place(piece, row)[i];
+      }
+    }
+  }
+
+  // Runs of kRun pieces, ascending through one piece after the other, into runs of all of them.
+  template <int kRun>
+  void merge() const {
+    if constexpr (kRun < kPieces) {
+      order_lanes<kRun, 2 * kRun - 1, true>();
+      merge_bitonic<kRun / 2>();
+      ColumnSort<T>::run_bitonic(pieces_, rows_);
+      merge<2 * kRun>();
+    }
+  }
+
+  template <int kApart>
+  void merge_bitonic() const {
+    if constexpr (kApart > 0) {
+      order_lanes<kApart, kApart, false>();
+      merge_bitonic<kApart / 2>();
+    }
+  }
+
+  // One level of comparators between pieces, the lower of which have no bit kBit in their number: piece by piece kExchange
+  // (exclusive or), and row by row or first row with last.
+  template <int kBit, int kExchange, bool kMirrored>
+  void order_lanes() const {
+    for (int64_t i = 0; i < rows_ / 2; ++i) {
+      Int<T>&a = pieces_[i], &b = pieces_[kMirrored ? rows_ - 1 - i : rows_ / 2 + i];
+      const Int<T> beside_a = exchange_lanes<T, kExchange * kColumns>(kMirrored ? b : a);
+      const Int<T> beside_b = exchange_lanes<T, kExchange * kColumns>(kMirrored ? a : b);
+      a = blend_lanes<T, kBit * kColumns>(a < beside_a ? a : beside_a, a < beside_a ? beside_a : a);
+      b = blend_lanes<T, kBit * kColumns>(b < beside_b ? b : beside_b, b < beside_b ? beside_b : b);
+    }
+  }
+};
+
+// The first `columns` lanes ascending. What the others hold then is open.
+template <class T, int kColumns = 1>
+void sort_columns(Int<T>* keys, int64_t n, int64_t columns) {
+  constexpr int64_t kFewestFolded = 256;  // rows: below, folding takes longer than it saves
+  if constexpr (kColumns < kLanes<T>) {
+    if (columns > kColumns) return sort_columns<T, 2 * kColumns>(keys, n, columns);
+    if (n >= kFewestFolded) return FoldedSort<T, kColumns>::run(keys, n);
+  }
+  ColumnSort<T>::run(keys, n);
+}
 
 }  // namespace

@@ -122,12 +122,12 @@ void for_each_direction(
     best.project(&projected, 1, matrix<T>(directions), first, 1);
     if (make_list) {
       std::copy_n(keys, k * lanes, entering);
-      best.sort(entering, k);
+      best.sort(entering, k, here);
       std::fill_n(oldest, leaving * lanes, 0);
       for (int64_t lane = 0; lane < here; ++lane) {
         copy_oldest<T>(window, lists_of(lane).slots, leaving, oldest + lane, lanes);
       }
-      best.sort(oldest, leaving);
+      best.sort(oldest, leaving, here);
     }
     Exchange<T> exchange;
     std::vector<SignedKey<T>> of_rows;

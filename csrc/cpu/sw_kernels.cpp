@@ -4,27 +4,11 @@
 #include "cpu/sw_kernels.h"
 
 #include <cmath>
-#include <new>
 
 #include "cpu/sort.h"
 
 namespace mow::cpu::MOW_ISA {
 namespace {
-
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(int64_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
-  ~Buffer() { ::operator delete(data_, kAlignment); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-
-  operator T*() { return data_; }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  T* data_;
-};
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -289,10 +273,10 @@ class Matching {
     for (int64_t row = 0; row < n_; ++row) seen[row] = Int<T>{};
     count_below(history, n_ - k_, history);
     for (int64_t row = 0; row < n_ - k_; ++row) {
-      for (int lane = 0; lane < kLanes<T>; ++lane) ++seen[history[row][lane]][lane];
+      for (int lane = 0; lane < lanes_; ++lane) ++seen[history[row][lane]][lane];
     }
     for (int64_t row = 0; row < k_; ++row) {
-      for (int lane = 0; lane < kLanes<T>; ++lane) ranks_[row][lane] += seen[ranks_[row][lane]][lane]++;
+      for (int lane = 0; lane < lanes_; ++lane) ranks_[row][lane] += seen[ranks_[row][lane]][lane]++;
     }
   }
 
@@ -361,8 +345,8 @@ void match(const Slicing<T>& slicing, const Group<T>& group, double weight, doub
 }
 
 template <class T>
-void sort(SignedKey<T>* keys, int64_t rows) {
-  ColumnSort<T>::run(vectors<T>(keys), rows);
+void sort(SignedKey<T>* keys, int64_t rows, int64_t columns) {
+  sort_columns<T>(vectors<T>(keys), rows, columns);
 }
 
 template <class T>

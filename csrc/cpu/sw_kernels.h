@@ -54,8 +54,8 @@ struct SlicedKernels {
   // The projections of some samples on the groups of directions from `first` on. Directions from the last on are zeros.
   void (*project)(
       const Projected<T>* samples, int64_t count, const Matrix<T>& directions, int64_t first, int64_t groups);
-  // Each lane of keys [rows, lanes], ascending.
-  void (*sort)(SignedKey<T>* keys, int64_t rows);
+  // The first `columns` lanes of keys [rows, lanes], each ascending; the others are then open.
+  void (*sort)(SignedKey<T>* keys, int64_t rows, int64_t columns);
   // For those directions of a group that exist, each where it is not null: costs [lanes] = W_p^p of the projections (for
   // N(0, I) without the variance inside the bins), for which the window must be sorted; and slopes, for each current row and
   // direction weight * d W_p^p / d projection, a row of them every slope_stride numbers, which takes two more windows of

@@ -108,6 +108,16 @@ def test_any_number_of_directions(count: int, dtype: torch.dtype, randn) -> None
     check(Sample(s.current, s.history, s.prior, directions), 2)
 
 
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("n", [255, 256, 257, 600, 1025])
+def test_a_few_directions_beyond_the_last_full_vector(n: int, dtype: torch.dtype, randn) -> None:
+    """They share vectors in another way: every number of them, with rows that do and do not divide into equal pieces."""
+    few, tied = smooth(randn, n, 40, n - 1, 20, dtype), lattice(n, n // 2, n + 1, 20, dtype)
+    for count in (1, 2, 3, 4, 5, 7, 8, 9, 18):
+        check(Sample(few.current, few.history, few.prior, few.directions[:, :count]), 2)
+        check(Sample(tied.current, tied.history, tied.prior, tied.directions[:, :count]), 2, exact_projections=True)
+
+
 @pytest.mark.parametrize("n, m", [(3000, 3000), (3000, 3111), (600, 650)])
 def test_the_same_bits_with_any_number_of_threads(n: int, m: int, randn) -> None:
     """Nor with the number of directions that a task takes together, which depends on the threads where rows are few."""
@@ -134,10 +144,12 @@ def test_no_gradient_wanted(randn) -> None:
     assert torch.equal(value, evaluate("cpp", s, 2)[0])
 
 
+@pytest.mark.parametrize("n", [64, 600])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_stays_visible(bad: float, randn) -> None:
+def test_what_is_not_finite_stays_visible(bad: float, n: int, randn) -> None:
     for place in ("current", "history", "prior"):
-        s = smooth(randn, 64, 5, 64, 20, F32)
+        s = smooth(randn, n, n // 2, n, 20, F32)
+        s.current[:] = s.current[0]  # ties are counted, not looked for
         getattr(s, place)[0, 0] = bad
         value, _ = evaluate("cpp", s, 2)
         assert not value.isfinite()
