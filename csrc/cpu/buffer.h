@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace mow::cpu {
 
@@ -30,35 +31,31 @@ Buffer<T> allocate(int64_t count) {
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) {
-    Kept& kept = Scratch::kept();
-    bytes_ = count * int64_t(sizeof(T));
-    if (kept.bytes < bytes_) kept = {allocate<char>(bytes_), bytes_};
-    std::swap(memory_, kept.memory);
-    std::swap(bytes_, kept.bytes);
+  explicit Scratch(int64_t count) : piece_(std::exchange(kept(), {})) {
+    const int64_t bytes = count * int64_t(sizeof(T));
+    if (piece_.bytes < bytes) piece_ = {allocate<char>(bytes), bytes};
   }
   ~Scratch() {
-    if (bytes_ <= kMostKept) kept() = {std::move(memory_), bytes_};
+    if (piece_.bytes <= kMostKept) kept() = std::move(piece_);
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  T* get() const { return reinterpret_cast<T*>(memory_.get()); }
+  T* get() const { return reinterpret_cast<T*>(piece_.memory.get()); }
 
  private:
-  static constexpr int64_t kMostKept = int64_t{8} << 20;
+  static constexpr int64_t kMostKept = int64_t{16} << 20;
 
-  struct Kept {
+  struct Piece {
     Buffer<char> memory;
     int64_t bytes = 0;
   };
-  static Kept& kept() {
-    static thread_local Kept kept;
-    return kept;
+  static Piece& kept() {
+    static thread_local Piece piece;
+    return piece;
   }
 
-  Buffer<char> memory_;
-  int64_t bytes_ = 0;
+  Piece piece_;
 };
 
 }  // namespace mow::cpu

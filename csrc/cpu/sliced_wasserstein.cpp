@@ -18,7 +18,7 @@ constexpr int64_t kChunk = 256;
 
 // Projections of so many bytes for each thread are held at once, which its cache still has when they are matched; a task
 // projects on at most so many groups of directions, for all of which it reads the sample once.
-constexpr int64_t kMostBytes = int64_t{5} << 18, kMostGroups = 4;
+constexpr int64_t kMostBytes = int64_t{9} << 18, kMostGroups = 4;
 
 // Positions in a group are 32-bit numbers.
 constexpr int64_t kMostRows = int64_t{1} << 27;

@@ -92,15 +92,75 @@ void multiply(const Matrix<T>& matrix, const Vec<T>* packed, Out* products, int6
   multiply_all<kRows, kVectors>(matrix, matrix.column_stride, packed, products, stride);
 }
 
+// Some of a row's numbers as a vector, zeros beyond them.
+template <class T>
+inline Vec<T> load_some(const T* from, int64_t stride, int64_t count) {
+  if (stride == 1 && count >= kLanes<T>) return load(from);
+  Vec<T> v{};
+  for (int64_t lane = 0; lane < smaller(count, kLanes<T>); ++lane) v[lane] = from[lane * stride];
+  return v;
+}
+
+// The keys of the products with a few columns from `first` on, in the first lanes of products [rows], zeros in the others.
+// Vectors run along the rows, and as many products as there are lanes are summed together.
+template <int kColumns, class T>
+void multiply_few(const Matrix<T>& matrix, const Matrix<T>& columns, int64_t first, Int<T>* products) {
+  constexpr int kRows = kLanes<T> / kColumns;
+  const int64_t blocks = (matrix.columns + kLanes<T> - 1) / kLanes<T>;
+  const auto load_block = [&](const T* from, int64_t stride, int64_t block) {
+    return load_some(from + block * kLanes<T> * stride, stride, matrix.columns - block * kLanes<T>);
+  };
+  Buffer<Vec<T>> packed(blocks * kColumns);
+  for (int64_t i = 0; i < blocks * kColumns; ++i) {
+    const int64_t column = first + i % kColumns;
+    packed[i] = column < columns.columns
+        ? load_block(columns.data + column * columns.column_stride, columns.row_stride, i / kColumns)
+        : Vec<T>{};
+  }
+  for (int64_t row = 0; row < matrix.rows; row += kRows) {
+    const int64_t here = smaller(kRows, matrix.rows - row);
+    Vec<T> sums[kLanes<T>] = {};
+    for (int64_t block = 0; block < blocks; ++block) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const Vec<T> x = load_block(
+            matrix.data + (row + smaller(i, here - 1)) * matrix.row_stride, matrix.column_stride, block);
+#pragma GCC unroll 4
+        for (int j = 0; j < kColumns; ++j) sums[i * kColumns + j] += x * packed[block * kColumns + j];
+      }
+    }
+    const Int<T> keys = encode<T>(sum_each<T>(sums));
+    for (int64_t i = 0; i < here; ++i) {
+      products[row + i] = Int<T>{};
+      for (int j = 0; j < kColumns; ++j) products[row + i][j] = keys[i * kColumns + j];
+    }
+  }
+}
+
 template <class T>
 Int<T>* vectors(SignedKey<T>* keys) {
   return reinterpret_cast<Int<T>*>(keys);
 }
 
+// As project, of one group: the last one, in which few directions are left.
+template <class T, int kColumns = 1>
+void project_few(const Projected<T>* samples, int64_t count, const Matrix<T>& directions, int64_t first, int64_t group) {
+  if constexpr (2 * kColumns <= kLanes<T> / 4) {
+    const int64_t left = directions.columns - first - group * kLanes<T>;
+    if (left > kColumns) return project_few<T, 2 * kColumns>(samples, count, directions, first, group);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const Projected<T>& sample = samples[i];
+    multiply_few<kColumns>(
+        sample.rows, directions, first + group * kLanes<T>, vectors<T>(sample.keys) + group * sample.stride);
+  }
+}
+
 template <class T>
 void project(const Projected<T>* samples, int64_t count, const Matrix<T>& directions, int64_t first, int64_t groups) {
   constexpr int kMost = 4;
-  const int64_t dim = directions.rows;
+  const int64_t dim = directions.rows, in_last = directions.columns - first - (groups - 1) * kLanes<T>;
+  const int64_t full = groups - (in_last <= kLanes<T> / 4 && dim >= kLanes<T>);
   Buffer<Vec<T>> packed(kMost * dim);
   int64_t group = 0;
   const auto next = [&]<int kVectors>() {
@@ -111,9 +171,11 @@ void project(const Projected<T>* samples, int64_t count, const Matrix<T>& direct
     }
     group += kVectors;
   };
-  while (group + kMost <= groups) next.template operator()<kMost>();
-  if (group + 2 <= groups) next.template operator()<2>();
-  if (group < groups) next.template operator()<1>();
+  while (full - group >= kMost) next.template operator()<kMost>();
+  if (full - group == 3) next.template operator()<3>();
+  if (full - group == 2) next.template operator()<2>();
+  if (full - group == 1) next.template operator()<1>();
+  if (full < groups) project_few<T>(samples, count, directions, first, full);
 }
 
 // The cost of differences, and the derivative for one.

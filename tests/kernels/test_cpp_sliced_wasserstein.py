@@ -137,6 +137,15 @@ def test_large_sorts(randn) -> None:
         check(smooth(randn, n, 40, m, 3, F32), 2)
 
 
+def test_memory_is_used_again(randn) -> None:
+    """After a call that needed more than what is kept between calls, and after one that needed less."""
+    cases = [smooth(randn, n, 2, n, 2, F32) for n in (150_000, 64, 150_000, 3000)]
+    found = [evaluate("cpp", s, 2) for s in cases]
+    for s, (value, g_current) in zip(cases, found, strict=True):
+        again = evaluate("cpp", s, 2)
+        assert torch.equal(again[0], value) and torch.equal(again[1], g_current)
+
+
 def test_no_gradient_wanted(randn) -> None:
     s = smooth(randn, 64, 5, 64, 20, F32)
     with mk.use_backend("cpp"):
