@@ -99,27 +99,26 @@ class Evaluation {
     return {first + i * lanes_, sorted_, window, s_.normal ? nullptr : prior, current, ranks};
   }
 
+  // The groups from direction `first` on: tasks for the window, then as many for the prior.
   void project_and_sort(int64_t first, int64_t groups, SignedKey<T>* keys) const {
     const int64_t together = std::clamp<int64_t>(samples_ * groups / threads(), 1, std::min(groups, kMostGroups));
     const int64_t parts = ceil_divide(groups, together), stride = keys_of_group() / lanes_;
     run_tasks(samples_ * parts, parallel_, [&](int64_t task) {
+      const bool of_window = task < parts;
       const int64_t begin = task % parts * together, end = std::min(begin + together, groups);
-      const Group<T> g = group(first, begin, keys);
-      if (task < parts) {
-        const Projected<T> window[] = {{s_.history, g.window, stride}, {s_.current, g.window + h_ * lanes_, stride}};
-        kernels_.project(window, 2, s_.directions, g.first, end - begin);
+      const Group<T> to = group(first, begin, keys);
+      if (of_window) {
+        const Projected<T> window[] = {{s_.history, to.window, stride}, {s_.current, to.window + h_ * lanes_, stride}};
+        kernels_.project(window, 2, s_.directions, to.first, end - begin);
       } else {
-        const Projected<T> prior{s_.prior, g.prior, stride};
-        kernels_.project(&prior, 1, s_.directions, g.first, end - begin);
+        const Projected<T> prior{s_.prior, to.prior, stride};
+        kernels_.project(&prior, 1, s_.directions, to.first, end - begin);
       }
       for (int64_t i = begin; i < end; ++i) {
         const Group<T> g = group(first, i, keys);
-        const int64_t columns = std::min(lanes_, count_ - g.first);
-        if (task >= parts) {
-          kernels_.sort(g.prior, m_, columns);
-        } else {
-          std::copy_n(g.window + h_ * lanes_, k_ * lanes_, g.current);
-          if (sorted_) kernels_.sort(g.window, n_, columns);
+        if (of_window) std::copy_n(g.window + h_ * lanes_, k_ * lanes_, g.current);
+        if (sorted_ || !of_window) {
+          kernels_.sort(of_window ? g.window : g.prior, of_window ? n_ : m_, std::min(lanes_, count_ - g.first));
         }
       }
     });
