@@ -111,7 +111,7 @@ def test_any_number_of_directions(count: int, dtype: torch.dtype, randn) -> None
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("n", [255, 256, 257, 600, 1025])
 def test_a_few_directions_beyond_the_last_full_vector(n: int, dtype: torch.dtype, randn) -> None:
-    """They share vectors in another way: every number of them, with rows that do and do not divide into equal pieces."""
+    """They share vectors in another way: any number of them, with rows that do and do not divide into equal pieces."""
     few, tied = smooth(randn, n, 40, n - 1, 20, dtype), lattice(n, n // 2, n + 1, 20, dtype)
     for count in (1, 2, 3, 4, 5, 7, 8, 9, 18):
         check(Sample(few.current, few.history, few.prior, few.directions[:, :count]), 2)
