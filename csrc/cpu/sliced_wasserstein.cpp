@@ -59,7 +59,7 @@ class Evaluation {
     const int64_t chunk = std::min(kChunk, ceil_divide(count_, lanes_) * lanes_), most = groups_at_once(chunk / lanes_);
     const auto costs = std::make_unique_for_overwrite<double[]>(chunk);
     const auto slopes = std::make_unique_for_overwrite<T[]>(g_current ? k_ * chunk : 0);
-    const Scratch<SignedKey<T>> keys(most * keys_of_group());
+    const auto keys = allocate<SignedKey<T>>(most * keys_of_group());
     double sum = 0;
     for (int64_t first = 0; first < count_; first += chunk) {
       const int64_t here = std::min(chunk, count_ - first);
