@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -116,6 +119,14 @@ def test_a_few_directions_beyond_the_last_full_vector(n: int, dtype: torch.dtype
     for count in (1, 2, 3, 4, 5, 7, 8, 9, 18):
         check(Sample(few.current, few.history, few.prior, few.directions[:, :count]), 2)
         check(Sample(tied.current, tied.history, tied.prior, tied.directions[:, :count]), 2, exact_projections=True)
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+def test_a_few_directions_on_narrower_vectors(isa: str) -> None:
+    """The test above, with the numbers of lanes that other instruction sets have."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", "last_full_vector"]
+    finished = subprocess.run(command, env={**os.environ, "MOW_ISA": isa}, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout
 
 
 @pytest.mark.parametrize("n, m", [(3000, 3000), (3000, 3111), (600, 650)])
