@@ -19,12 +19,12 @@ template <class T>
 constexpr int kRows = kLanes<T> > 8 ? kLanes<T> : 8;
 
 #if defined(__AVX512F__)
-constexpr int kBatch = 8;
+constexpr int kBatch = 8, kTilesAtOnce = 3;
 #else
-constexpr int kBatch = 4;
+constexpr int kBatch = 4, kTilesAtOnce = 2;
 #endif
 
-constexpr int kStripTiles = 32;  // tiles whose derivatives are kept at once for the gradient
+constexpr int kStripTiles = 30;  // whose derivatives are kept at once for the gradient; a multiple of kTilesAtOnce
 template <class T>
 constexpr int kStrip = kStripTiles * kLanes<T>;
 
@@ -53,28 +53,45 @@ struct Rows {
   T at(int i, int64_t d) const { return tile[i / L][d * L + i % L]; }
 };
 
-// For R rows and a vector of columns the sums over all coordinates of `add(sum, row's, columns')`.
-template <class T, int R, class Add>
+// For R rows and C tiles of columns the sums over all coordinates of `add(sum, row's, columns')`. Of several tiles half the
+// rows at a time: a row's number, once it is in a register, serves every tile, and fewer instructions wait for memory.
+template <class T, int R, int C, class Add>
 inline void sum_coordinates(
-    const Rows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>& sums, const Add& add) {
-  for (auto& sum : sums) sum = Vec<T>{};
-  for (int64_t start = 0; start < dim; start += kRun) {
-    const int64_t end = start + kRun < dim ? start + kRun : dim;
-    Batch<T, R> run = {};
-    for (int64_t d = start; d < end; ++d) {
-      const Vec<T> x = load(columns + d * kLanes<T>);
-      for (int i = 0; i < R; ++i) add(run[i], rows.at(i, d), x);
+    const Rows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>* sums, const Add& add) {
+  constexpr int H = C == 1 || R == 1 ? R : R / 2;
+  for (int first = 0; first < R; first += H) {
+    for (int64_t start = 0; start < dim; start += kRun) {
+      const int64_t end = start + kRun < dim ? start + kRun : dim;
+      Batch<T, H> run[C] = {};
+      for (int64_t d = start; d < end; ++d) {
+        Vec<T> x[C];
+        for (int c = 0; c < C; ++c) x[c] = load(columns + (c * dim + d) * kLanes<T>);
+        for (int i = 0; i < H; ++i) {
+          const auto a = rows.at(first + i, d);
+          for (int c = 0; c < C; ++c) add(run[c][i], a, x[c]);
+        }
+      }
+      for (int c = 0; c < C; ++c) {
+        for (int i = 0; i < H; ++i) sums[c][first + i] = start == 0 ? run[c][i] : sums[c][first + i] + run[c][i];
+      }
     }
-    for (int i = 0; i < R; ++i) sums[i] += run[i];
   }
 }
 
 template <class T, int R>
 inline void distances_from_differences(const Rows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>& r) {
-  sum_coordinates<T, R>(rows, columns, dim, r, [](Vec<T>& sum, T a, const Vec<T>& b) {
+  sum_coordinates<T, R, 1>(rows, columns, dim, &r, [](Vec<T>& sum, T a, const Vec<T>& b) {
     const Vec<T> difference = b - a;
     sum += difference * difference;
   });
+}
+
+template <class T, int R, int C>
+inline void multiply(const Rows<T, R>& rows, const T* columns, int count, int64_t dim, Batch<T, R>* products) {
+  if constexpr (C > 1) {
+    if (count < C) return multiply<T, R, C - 1>(rows, columns, count, dim, products);
+  }
+  sum_coordinates<T, R, C>(rows, columns, dim, products, [](Vec<T>& sum, T a, const Vec<T>& b) { sum += a * b; });
 }
 
 // Which pairs of a tile count: columns from `above` on and below `below + rise * i` in row i < rows, except column
@@ -94,6 +111,21 @@ struct Cut {
   }
 };
 
+// Of R rows from `row` on, of which `live` count, with the tile of columns from `start` on.
+template <class T, int R>
+inline Cut cut_of(const Visit<T>& v, int64_t row, int live, int64_t start) {
+  const int64_t left = v.last_column - start, skipped = v.first_column - start;
+  Cut cut{live < R || left < kLanes<T> || skipped > 0, live, skipped, left, 0, -kRows<T>};
+  if (v.pairs == Pairs::kBelow || v.pairs == Pairs::kUpTo) {
+    cut.below = row - start + (v.pairs == Pairs::kUpTo), cut.rise = 1;
+    cut.needed |= cut.below < kLanes<T>;
+  } else if (v.pairs == Pairs::kOthers) {
+    cut.own = row - start;
+    cut.needed |= cut.own > -R && cut.own < kLanes<T>;
+  }
+  return cut;
+}
+
 // Narrower rows are often close, and cost little.
 constexpr int64_t kProductWidth = 32;
 
@@ -108,34 +140,44 @@ struct Products {
   bool worthwhile() const { return wanted && (for_ever || 8 * cancelled <= tiles + 8); }
 };
 
-// |row_i - column_j|^2.
+// |row_i - column_j|^2 from the products row_i column_j, which it overwrites.
 template <class T, int R>
-inline void squared_distances(
+inline void distances_from_products(
     const Rows<T, R>& rows, const T* row_norms, const T* columns, const T* column_norms, int64_t dim, const Cut& cut,
     Products& products, Batch<T, R>& r) {
-  if (!products.worthwhile()) return distances_from_differences<T, R>(rows, columns, dim, r);
-  sum_coordinates<T, R>(rows, columns, dim, r, [](Vec<T>& sum, T a, const Vec<T>& b) { sum += a * b; });
   const Vec<T> norms = load(column_norms);
+  const auto cancels = [](const Vec<T>& r, const Vec<T>& sum) { return ~(r >= T(kCancelled) * sum); };  // a NaN does
   Int<T> cancelled{};
-  const auto cancels = [&](int i) { return ~(r[i] >= T(kCancelled) * (norms + row_norms[i])); };  // a NaN does
   for (int i = 0; i < R; ++i) {
-    r[i] = norms + row_norms[i] - 2 * r[i];
-    cancelled |= cut.needed ? cancels(i) & cut.counts<T>(i) : cancels(i);
+    const Vec<T> sum = norms + row_norms[i];
+    r[i] = sum - 2 * r[i];
+    cancelled |= cut.needed ? cancels(r[i], sum) & cut.counts<T>(i) : cancels(r[i], sum);
   }
   ++products.tiles;
   if (__builtin_expect(!any<T>(cancelled), true)) return;
   ++products.cancelled;
   Batch<T, R> exact;
   distances_from_differences<T, R>(rows, columns, dim, exact);
-  for (int i = 0; i < R; ++i) r[i] = cancels(i) ? exact[i] : r[i];
+  for (int i = 0; i < R; ++i) r[i] = cancels(r[i], norms + row_norms[i]) ? exact[i] : r[i];
 }
 
-// One tile: returns the sum of f; adds it to the sums of the columns where these are not null; and for a gradient stores
-// f' at slopes[i * kStrip + column].
+// The sum of some terms, by halves: the chain of additions is short.
+template <class T, int count>
+inline Vec<T> sum_terms(const Vec<T>* terms) {
+  if constexpr (count == 1) {
+    return terms[0];
+  } else {
+    return sum_terms<T, count / 2>(terms) + sum_terms<T, count - count / 2>(terms + count / 2);
+  }
+}
+
+// One tile: adds f to the total, and to the sums of the columns where these are not null; and for a gradient stores f' at
+// slopes[i * kStrip + column].
 template <class T, class F, int R, bool kSlope>
-inline double visit_tile(const F& f, const Batch<T, R>& r, const Cut& cut, double* column_sums, T* slopes) {
+inline void visit_tile(
+    const F& f, const Batch<T, R>& r, const Cut& cut, Doubles<T>& total, double* column_sums, T* slopes) {
   constexpr int B = R < kBatch ? R : kBatch;
-  Vec<T> total{};
+  Batch<T, R / B> sums;
   for (int start = 0; start < R; start += B) {
     Batch<T, B> some, value, slope;
     for (int b = 0; b < B; ++b) some[b] = r[start + b];
@@ -147,17 +189,19 @@ inline double visit_tile(const F& f, const Batch<T, R>& r, const Cut& cut, doubl
         value[b] = counts ? value[b] : Vec<T>{};
         if constexpr (kSlope) slope[b] = counts ? slope[b] : Vec<T>{};
       }
-      total += value[b];
       if constexpr (kSlope) store(slopes + i * kStrip<T>, slope[b]);
     }
-    if (column_sums == nullptr) continue;
-    for (int part = 0; part < Doubles<T>::kParts; ++part) {
-      Vec<double> sum = load(column_sums + part * kLanes<double>);
-      for (int b = 0; b < B; ++b) sum += widen<T>(value[b]).parts[part];
-      store(column_sums + part * kLanes<double>, sum);
+    if (column_sums != nullptr) {
+      for (int part = 0; part < Doubles<T>::kParts; ++part) {
+        Vec<double> sum = load(column_sums + part * kLanes<double>);
+        for (int b = 0; b < B; ++b) sum += widen<T>(value[b]).parts[part];
+        store(column_sums + part * kLanes<double>, sum);
+      }
     }
+    sums[start / B] = sum_terms<T, B>(value);
   }
-  return sum_lanes<T>(total);
+  const Doubles<T> sum = widen<T>(sum_terms<T, R / B>(sums));
+  for (int part = 0; part < Doubles<T>::kParts; ++part) total.parts[part] += sum.parts[part];
 }
 
 // gradient[i] += factor * sum_j slopes[i][j] (row_i - column_j) over the first `count` tiles of a strip.
@@ -188,28 +232,33 @@ template <class T, class F, int R>
 double visit_rows(
     const Visit<T>& v, const F& f, int64_t row, int live, int64_t first_tile, int64_t last_tile, Products& products) {
   const Rows<T, R> rows(v.rows, row, v.dim);
-  double total = 0;
+  if (v.pairs == Pairs::kBelow || v.pairs == Pairs::kUpTo) {
+    const int64_t end = tiles<T>(row + live - (v.pairs == Pairs::kBelow));
+    last_tile = end < last_tile ? end : last_tile;
+  }
+  Doubles<T> total{};
   int64_t visited = 0;
-  for (int64_t tile = first_tile; tile < last_tile; ++tile) {
-    const int64_t start = tile * kLanes<T>;
-    const int64_t left = v.last_column - start, skipped = v.first_column - start;
-    Cut cut{live < R || left < kLanes<T> || skipped > 0, live, skipped, left, 0, -kRows<T>};
-    if (v.pairs == Pairs::kBelow || v.pairs == Pairs::kUpTo) {
-      cut.below = row - start + (v.pairs == Pairs::kUpTo), cut.rise = 1;
-      cut.needed |= cut.below < kLanes<T>;
-      if (cut.below + live <= 1) break;
-    } else if (v.pairs == Pairs::kOthers) {
-      cut.own = row - start;
-      cut.needed |= cut.own > -R && cut.own < kLanes<T>;
-    }
-    Batch<T, R> r;
-    squared_distances<T, R>(
-        rows, v.rows.norms + row, v.columns.data + start * v.dim, v.columns.norms + start, v.dim, cut, products, r);
-    double* column_sums = v.column_sums ? v.column_sums + start : nullptr;
-    if (v.gradient) {
-      total += visit_tile<T, F, R, true>(f, r, cut, column_sums, v.scratch + visited++ * kLanes<T>);
-    } else {
-      total += visit_tile<T, F, R, false>(f, r, cut, column_sums, nullptr);
+  Batch<T, R> r[kTilesAtOnce];
+  for (int64_t tile = first_tile; tile < last_tile; tile += kTilesAtOnce) {
+    const int count = last_tile - tile < kTilesAtOnce ? int(last_tile - tile) : kTilesAtOnce;
+    const T* columns = v.columns.data + tile * kLanes<T> * v.dim;
+    const bool multiplied = products.worthwhile();
+    if (multiplied) multiply<T, R, kTilesAtOnce>(rows, columns, count, v.dim, r);
+    for (int c = 0; c < count; ++c, columns += kLanes<T> * v.dim) {
+      const int64_t start = (tile + c) * kLanes<T>;
+      const Cut cut = cut_of<T, R>(v, row, live, start);
+      if (multiplied) {
+        const T *row_norms = v.rows.norms + row, *column_norms = v.columns.norms + start;
+        distances_from_products<T, R>(rows, row_norms, columns, column_norms, v.dim, cut, products, r[c]);
+      } else {
+        distances_from_differences<T, R>(rows, columns, v.dim, r[c]);
+      }
+      double* column_sums = v.column_sums ? v.column_sums + start : nullptr;
+      if (v.gradient) {
+        visit_tile<T, F, R, true>(f, r[c], cut, total, column_sums, v.scratch + visited++ * kLanes<T>);
+      } else {
+        visit_tile<T, F, R, false>(f, r[c], cut, total, column_sums, nullptr);
+      }
     }
   }
   if (visited > 0) {
@@ -217,7 +266,9 @@ double visit_rows(
     double* gradient = v.gradient + (row - v.first) * v.dim;
     add_gradient<T, R>(rows, columns, visited, v.dim, v.scratch, live, 2 * v.weight, gradient);
   }
-  return total;
+  double sum = 0;
+  for (const Vec<double>& part : total.parts) sum += sum_lanes<double>(part);
+  return sum;
 }
 
 // Strip by strip, so that the columns of a strip stay in the second cache while all rows of the visit pass over them.
@@ -260,11 +311,13 @@ double visit_norms(const Visit<T>& v, const F& f) {
   return total;
 }
 
+constexpr int kUsualScales = 7;  // mow_kernels.SCALES
+
 template <class T, class Run>
 double with_family(const Radial<T>& f, const Run& run) {
   switch (f.family) {
     case Family::kRational:
-      return run(Rational<T>{f});
+      return f.scales == kUsualScales ? run(Rational<T, kUsualScales>{f}) : run(Rational<T, 0>{f});
     case Family::kExponentials:
       return run(Exponentials<T>{f});
     case Family::kSeriesHalf:

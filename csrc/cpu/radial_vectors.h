@@ -81,24 +81,34 @@ inline void exponential(const Batch<T, B>& x, const Batch<T, B>& tail, Batch<T, 
 }
 
 // f(r) -> value and, if kSlope, f'(r) -> slope. One struct per family so that the kernels are compiled for each.
-template <class T>
+//
+// With kScales, the compiler knows how long the loops are; 0 is any number.
+template <class T, int kScales>
 struct Rational {
   const Radial<T>& f;
 
   template <bool kSlope, int B>
   void operator()(const Batch<T, B>& r, Batch<T, B>& value, Batch<T, B>& slope) const {
-    Batch<T, B> t;
-    Int<T> large{};
-    for (int b = 0; b < B; ++b) t[b] = r[b] * f.rate, large |= t[b] > f.bound;
-    Batch<T, B> inverse;
-    horner<T, B>(f.denominator, f.scales + 1, t, inverse);
-    horner<T, B>(f.numerator, f.scales, t, value);
+    const int scales = kScales > 0 ? kScales : f.scales;
+    const T *p = f.numerator, *q = f.denominator;
+    Batch<T, B> t, inverse;
+    Vec<T> largest{};
+    for (int b = 0; b < B; ++b) {
+      t[b] = r[b] * f.rate;
+      largest = t[b] > largest ? t[b] : largest;  // a NaN is not
+      value[b] = broadcast<T>(p[scales - 1]);
+      inverse[b] = q[scales] * t[b] + q[scales - 1];
+    }
+    for (int j = scales - 2; j >= 0; --j) {  // Horner's rule for both at once
+      const Vec<T> pj = broadcast<T>(p[j]), qj = broadcast<T>(q[j]);
+      for (int b = 0; b < B; ++b) value[b] = value[b] * t[b] + pj, inverse[b] = inverse[b] * t[b] + qj;
+    }
     for (int b = 0; b < B; ++b) inverse[b] = reciprocal<T>(inverse[b]), value[b] *= inverse[b];
     if constexpr (kSlope) {
-      horner<T, B>(f.derivative, 2 * f.scales - 1, t, slope);
+      horner<T, B>(f.derivative, 2 * scales - 1, t, slope);
       for (int b = 0; b < B; ++b) slope[b] = slope[b] * inverse[b] * inverse[b] * -f.rate;
     }
-    if (__builtin_expect(any<T>(large), false)) sum_large<kSlope, B>(t, value, slope);
+    if (__builtin_expect(any<T>(largest > f.bound), false)) sum_large<kSlope, B>(t, value, slope);
   }
 
  private:

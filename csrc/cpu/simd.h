@@ -178,11 +178,26 @@ inline Doubles<T> widen(Vec<T> x) {
   return wide;
 }
 
+// Whether any bit is set, by halves.
+template <int bytes = kVectorBytes>
+inline bool any_bit(typename VectorOf<int64_t, bytes>::type v) {
+  if constexpr (bytes == 16) {
+    return (v[0] | v[1]) != 0;
+  } else {
+    typename VectorOf<int64_t, bytes / 2>::type low, high;
+    std::memcpy(&low, &v, bytes / 2);
+    std::memcpy(&high, reinterpret_cast<const char*>(&v) + bytes / 2, bytes / 2);
+    return any_bit<bytes / 2>(low | high);
+  }
+}
+
 template <class T>
 inline bool any(Int<T> mask) {
-  typename MaskOf<T>::Lane seen = 0;
-  for (int i = 0; i < kLanes<T>; ++i) seen |= mask[i];
-  return seen != 0;
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#else
+  return any_bit((Vec<int64_t>)mask);
+#endif
 }
 
 // 1/x for x that is neither zero nor so large or small that 1/x leaves the range of normal numbers.

@@ -17,9 +17,10 @@ Matrix<T> transposed(const Matrix<T>& m) {
   return {m.data, m.columns, m.rows, m.column_stride, m.row_stride};
 }
 
-// Columns [first, first + kLanes) as vectors [rows], with zeros from the last column on.
+// Columns [first, first + kLanes) as vectors [rows], the next `stride` behind the one before, with zeros from the last
+// column on.
 template <class T>
-void pack(const Matrix<T>& matrix, int64_t first, Vec<T>* packed) {
+void pack(const Matrix<T>& matrix, int64_t first, Vec<T>* packed, int64_t stride = 1) {
   const int64_t columns = smaller(matrix.columns - first, kLanes<T>);
   for (int64_t row = 0; row < matrix.rows; ++row) {
     const T* from = matrix.data + row * matrix.row_stride + first * matrix.column_stride;
@@ -29,7 +30,7 @@ void pack(const Matrix<T>& matrix, int64_t first, Vec<T>* packed) {
     } else {
       for (int64_t lane = 0; lane < columns; ++lane) lanes[lane] = from[lane * matrix.column_stride];
     }
-    packed[row] = lanes;
+    packed[row * stride] = lanes;
   }
 }
 
@@ -43,53 +44,57 @@ inline void put(Int<T>& to, Vec<T> product) {
   to = encode<T>(product);
 }
 
+// sums [kRows][kVectors] = some columns of kRows rows times the same columns in packed [column][kVectors]. Not inlined: GCC
+// runs out of registers where more is going on around it.
+template <int kRows, int kVectors, class T>
+__attribute__((noinline)) void multiply_run(
+    const T* rows, int64_t row_stride, int64_t column_stride, const Vec<T>* packed, const Vec<T>* end,
+    Vec<T> (&sums)[kRows][kVectors]) {
+  Vec<T> run[kRows][kVectors] = {};
+  const T* row[kRows];
+  for (int i = 0; i < kRows; ++i) row[i] = rows + i * row_stride;
+  for (int64_t at = 0; packed != end; packed += kVectors, at += column_stride) {
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) run[i][v] += row[i][at] * packed[v];
+    }
+  }
+  std::memcpy(sums, run, sizeof run);
+}
+
 // A product is summed in runs of kRun columns, the same for every row wherever it stands: equal rows have equal products,
-// and the rounding error does not grow with the whole width.
+// and the rounding error does not grow with the whole width. All rows, kRows at a time, then what is left by halves.
 template <int kRows, int kVectors, class T, class Out>
-inline __attribute__((always_inline)) void multiply_rows(
-    const T* rows, int64_t row_stride, int64_t column_stride, int64_t columns, const Vec<T>* packed, Out* products,
-    int64_t stride) {
+void multiply_all(
+    const Matrix<T>& matrix, const Vec<T>* packed, Out* products, int64_t stride, int64_t row = 0) {
   constexpr int64_t kRun = 128;
-  Vec<T> sums[kRows][kVectors] = {};
-  for (int64_t start = 0; start < columns; start += kRun) {
-    const int64_t end = smaller(start + kRun, columns);
-    Vec<T> run[kRows][kVectors] = {};
-    for (int64_t column = start; column < end; ++column) {
-#pragma GCC unroll 8
+  for (; row + kRows <= matrix.rows; row += kRows) {
+    const T* rows = matrix.data + row * matrix.row_stride;
+    Vec<T> sums[kRows][kVectors], run[kRows][kVectors];
+    const auto multiply_from = [&](int64_t column, Vec<T>(&to)[kRows][kVectors]) {
+      multiply_run<kRows, kVectors>(
+          rows + column * matrix.column_stride, matrix.row_stride, matrix.column_stride, packed + column * kVectors,
+          packed + smaller(column + kRun, matrix.columns) * kVectors, to);
+    };
+    multiply_from(0, sums);
+    for (int64_t column = kRun; column < matrix.columns; column += kRun) {
+      multiply_from(column, run);
       for (int i = 0; i < kRows; ++i) {
-        const T x = rows[i * row_stride + column * column_stride];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) run[i][v] += x * packed[column + v * columns];
+        for (int v = 0; v < kVectors; ++v) sums[i][v] += run[i][v];
       }
     }
     for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) sums[i][v] += run[i][v];
+      for (int v = 0; v < kVectors; ++v) put<T>(products[row + i + v * stride], sums[i][v]);
     }
   }
-  for (int i = 0; i < kRows; ++i) {
-    for (int v = 0; v < kVectors; ++v) put<T>(products[i + v * stride], sums[i][v]);
-  }
+  if constexpr (kRows > 1) multiply_all<kRows / 2, kVectors>(matrix, packed, products, stride, row);
 }
 
-// All rows, kRows at a time, then what is left by halves.
-template <int kRows, int kVectors, class T, class Out>
-inline __attribute__((always_inline)) void multiply_all(
-    const Matrix<T>& matrix, int64_t column_stride, const Vec<T>* packed, Out* products, int64_t stride, int64_t row = 0) {
-  for (; row + kRows <= matrix.rows; row += kRows) {
-    multiply_rows<kRows, kVectors>(
-        matrix.data + row * matrix.row_stride, matrix.row_stride, column_stride, matrix.columns, packed, products + row,
-        stride);
-  }
-  if constexpr (kRows > 1) multiply_all<kRows / 2, kVectors>(matrix, column_stride, packed, products, stride, row);
-}
-
-// products [kVectors][rows], the next `stride` behind the one before: the matrix times the columns in packed [kVectors][D],
-// as numbers or as keys. Half of the registers hold sums: enough to hide what a multiply-add takes.
+// products [kVectors][rows], the next `stride` behind the one before: the matrix times the columns in packed [D][kVectors],
+// as numbers or as keys. As many sums as the registers hold beside a vector of each group and a row's number.
 template <int kVectors, class T, class Out>
 void multiply(const Matrix<T>& matrix, const Vec<T>* packed, Out* products, int64_t stride) {
-  constexpr int kRows = kVectors == 1 ? 8 : kVectorRegisters / 2 / kVectors;
-  if (matrix.column_stride == 1) return multiply_all<kRows, kVectors>(matrix, 1, packed, products, stride);
-  multiply_all<kRows, kVectors>(matrix, matrix.column_stride, packed, products, stride);
+  constexpr int kFitting = (kVectorRegisters - kVectors - 1) / kVectors;
+  multiply_all<(kFitting < 8 ? kFitting : 8), kVectors>(matrix, packed, products, stride);
 }
 
 // Some of a row's numbers as a vector, zeros beyond them.
@@ -164,7 +169,7 @@ void project(const Projected<T>* samples, int64_t count, const Matrix<T>& direct
   Buffer<Vec<T>> packed(kMost * dim);
   int64_t group = 0;
   const auto next = [&]<int kVectors>() {
-    for (int v = 0; v < kVectors; ++v) pack(directions, first + (group + v) * kLanes<T>, packed + v * dim);
+    for (int v = 0; v < kVectors; ++v) pack(directions, first + (group + v) * kLanes<T>, packed + v, kVectors);
     for (int64_t i = 0; i < count; ++i) {
       const Projected<T>& sample = samples[i];
       multiply<kVectors>(sample.rows, packed, vectors<T>(sample.keys) + group * sample.stride, sample.stride);
