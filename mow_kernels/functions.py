@@ -245,6 +245,11 @@ def check(function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Call:
 
 def _samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tuple[Tensor, Tensor, Tensor | None]:
     """current, history (with no rows for None) and prior (None for "normal"), checked and widened."""
+    if isinstance(prior, str):
+        if prior == "normal" and checks.are_plain(current, history):
+            return current, history, None  # type: ignore[return-value]  # plain: not None
+    elif checks.are_plain(current, history, prior):
+        return current, history, prior  # type: ignore[return-value]
     checked = checks.rows("current", current)
     if checked.shape[0] == 0:
         raise ValueError(f"current has shape {list(current.shape)}; it must have at least one row")

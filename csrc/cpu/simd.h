@@ -9,8 +9,9 @@
 
 #include <cstdint>
 #include <cstring>
-#include <new>
 #include <utility>
+
+#include "cpu/pieces.h"
 
 namespace {
 
@@ -53,16 +54,15 @@ constexpr int kLanes = kVectorBytes / sizeof(T);
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t size) : data_(static_cast<T*>(::operator new(size * sizeof(T), kAlignment))) {}
-  ~Buffer() { ::operator delete(data_, kAlignment); }
+  explicit Buffer(int64_t size) : piece_(mow::cpu::take_piece(size * sizeof(T))) {}
+  ~Buffer() { mow::cpu::give_back(piece_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
-  operator T*() { return data_; }
+  operator T*() { return static_cast<T*>(piece_.memory); }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
-  T* data_;
+  mow::cpu::Piece piece_;
 };
 
 template <class T>

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 
 #include "cpu/buffer.h"
 #include "cpu/matrix.h"
@@ -57,8 +56,8 @@ class Evaluation {
   // The mean over the directions, if it was wanted; g_current [k, D] is left alone where it is null.
   double run(T* g_current) const {
     const int64_t chunk = std::min(kChunk, ceil_divide(count_, lanes_) * lanes_), most = groups_at_once(chunk / lanes_);
-    const auto costs = std::make_unique_for_overwrite<double[]>(chunk);
-    const auto slopes = std::make_unique_for_overwrite<T[]>(g_current ? k_ * chunk : 0);
+    const auto costs = allocate<double>(chunk);
+    const auto slopes = allocate<T>(g_current ? k_ * chunk : 0);
     const auto keys = allocate<SignedKey<T>>(most * keys_of_group());
     double sum = 0;
     for (int64_t first = 0; first < count_; first += chunk) {
