@@ -15,15 +15,9 @@ _MOST_SCALES, _MOST_TERMS = 24, 112
 """kMostScales and kMostTerms of csrc/common/radial_values.h: the kernels take their coefficients as parameters."""
 
 
-def _needs_cuda(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
-    return None if current.is_cuda else f"it runs on CUDA devices and current is on {current.device}"
-
-
 def _mmd_unsupported(
     current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
 ) -> str | None:
-    if not current.is_cuda:
-        return _needs_cuda(current, history, prior)
     if len(scales) > _MOST_SCALES:
         return f"scales has {len(scales)} numbers; it takes {_MOST_SCALES} at most"
     if prior is None and kernel == "imq":
@@ -35,16 +29,12 @@ def _mmd_unsupported(
 
 
 def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
-    if not x.is_cuda:
-        return f"it runs on CUDA devices and x is on {x.device}"
     return None if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
 
 
-def _fused(call_of: Callable[..., Call], unsupported: Callable[..., str | None]) -> Implementation:
+def _fused(call_of: Callable[..., Call], unsupported: Callable[..., str | None] | None = None) -> Implementation:
     """The gradient by itself has no kernels here: it comes with the value."""
-    return operators.fused(
-        lambda *samples, **options: call_of(*samples, **options)._replace(gradient=None), unsupported
-    )
+    return operators.fused(lambda *call: call_of(*call)._replace(gradient=None), "cuda", unsupported)
 
 
 CUDA: operators.Backend
@@ -56,7 +46,7 @@ elif not torch._C._dispatch_has_kernel_for_dispatch_key("mow_kernels::mmd_fwd", 
 else:
     CUDA = {
         "mmd": _fused(operators.mmd, _mmd_unsupported),
-        "cramer_wold": _fused(operators.cramer_wold, _needs_cuda),
-        "sliced_wasserstein": _fused(operators.sliced_wasserstein, _needs_cuda),
-        "k_center": operators.Implementation(operators.k_center, _k_center_unsupported),
+        "cramer_wold": _fused(operators.cramer_wold),
+        "sliced_wasserstein": _fused(operators.sliced_wasserstein),
+        "k_center": Implementation(operators.k_center, "cuda", _k_center_unsupported),
     }

@@ -45,16 +45,14 @@ unavailable = _load()
 """Why there are no native ops, or None."""
 
 
-def _supports_all(*arguments: Any, **options: Any) -> None:
-    return None
-
-
 class Implementation(NamedTuple):
     """What one backend has for one op."""
 
     run: Callable[..., Any]
-    unsupported: Callable[..., str | None] = _supports_all
-    """Takes the arguments of `run`; the reason why it cannot take them, or None."""
+    device: str | None = None
+    """The type of the device whose tensors it takes; None for any."""
+    unsupported: Callable[..., str | None] | None = None
+    """Takes the arguments of `run`; the reason why it cannot take them, though they are on such a device, or None."""
     gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
     """Of a distance: gradient(measure, current, history, prior, **options) -> the gradient for current and, with
     `measure`, the value; neither has a graph."""
@@ -114,18 +112,20 @@ def gradient(measure: bool, current: Tensor, call: Call) -> tuple[Tensor, Tensor
     return g_current, value if measure else None
 
 
-def fused(call_of: Callable[..., Call], unsupported: Callable[..., str | None]) -> Implementation:
-    """The implementation by the calls that call_of(current, history, prior, **options) gives."""
+def fused(
+    call_of: Callable[..., Call], device: str, unsupported: Callable[..., str | None] | None = None
+) -> Implementation:
+    """The implementation by the calls that call_of(current, history, prior, options) gives."""
 
     def value(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
-        return run(current, call_of(current, history, prior, **options))
+        return run(current, call_of(current, history, prior, options))
 
     def alone(
         measure: bool, current: Tensor, history: Tensor, prior: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
-        return gradient(measure, current, call_of(current, history, prior, **options))
+        return gradient(measure, current, call_of(current, history, prior, options))
 
-    return Implementation(value, unsupported, alone)
+    return Implementation(value, device, unsupported, alone)
 
 
 def by_autograd(distance: Callable[..., Tensor]) -> Implementation:
@@ -143,41 +143,32 @@ def by_autograd(distance: Callable[..., Tensor]) -> Implementation:
     return Implementation(distance, gradient=alone)
 
 
-def mmd(
-    current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
-) -> Call:
+def mmd(current: Tensor, history: Tensor, prior: Tensor | None, options: dict[str, Any]) -> Call:
     """`mow_kernels.reference.mmd` by csrc/cpu/mmd.cpp."""
+    kernel, scales, estimator = options["kernel"], options["scales"], options["estimator"]
     table = tables.mmd(current.shape[1], current.dtype, kernel, scales, estimator, prior is None)
-    options = {"kernel": kernel, "scales": scales, "estimator": estimator}
     return Call(*_MMD, history, prior, (table,), reference.mmd, options)
 
 
-def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Call:
+def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, options: dict[str, Any]) -> Call:
     """`mow_kernels.reference.cramer_wold` by csrc/cpu/cramer_wold.cpp."""
-    table = tables.cramer_wold(current.shape[1], current.dtype, phi)
-    options = {"gamma": gamma, "phi": phi}
-    return Call(*_CRAMER_WOLD, history, prior, (table, gamma), reference.cramer_wold, options)
+    table = tables.cramer_wold(current.shape[1], current.dtype, options["phi"])
+    return Call(*_CRAMER_WOLD, history, prior, (table, options["gamma"]), reference.cramer_wold, options)
 
 
-def sliced_wasserstein(current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float) -> Call:
+def sliced_wasserstein(current: Tensor, history: Tensor, prior: Tensor | None, options: dict[str, Any]) -> Call:
     """`mow_kernels.reference.sliced_wasserstein` by csrc/cpu/sliced_wasserstein.cpp."""
-    device = current.device if current.is_cuda else None
-    bins = tables.normal_bins(current.shape[0] + history.shape[0], device) if prior is None else None
-    options = {"directions": directions, "p": p}
-    return Call(*_SLICED, history, prior, (directions, bins, p), reference.sliced_wasserstein, options)
+    bins = None
+    if prior is None:
+        device = current.device if current.is_cuda else None
+        bins = tables.normal_bins(current.shape[0] + history.shape[0], device)
+    arguments = (options["directions"], bins, options["p"])
+    return Call(*_SLICED, history, prior, arguments, reference.sliced_wasserstein, options)
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
     """`mow_kernels.reference.k_center` by csrc/cpu/k_center.cpp or csrc/cuda/k_center.cu."""
     return _K_CENTER(x, k, start)
-
-
-def _needs_cpu(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> str | None:
-    return None if current.is_cpu else f"it runs on the CPU and current is on {current.device}"
-
-
-def _needs_cpu_rows(x: Tensor, **options: Any) -> str | None:
-    return None if x.is_cpu else f"it runs on the CPU and x is on {x.device}"
 
 
 def _fake(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
@@ -205,10 +196,10 @@ def _by_triton(op: str) -> Implementation:
     """`mow_kernels.reference` by mow_kernels/triton, whose ops take the options in the order in which they come."""
     fwd, slow = getattr(torch.ops.mow_triton, op).default, getattr(reference, op)
 
-    def call(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Call:
+    def call(current: Tensor, history: Tensor, prior: Tensor | None, options: dict[str, Any]) -> Call:
         return Call(fwd, None, history, prior, tuple(options.values()), slow, options)
 
-    return fused(call, triton.unsupported)
+    return fused(call, triton.DEVICE, triton.unsupported)
 
 
 Backend = dict[str, Implementation] | str
@@ -247,7 +238,7 @@ if unavailable is None:
     )
     _K_CENTER = torch.ops.mow_kernels.k_center.default
     torch.library.register_fake(_K_CENTER, _fake_k_center)
-    CPP = {call_of.__name__: fused(call_of, _needs_cpu) for call_of in (mmd, cramer_wold, sliced_wasserstein)}
-    CPP["k_center"] = Implementation(k_center, _needs_cpu_rows)
+    CPP = {call_of.__name__: fused(call_of, "cpu") for call_of in (mmd, cramer_wold, sliced_wasserstein)}
+    CPP["k_center"] = Implementation(k_center, "cpu")
 else:
     CPP = unavailable

@@ -50,8 +50,16 @@ TABLE: dict[str, dict[str, Implementation | str]] = {
     for op in reference.__all__
 }
 
-_PRESENT = {op: [entry for entry in row.values() if not isinstance(entry, str)] for op, row in TABLE.items()}
-"""The implementations of an op in the order of "auto", the reference last: it takes every call."""
+_PLACES = {"cpu": "the CPU", "cuda": "GPUs"}
+
+
+def _candidates(op: str, device: str | None) -> list[Implementation]:
+    return [entry for entry in TABLE[op].values() if not isinstance(entry, str) and entry.device in (None, device)]
+
+
+_CANDIDATES = {(op, device): _candidates(op, device) for op in TABLE for device in (None, *_PLACES)}
+"""(op, type of device or None for another) -> its implementations in the order of "auto", the reference last: it takes
+every call."""
 
 _wanted = os.environ.get("MOW_BACKEND", "auto")
 
@@ -87,8 +95,9 @@ def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Impl
         ValueError: the wanted backend is unknown or cannot run this call, with the reason.
     """
     if _wanted == "auto":
-        for implementation in _PRESENT[op]:
-            if implementation.unsupported(*arguments, **options) is None:
+        device = arguments[0].device.type
+        for implementation in _CANDIDATES[op, device if device in _PLACES else None]:
+            if implementation.unsupported is None or implementation.unsupported(*arguments, **options) is None:
                 return implementation
     if _wanted not in TABLE[op]:
         _check_name(_wanted, "MOW_BACKEND")
@@ -103,7 +112,10 @@ def why_not(implementation: Implementation | str, arguments: tuple[Any, ...], op
     """The reason why an entry of the table cannot run a call, or None."""
     if isinstance(implementation, str):
         return implementation
-    return implementation.unsupported(*arguments, **options)
+    device = arguments[0].device
+    if implementation.device not in (None, device.type):
+        return f"it runs on {_PLACES[implementation.device]} and the tensors are on {device}"
+    return None if implementation.unsupported is None else implementation.unsupported(*arguments, **options)
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def test_history_may_be_overwritten_before_backward() -> None:
 @pytest.mark.parametrize("with_prior", [True, False])
 def test_opcheck(op: str, options: dict, with_prior: bool) -> None:
     current, history, prior = draw(3, 4, 18).float(), draw(5, 4, 19).float(), draw(6, 4, 20).float()
-    call = getattr(operators, op)(current, history, prior if with_prior else None, **options)
+    call = getattr(operators, op)(current, history, prior if with_prior else None, options)
     samples = (current, call.history, call.prior, *call.arguments)
     for needs_grad in (False, True):
         torch.library.opcheck(call.fwd, (*samples, needs_grad))
