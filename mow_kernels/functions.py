@@ -247,9 +247,9 @@ def _samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tu
     """current, history (with no rows for None) and prior (None for "normal"), checked and widened."""
     if isinstance(prior, str):
         if prior == "normal" and checks.are_plain(current, history):
-            return current, history, None  # type: ignore[return-value]  # plain: not None
+            return current, history, None  # type: ignore[return-value]  # it was seen to be a tensor
     elif checks.are_plain(current, history, prior):
-        return current, history, prior  # type: ignore[return-value]
+        return current, history, prior  # type: ignore[return-value]  # as above
     checked = checks.rows("current", current)
     if checked.shape[0] == 0:
         raise ValueError(f"current has shape {list(current.shape)}; it must have at least one row")

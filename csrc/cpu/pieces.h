@@ -1,5 +1,5 @@
-// Aligned memory that a thread keeps for its next calls: where the window is small, allocating takes a tenth of the time,
-// and for megabytes the system takes longer to hand out pages than a kernel to fill them.
+// Aligned memory that a thread keeps for its next calls: where the window is small, allocating takes some per cent of the
+// time, and for megabytes the system takes longer to hand out pages than a kernel to fill them.
 #pragma once
 
 #include <cstddef>
