@@ -19,9 +19,9 @@ from scipy import stats
 
 from benchmarks import record
 from benchmarks.report import table
-from mow import grid, reproduce
-from mow.files import write_whole
-from mow.run import Options
+from mow.app import grid, reproduce
+from mow.app.files import write_whole
+from mow.app.run import Options
 
 RESULTS = record.RESULTS / "larger-windows.json"
 PAGE = record.ROOT / "docs" / "larger-windows.md"

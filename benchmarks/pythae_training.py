@@ -25,9 +25,9 @@ from benchmarks import record
 from benchmarks.coresets.report import _how, splice
 from benchmarks.report import _ratio, table
 from benchmarks.timing import ratios, summary
-from mow import data
-from mow.files import write_whole
-from mow.stream import to_unit_range
+from mow.app import data
+from mow.app.files import write_whole
+from mow.training.stream import to_unit_range
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import plots, record
 from benchmarks.candidates import ALONE, BASELINES, FLOORS, OURS
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 

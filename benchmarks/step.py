@@ -13,9 +13,9 @@ from benchmarks import candidates, naive
 from benchmarks.cases import DIRECTIONS, Candidate, Case
 from benchmarks.floors import Empty
 from benchmarks.timing import Entrant
-from mow import models
-from mow.losses import Distance
-from mow.window import MovingWindow
+from mow.app import models
+from mow.window.distances import Distance
+from mow.window.window import MovingWindow
 
 N, K, DIM, SHAPE = 64, 1, 20, (1, 28, 28)
 

@@ -17,7 +17,7 @@ import mow
 from benchmarks import memory, naive, peers
 from benchmarks.cases import SHORT, Candidate, Case
 from benchmarks.timing import Entrant
-from mow.window import MovingWindow
+from mow.window.window import MovingWindow
 
 DIM, DIRECTIONS = 64, 50
 _LARGEST = {"direct": 16384, "plain": 4096, "compile": 4096, "rows": 65536, "rows-compile": 65536, "keops": 4096}
@@ -44,7 +44,7 @@ class Window:
         about = {"distance": self.distance, "n": self.n, "k": self.k, "dim": DIM, "moving": self.moving}
         return {"name": self.name, **about}
 
-    def module(self) -> mow.losses.KernelDistance:
+    def module(self) -> mow.window.distances.KernelDistance:
         """The distance of `mow`."""
         prior = mow.PriorWindow(self.n, DIM) if self.moving else "normal"
         if self.distance == "mmd":

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT, PAGE = ROOT / "docs/cuda_static.json", ROOT / "docs/cuda.md"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from mow import evaluation
-from mow.run import Run
+from mow.app import evaluation
+from mow.app.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- demo:start -->", "<!-- demo:end -->"

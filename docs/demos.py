@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.coresets.report import splice
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results" / "demos"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 import mow_kernels as mk
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 IMAGES = Path(__file__).resolve().parent / "images"
 INK, OLD, NEW, GONE = "#777777", "#90a4ae", "#00897b", "#bdbdbd"

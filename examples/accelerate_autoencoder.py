@@ -19,9 +19,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import mow
-from mow import data
-from mow.models import mlp_decoder, mlp_encoder
-from mow.stream import to_unit_range
+from mow.app import data
+from mow.app.models import mlp_decoder, mlp_encoder
+from mow.training.stream import to_unit_range
 
 
 def main(

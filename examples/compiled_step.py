@@ -17,9 +17,9 @@ import typer
 from torch import Tensor
 
 import mow
-from mow import data
-from mow.models import mlp_decoder, mlp_encoder
-from mow.stream import ShuffledStream
+from mow.app import data
+from mow.app.models import mlp_decoder, mlp_encoder
+from mow.training.stream import ShuffledStream
 
 
 def main(

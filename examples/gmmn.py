@@ -20,10 +20,10 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow import data, pictures
-from mow.models import mlp
-from mow.priors import Prior
-from mow.stream import to_unit_range
+from mow.app import data, pictures
+from mow.app.models import mlp
+from mow.training.stream import to_unit_range
+from mow.window.priors import Prior
 
 
 @dataclass(frozen=True)

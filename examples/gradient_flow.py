@@ -13,7 +13,7 @@ import torch
 import typer
 from torch import Tensor
 
-from mow import data
+from mow.app import data
 
 
 def shape_of(picture: Tensor, points: int) -> Tensor:

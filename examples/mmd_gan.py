@@ -21,9 +21,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import mow
 import mow_kernels as mk
-from mow import data, pictures
-from mow.models import mlp
-from mow.stream import ShuffledStream, to_unit_range
+from mow.app import data, pictures
+from mow.app.models import mlp
+from mow.training.stream import ShuffledStream, to_unit_range
 
 NOISE, FEATURES = 16, 16
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 import mow
 import mow_kernels as mk
-from mow import data, pictures
-from mow.models import mlp
-from mow.stream import ShuffledStream
+from mow.app import data, pictures
+from mow.app.models import mlp
+from mow.training.stream import ShuffledStream
 
 
 class SetEncoder(nn.Module):

@@ -21,9 +21,9 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch import Tensor
 
 import mow
-from mow import data
 from mow.adapters import pythae as ours
-from mow.stream import to_unit_range
+from mow.app import data
+from mow.training.stream import to_unit_range
 
 
 def train(model: pythae.models.BaseAE, pictures: Tensor, epochs: int, batch: int) -> tuple[list[float], float]:

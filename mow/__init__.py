@@ -1,14 +1,14 @@
 """Training on batches as small as one, for models that compare samples: the moving window."""
 
-from mow import priors
-from mow.coreset import CoresetSampler, random_projection
-from mow.critical_batch import GradientNoiseScale, fit_critical_batch
-from mow.losses import MMD, CramerWold, SlicedWasserstein
-from mow.micro_batch import accumulate, accumulate_coupled
-from mow.prior_window import PriorWindow
-from mow.stream import ShuffledStream
-from mow.trainer import Trainer
-from mow.window import MovingWindow
+from mow.neighbours.coreset import CoresetSampler, random_projection
+from mow.neighbours.critical_batch import GradientNoiseScale, fit_critical_batch
+from mow.neighbours.micro_batch import accumulate, accumulate_coupled
+from mow.training.stream import ShuffledStream
+from mow.training.trainer import Trainer
+from mow.window import priors
+from mow.window.distances import MMD, CramerWold, SlicedWasserstein
+from mow.window.prior_window import PriorWindow
+from mow.window.window import MovingWindow
 from mow_kernels import __version__
 
 __all__ = [

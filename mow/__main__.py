@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     try:
-        from mow.cli import app
+        from mow.app.cli import app
     except ModuleNotFoundError as error:
         sys.exit(f"mow: the command line needs {error.name}: pip install 'mow-kernels[train]'")
     app()

@@ -15,8 +15,8 @@ from benchmarks.neighbours import critical, grid, report, speed, window
 from benchmarks.neighbours.__main__ import app
 from benchmarks.neighbours.step_memory import step_mib
 from mow import fit_critical_batch
-from mow.data import PictureData
-from mow.files import append_json_line, read_json_lines
+from mow.app.data import PictureData
+from mow.app.files import append_json_line, read_json_lines
 
 ON = {
     "created": "2026-01-02T00:00:00+00:00",

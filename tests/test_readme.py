@@ -16,7 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import mow
-from mow.cli import app
+from mow.app.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow import data, evaluation, models
-from mow.data import PictureData
-from mow.stream import to_unit_range
+from mow.app import data, evaluation, models
+from mow.app.data import PictureData
+from mow.training.stream import to_unit_range
 
 CLASSES, SEEDS = range(10), range(3)
 DIM, BANKS = 32, (64, 512, 4096)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import record
 from benchmarks.report import _about, _duration, _ratio, _size, table
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 _NAMES = {
     "cpp": "`mk.k_center`, cpp",

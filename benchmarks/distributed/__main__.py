@@ -17,7 +17,7 @@ import typer
 
 from benchmarks import record
 from benchmarks.distributed.measure import DIM, PICTURE, TIMED, WORLDS, N, work
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import mow
-from mow import models
+from mow.app import models
 from mow.distributed import DistributedTrainer, ShardedWindow
 from mow.distributed.ranks import connect, disconnect
 

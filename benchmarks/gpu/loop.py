@@ -20,9 +20,9 @@ import mow_kernels as mk
 from benchmarks import naive
 from benchmarks.cases import DIRECTIONS, DISTANCES, SEED
 from benchmarks.gpu.devices import Gpu, StandIn
-from mow import models
-from mow.losses import Distance
-from mow.window import MovingWindow
+from mow.app import models
+from mow.window.distances import Distance
+from mow.window.window import MovingWindow
 
 N, K, DIM, SHAPE = 64, 1, 20, (1, 28, 28)
 RATE = 1e-4

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import record
 from benchmarks.high_resolution import counted, photographs, report, resident
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.high_resolution.kept import kept_bytes
-from mow.architectures import ARCHITECTURES
-from mow.frugal import Frugal
+from mow.app.architectures import ARCHITECTURES
+from mow.training.precision import Frugal
 
 ARCHITECTURE = "ffhq"
 KS = (1, 8, 64)

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from benchmarks import memory
-from mow.data import LazyPictures
-from mow.run import Options, Run
+from mow.app.data import LazyPictures
+from mow.app.run import Options, Run
 
 SIDE = 1024
 TILES = 5

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from benchmarks import record
 from benchmarks.coresets.report import splice
 from benchmarks.report import _about, table
-from mow.files import write_whole
+from mow.app.files import write_whole
 
 GIB = 2**30
 

@@ -10,7 +10,7 @@ import torch
 import mow
 from benchmarks import memory
 from benchmarks.high_resolution.counted import ARCHITECTURE
-from mow.architectures import ARCHITECTURES
+from mow.app.architectures import ARCHITECTURES
 
 SIZES = ((128, 1), (128, 8), (128, 64), (256, 1), (256, 8), (256, 64), (512, 1), (512, 8), (1024, 1))
 """(side, k)."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import record
 from benchmarks.neighbours import critical, grid, speed, window
-from mow.files import append_json_line, read_json_lines
+from mow.app.files import append_json_line, read_json_lines
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from mow import data
-from mow.critical_batch_demo import BATCHES, EVERY, LIMIT, THRESHOLD, Task, measure
+from mow.app import data
+from mow.app.critical_batch_demo import BATCHES, EVERY, LIMIT, THRESHOLD, Task, measure
 
 SEEDS = 10
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 import mow_kernels as mk
 from benchmarks.neighbours.step_memory import step_mib
-from mow.coreset import CoresetPrior
-from mow.gan import GANTrainer
-from mow.models import mlp
-from mow.priors import Normal
+from mow.app.models import mlp
+from mow.neighbours.coreset import CoresetPrior
+from mow.neighbours.gan import GANTrainer
+from mow.window.priors import Normal
 
 SIDE, SPACING, DEVIATION = 5, 2.0, 0.05
 """Small-GAN's grid: 25 modes, 2 apart, with standard deviation .05 each."""

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from benchmarks.coresets.report import splice
 from benchmarks.neighbours.window import BATCH, PICTURES
 from benchmarks.report import table
-from mow import critical_batch_demo, fit_critical_batch
-from mow.critical_batch import CriticalBatch
-from mow.files import read_json_lines, write_whole
+from mow import fit_critical_batch
+from mow.app import critical_batch_demo
+from mow.app.files import read_json_lines, write_whole
+from mow.neighbours.critical_batch import CriticalBatch
 
 PAGE = "neighbours.md"
 Lines = list[dict[str, Any]]

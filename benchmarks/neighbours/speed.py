@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.neighbours import grid, window
-from mow import models
+from mow.app import models
 
 GRID_STEPS = 20
 

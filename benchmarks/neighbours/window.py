@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import mow
 from benchmarks.neighbours.step_memory import step_mib
-from mow import data, evaluation, models
-from mow.data import PictureData
-from mow.micro_batch import accumulate, accumulate_coupled
-from mow.stream import ShuffledStream
-from mow.trainer import default_learning_rate
+from mow.app import data, evaluation, models
+from mow.app.data import PictureData
+from mow.neighbours.micro_batch import accumulate, accumulate_coupled
+from mow.training.stream import ShuffledStream
+from mow.training.trainer import default_learning_rate
 
 BATCH, DIM = 64, 8
 """What the distance compares wherever it can, and the latent width."""

@@ -12,8 +12,8 @@ import typer
 
 from benchmarks.reproduce import experiment
 from benchmarks.reproduce import report as pages
-from mow import grid
-from mow.files import write_whole
+from mow.app import grid
+from mow.app.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "reproduce"

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mow import data
-from mow.grid import Cell
-from mow.run import Options
-from mow.trainer import default_learning_rate
+from mow.app import data
+from mow.app.grid import Cell
+from mow.app.run import Options
+from mow.training.trainer import default_learning_rate
 
 SEEDS = (0, 1, 2)
 MULTIPLES = (0.5, 1, 2)

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student
 
 from benchmarks.coresets.report import splice
-from mow import grid, reproduce
-from mow.files import read_json_lines, write_whole
+from mow.app import grid, reproduce
+from mow.app.files import read_json_lines, write_whole
 
 PAGE = "reproduction.md"
 Runs = list[dict[str, Any]]

@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from mow.window import MovingWindow
+from mow.window.window import MovingWindow
 
 
 class WindowCallback(lightning.Callback):

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, mse_loss
 
 import mow_kernels as mk
-from mow.losses import MMD
-from mow.window import MovingWindow
+from mow.window.distances import MMD
+from mow.window.window import MovingWindow
 
 
 class _OurMMD:

@@ -5,7 +5,7 @@ Source: docs/distributed.md, which derives the factors and says what a step cost
 
 from mow.distributed.gathering import Gathering, gather
 from mow.distributed.ranks import RankError, Ranks, process_group
-from mow.distributed.sharded import ShardedWindow
+from mow.distributed.sharded_window import ShardedWindow
 from mow.distributed.trainer import DistributedTrainer
 
 __all__ = [

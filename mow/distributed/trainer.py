@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mow.distributed.gathering import Gathering, gather
 from mow.distributed.ranks import Ranks, told_apart
-from mow.distributed.sharded import ShardedWindow
-from mow.losses import Distance
-from mow.stream import ShuffledStream
-from mow.trainer import Trainer
-from mow.window import MovingWindow
+from mow.distributed.sharded_window import ShardedWindow
+from mow.training.stream import ShuffledStream
+from mow.training.trainer import Trainer
+from mow.window.distances import Distance
+from mow.window.window import MovingWindow
 
 
 class DistributedTrainer(Trainer):

@@ -13,9 +13,10 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow import MovingWindow, ShuffledStream, Trainer, models
-from mow.losses import Distance
-from mow.priors import Normal
+from mow import MovingWindow, ShuffledStream, Trainer
+from mow.app import models
+from mow.window.distances import Distance
+from mow.window.priors import Normal
 
 N, DIM, SHAPE = 64, 20, (1, 28, 28)
 

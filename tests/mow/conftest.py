@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mow import checkpoint
+from mow.app import checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ class Recorder(TorchDispatchMode):
 
 
 class Rehearsal:
-    """Stands in for `mow.graph.CudaGraphs`."""
+    """Stands in for `mow.training.cuda_graph.CudaGraphs`."""
 
     def __init__(self, device: torch.device, generators: list[torch.Generator]) -> None:
         self.generators = [torch.default_generator, *generators]

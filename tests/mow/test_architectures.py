@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.high_resolution.kept import kept_bytes
-from mow.architectures import ARCHITECTURES
-from mow.models import conv_decoder, conv_encoder
+from mow.app.architectures import ARCHITECTURES
+from mow.app.models import conv_decoder, conv_encoder
 
 PAPER = {name: architecture for name, architecture in ARCHITECTURES.items() if architecture.shape}
 

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 import mow
 import mow.__main__
-from mow import checkpoint, pictures
-from mow.cli import app
-from mow.run import Run
+from mow.app import checkpoint, pictures
+from mow.app.cli import app
+from mow.app.run import Run
 
 ROOT = Path(mow.__file__).parents[1]
 FILES = {"metrics.jsonl", "checkpoint.pt", "samples.png", "reconstructions.png", "interpolations.png", "report.html"}
@@ -503,6 +503,6 @@ def test_python_m_mow(pictures_file: Path, tmp_path: Path) -> None:
 
 def test_without_the_extra_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
-    monkeypatch.delitem(sys.modules, "mow.cli")
+    monkeypatch.delitem(sys.modules, "mow.app.cli")
     with pytest.raises(SystemExit, match=r"needs typer: pip install 'mow-kernels\[train\]'"):
         mow.__main__.main()

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mow
 import mow_kernels as mk
-from mow.coreset import CoresetPrior
-from mow.priors import Normal, Sphere
+from mow.neighbours.coreset import CoresetPrior
+from mow.window.priors import Normal, Sphere
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,7 +46,7 @@ def test_pictures_are_scaled_and_pieces_do_not_matter(monkeypatch: pytest.Monkey
     projected = mow.random_projection(pictures, 8, generator=seeded())
     assert projected.dtype == torch.float32
     torch.testing.assert_close(projected, mow.random_projection(pictures.float() / 255, 8, generator=seeded()))
-    monkeypatch.setattr("mow.coreset._CHUNK", 100)
+    monkeypatch.setattr("mow.neighbours.coreset._CHUNK", 100)
     torch.testing.assert_close(mow.random_projection(pictures, 8, generator=seeded()), projected)
 
 

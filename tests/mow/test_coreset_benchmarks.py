@@ -12,7 +12,7 @@ import mow_kernels as mk
 from benchmarks import record
 from benchmarks.coresets import anomaly, report, speed
 from benchmarks.timing import Effort
-from mow import data
+from mow.app import data
 from mow_kernels.registry import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]

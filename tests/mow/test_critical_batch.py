@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import mow
-from mow.critical_batch import HYPERBOLA, NOISE_SCALE
+from mow.neighbours.critical_batch import HYPERBOLA, NOISE_SCALE
 
 BATCHES = [2**i for i in range(10)]
 

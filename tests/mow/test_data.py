@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 
 from mow import ShuffledStream
-from mow.data import DataError, LazyPictures, cifar, embedded_fashion_mnist, load, mnist, sources
-from mow.data import pictures as sources_of_pictures
-from mow.data.idx import read_idx
+from mow.app.data import DataError, LazyPictures, cifar, embedded_fashion_mnist, load, mnist, sources
+from mow.app.data import pictures as sources_of_pictures
+from mow.app.data.idx import read_idx
 
 TRAIN, TEST = 30, 12
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from mow import coreset_demo, data, micro_batch_demo
-from mow.cli import app
+from mow.app import coreset_demo, data, micro_batch_demo
+from mow.app.cli import app
 
 
 def call(*words: object):

@@ -23,7 +23,7 @@ import mow
 from mow import MovingWindow, ShuffledStream, Trainer
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow, gather, gathering
 from mow.distributed.ranks import connect, disconnect
-from mow.losses import Distance
+from mow.window.distances import Distance
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no torch.distributed with gloo"

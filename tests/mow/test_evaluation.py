@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import mow_kernels as mk
-from mow import evaluation, priors
-from mow.features import Features
-from mow.stream import to_unit_range
+from mow import priors
+from mow.app import evaluation
+from mow.app.features import Features
+from mow.training.stream import to_unit_range
 
 SHAPE, DIM = (1, 3, 4), 2
 

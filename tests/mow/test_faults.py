@@ -23,10 +23,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import mow
-from mow import MovingWindow, Trainer, files
-from mow import run as run_module
-from mow.data import DataError
-from mow.run import Options, Run
+from mow import MovingWindow, Trainer
+from mow.app import files
+from mow.app import run as run_module
+from mow.app.data import DataError
+from mow.app.run import Options, Run
 
 ROOT = Path(mow.__file__).parents[1]
 SameRun = Callable[[Path, Path], None]
@@ -345,7 +346,7 @@ def test_torchrun_trains_what_one_process_trains(by_torchrun: Any, tmp_path: Pat
 TRAIN_AND_LIST_THREADS = """
 import os, sys
 from pathlib import Path
-from mow.cli import app
+from mow.app.cli import app
 app(sys.argv[1:], standalone_mode=False)
 threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
 Path(__file__).with_name(f"threads{os.environ['RANK']}.txt").write_text("".join(threads))

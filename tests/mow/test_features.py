@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mow import features
-from mow.data import PictureData
+from mow.app import features
+from mow.app.data import PictureData
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import mow
 from benchmarks.high_resolution.kept import kept_bytes
-from mow.architectures import ARCHITECTURES
-from mow.frugal import Frugal, ScalingTrainer
+from mow.app.architectures import ARCHITECTURES
+from mow.training.precision import Frugal, ScalingTrainer
 
 SHAPE, DIM, N, K = (3, 8, 8), 4, 8, 2
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from mow.coreset import CoresetPrior
-from mow.evaluation import frechet_distance
-from mow.gan import GANTrainer
-from mow.models import mlp
-from mow.priors import Normal
+from mow.app.evaluation import frechet_distance
+from mow.app.models import mlp
+from mow.neighbours.coreset import CoresetPrior
+from mow.neighbours.gan import GANTrainer
+from mow.window.priors import Normal
 
 
 def sgd(parameters, lr: float) -> torch.optim.Optimizer:

@@ -15,10 +15,11 @@ from rehearsal import Rehearsal
 from torch import Tensor, nn
 
 import mow
-from mow import MovingWindow, ShuffledStream, Trainer, graph
-from mow.losses import Distance
-from mow.priors import Normal
-from mow.run import Options, Run
+from mow import MovingWindow, ShuffledStream, Trainer
+from mow.app.run import Options, Run
+from mow.training import cuda_graph as graph
+from mow.window.distances import Distance
+from mow.window.priors import Normal
 
 WIDTH, DIM, N = 5, 3, 6
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 import mow
-from mow import grid
-from mow.grid import Cell
-from mow.run import Options
+from mow.app import grid
+from mow.app.grid import Cell
+from mow.app.run import Options
 
 ROOT = Path(mow.__file__).parents[1]
 TINY = {"n": [16], "dim": [4], "steps": [30], "log_every": [5], "evaluate_every": [10], "checkpoint_every": [10]}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow.losses import Distance
-from mow.priors import Normal, Prior, Sphere, Uniform
+from mow.window.distances import Distance
+from mow.window.priors import Normal, Prior, Sphere, Uniform
 
 Randn = Callable[..., Tensor]
 EPS = 1e-3

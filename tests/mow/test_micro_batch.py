@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mow
-from mow import accumulate, accumulate_coupled, micro_batch
-from mow.micro_batch import BatchNormWarning
+from mow import accumulate, accumulate_coupled
+from mow.neighbours import micro_batch
+from mow.neighbours.micro_batch import BatchNormWarning
 
 N = 100
 RTOL = 1e-12
@@ -136,7 +137,7 @@ def test_what_the_coupled_loss_depends_on_gets_its_gradient(model: nn.Module, ra
 @pytest.mark.parametrize("k", [1, 3, 10])
 @pytest.mark.parametrize("distance", [mow.MMD(), mow.CramerWold(), mow.MMD(estimator="biased")])
 def test_a_pass_of_the_moving_window_with_frozen_weights_is_the_two_pass_gradient(
-    model: nn.Module, randn: Any, distance: mow.losses.Distance, k: int
+    model: nn.Module, randn: Any, distance: mow.window.distances.Distance, k: int
 ) -> None:
     x = randn(30, 6)
     window = mow.MovingWindow(30, 4, dtype=torch.float64)

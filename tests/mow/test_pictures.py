@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mow.pictures import grid, interpolation_grid, png_data_uri, reconstruction_grid, save_png
+from mow.app.pictures import grid, interpolation_grid, png_data_uri, reconstruction_grid, save_png
 
 
 def numbered(count: int, channels: int = 1, height: int = 3, width: int = 5) -> torch.Tensor:

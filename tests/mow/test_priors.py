@@ -11,7 +11,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from mow import priors
-from mow.priors import Normal, Prior, Sphere, Uniform
+from mow.window.priors import Normal, Prior, Sphere, Uniform
 
 KINDS = {"normal-sample": Normal, "uniform": Uniform, "sphere": Sphere}
 VARIANCES = {Normal: 1.0, Uniform: 1 / 3, Sphere: 1 / 4}  # of a coordinate, D = 4

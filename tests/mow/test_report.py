@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from mow.pictures import grid, png_data_uri, save_png
-from mow.report import _moving, _spread, read_metrics, write_report
+from mow.app.pictures import grid, png_data_uri, save_png
+from mow.app.report import _moving, _spread, read_metrics, write_report
 
 HOSTILE = '</script><img src="https://example.org/x.png" onerror="alert(1)">&amp;'
 
@@ -267,7 +267,7 @@ def test_importing_waits_for_no_matplotlib_and_nothing_for_pyplot(tmp_path: Path
     write_metrics(tmp_path, lines(3))
     code = """
 import sys
-from mow.report import write_report
+from mow.app.report import write_report
 assert "matplotlib" not in sys.modules
 write_report(sys.argv[1], title="", summary=[], options={})
 assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules

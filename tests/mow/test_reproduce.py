@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mow import data, paper, reproduce
-from mow.data import DataError
-from mow.run import Options
+from mow.app import data, paper, reproduce
+from mow.app.data import DataError
+from mow.app.run import Options
 
 
 @pytest.fixture

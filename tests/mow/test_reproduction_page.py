@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from benchmarks.reproduce import experiment, report
-from mow import grid
+from mow.app import grid
 
 ROOT = Path(__file__).parents[2]
 PICTURES = (0, 100, 200)

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 import mow
-from mow import checkpoint, data
-from mow.architectures import ARCHITECTURES
-from mow.checkpoint import CheckpointError
-from mow.data import PictureData
-from mow.run import Options, Run
+from mow.app import checkpoint, data
+from mow.app.architectures import ARCHITECTURES
+from mow.app.checkpoint import CheckpointError
+from mow.app.data import PictureData
+from mow.app.run import Options, Run
 
 ROOT = Path(mow.__file__).parents[1]
 MODELS = ("cwae", "wae", "swae")
@@ -208,7 +208,7 @@ def test_a_run_on_a_folder_that_is_read_when_used(
     for number in range(20):
         Image.new("L", (8, 8), 12 * number).save(folder / f"{number}.png")
     whole = finished(options(data=str(folder)), tmp_path / "whole")
-    monkeypatch.setattr("mow.data.pictures.IN_MEMORY", 100)
+    monkeypatch.setattr("mow.app.data.pictures.IN_MEMORY", 100)
     out = tmp_path / "killed"
     killed(Run.start(options(data=str(folder)), out), 39)
     run = Run.resume(out)
@@ -725,7 +725,7 @@ def test_one_picture_a_step_on_fashion_mnist(
     run = Run.start(Options(k=1, steps=3000, threads=1), tmp_path)
     run.train()
     first, *_, last = read_metrics(tmp_path)
-    baseline = mow.evaluation.mean_picture_error(run.source.train, run.source.test)
+    baseline = mow.app.evaluation.mean_picture_error(run.source.train, run.source.test)
     assert 60 < baseline < 75
     assert last["test_reconstruction"] < 0.65 * baseline
     assert last["test_cramer_wold"] < 0.5 * first["test_cramer_wold"]

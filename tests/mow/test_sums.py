@@ -15,13 +15,14 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow import MovingWindow, Trainer, window
+from mow import MovingWindow, Trainer
+from mow.window import window
 from mow_kernels import operators
 
 pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
 
 DIM = 3
-DISTANCES: dict[str, Callable[[], mow.losses.Distance]] = {
+DISTANCES: dict[str, Callable[[], mow.window.distances.Distance]] = {
     "mmd": mow.MMD,
     "gaussian": lambda: mow.MMD(kernel="gaussian", estimator="biased", log=True),
     "cramer-wold": mow.CramerWold,
@@ -38,17 +39,17 @@ def rows(count: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(count, DIM, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def is_running(distance: mow.losses.KernelDistance, z: Tensor, window: MovingWindow) -> bool:
+def is_running(distance: mow.window.distances.KernelDistance, z: Tensor, window: MovingWindow) -> bool:
     return "\n  from running sums" in distance.explain(z, window)
 
 
-def both(distance: mow.losses.Distance, z: Tensor, history: Any) -> tuple[Tensor, Tensor]:
+def both(distance: mow.window.distances.Distance, z: Tensor, history: Any) -> tuple[Tensor, Tensor]:
     live = z.detach().requires_grad_()
     value = distance(live, history)
     return value.detach(), torch.autograd.grad(value, live)[0]
 
 
-def steady(distance: mow.losses.Distance, n: int = 8, k: int = 2) -> MovingWindow:
+def steady(distance: mow.window.distances.Distance, n: int = 8, k: int = 2) -> MovingWindow:
     """A full window that this distance has been measured over at every step."""
     window = MovingWindow(n, DIM, dtype=torch.float64)
     window.fill(rows(n, 100))
@@ -228,7 +229,10 @@ def test_what_is_loaded_goes_on_from_running_sums() -> None:
 
 
 def assert_as_directly(
-    distance: mow.losses.KernelDistance, direct: mow.losses.KernelDistance, n: int, steps: list[tuple[str, int]]
+    distance: mow.window.distances.KernelDistance,
+    direct: mow.window.distances.KernelDistance,
+    n: int,
+    steps: list[tuple[str, int]],
 ) -> None:
     """Whatever happens between the steps: the value and the gradient of the same distance without what is kept."""
     window = MovingWindow(n, DIM, dtype=torch.float64)
@@ -257,7 +261,7 @@ def assert_as_directly(
 # A prior that moves along
 
 
-def against_prior(name: str, n: int, seed: int = 0) -> mow.losses.KernelDistance:
+def against_prior(name: str, n: int, seed: int = 0) -> mow.window.distances.KernelDistance:
     prior = mow.PriorWindow(n, DIM, mow.priors.Normal(torch.Generator().manual_seed(seed)), dtype=torch.float64)
     return {"mmd": mow.MMD, "cramer-wold": mow.CramerWold, "log": lambda prior: mow.CramerWold(prior, log=True)}[name](
         prior

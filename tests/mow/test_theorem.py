@@ -16,7 +16,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 import mow
-from mow.losses import Distance
+from mow.window.distances import Distance
 
 N, WIDTH, DIM = 8, 3, 2
 FLOW_TIME = 0.3  # how far along the flow we look: t = FLOW_TIME n/k

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 import mow
 from mow import MovingWindow, ShuffledStream, Trainer
-from mow.losses import Distance
-from mow.trainer import default_learning_rate
+from mow.training.trainer import default_learning_rate
+from mow.window.distances import Distance
 
 WIDTH, DIM, N = 5, 2, 6
 THETA = torch.tensor([[1.0, 0.6], [0.0, 0.8]], dtype=torch.float64)
@@ -297,7 +297,7 @@ def test_large_elements_are_not_all_encoded_at_once(
     k: int, values: int, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The warm-up has as many rows as before, in pieces of at least k."""
-    monkeypatch.setattr("mow.trainer.VALUES_AT_ONCE", values)
+    monkeypatch.setattr("mow.training.trainer.VALUES_AT_ONCE", values)
     trainer, sizes = trainer_of(Watched(), k=k), []
     trainer.encoder.register_forward_pre_hook(lambda encoder, given: sizes.append(len(given[0])))
     data = pictures(17)

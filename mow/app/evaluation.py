@@ -1,0 +1,244 @@
+"""How good an auto-encoder is on pictures it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+import mow_kernels as mk
+from mow.app.features import Features, inception_distance, inception_is_here
+from mow.training.stream import to_unit_range
+from mow.window import priors
+
+if TYPE_CHECKING:
+    from mow.app.data import LazyPictures
+
+LATENTS = 2000
+"""How many latents the Cramer-Wold distance of an evaluation compares: it depends on their number."""
+
+
+AT_ONCE = 500, 2**21
+"""Pictures, and values of pictures, that an evaluation takes at a time."""
+
+
+def at_once(shape: Sequence[int]) -> int:
+    """How many pictures of shape [C, H, W] a pass takes at a time; at least one."""
+    return max(1, min(AT_ONCE[0], AT_ONCE[1] // math.prod(shape)))
+
+
+def evaluate(
+    encoder: nn.Module, decoder: nn.Module, pictures: Tensor | LazyPictures, *, batch: int = AT_ONCE[0]
+) -> dict[str, float]:
+    """Scores on test pictures [N, C, H, W], in evaluation mode and without drawing random numbers.
+
+    Returns:
+        test_reconstruction: the mean over all pictures of the sum of squares of the error, on the scale [0, 1] a pixel;
+        test_cramer_wold: the exact Cramer-Wold distance of the latents of the first 2,000 pictures (of all, when they
+        are fewer) to N(0, I).
+    """
+    device = next(encoder.parameters()).device
+    errors, latents = [], []
+    with _evaluating(encoder, decoder):
+        for chunk in pictures.split(min(batch, at_once(pictures.shape[1:]))):
+            x = to_unit_range(chunk).to(device)
+            z = encoder(x)
+            errors.append((decoder(z) - x).square().flatten(1).sum(1).double())
+            latents.append(z)
+        distance = mk.cramer_wold(torch.cat(latents)[:LATENTS].double())
+    return {"test_reconstruction": float(torch.cat(errors).mean()), "test_cramer_wold": float(distance)}
+
+
+SUBSETS, PRIOR_DRAWS = 5, 3
+"""Of LATENTS rows each: what the paper's tables average the CWAE distance and the WAE distance over."""
+
+DIRECTIONS = 1000
+"""Of the sliced-Wasserstein distance of a score."""
+
+SAMPLES = 10_000
+"""Generated pictures that the Frechet distance of a score compares, and at most so many test pictures."""
+
+
+def score(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    pictures: Tensor | LazyPictures,
+    *,
+    prior: str = "normal",
+    features: Features | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The scores of the paper's tables on test pictures [N, C, H, W], beside those of `evaluate`.
+
+    What is drawn (subsets, prior rows, directions, generated pictures) depends on the seed alone: two models meet the
+    same draws. F is over min(N, 2000) latents, since every distance depends on their number.
+
+    Args:
+        prior: what generated pictures are decoded from; the distances and moments are to N(0, I) whatever it is.
+        features: of a classifier of the data set, see `mow.app.features`.
+        seed: of all draws.
+
+    Returns:
+        test_reconstruction, test_cramer_wold: as `evaluate` has them.
+        test_latents: how many latents the distances compare.
+        test_cwae_distance: the tables' CWAE distance, the mean of 5 random subsets, with the asymptotic phi and without
+            the factor 1/(2 sqrt(pi)); not for D = 1. It stays above 0 at a perfect prior: .019 at D = 20.
+        test_cwae_distance_exact: the same subsets with the exact phi and the factor, `mow_kernels.cramer_wold`.
+        test_wae_distance: the tables' WAE distance, the unbiased MMD of a subset to 3 samples of the prior, their mean.
+        test_mmd: the unbiased MMD of that subset to N(0, I) in closed form: without the noise of the samples.
+        test_sliced_wasserstein: the square of that subset's distance to N(0, I), over 1000 directions.
+        test_skewness, test_kurtosis: of Mardia, over all N latents, see `mardia`; near 0 for a normal distribution.
+        test_cost_mmd, test_cost_log_mmd, test_cost_log_cw: reconstruction + WAE distance, the cost column of table 1;
+            + its logarithm, of tables 2 and 4 (left out where it is not positive); + the logarithm of the CWAE
+            distance, of table 3.
+        test_fid: of 10,000 generated pictures, with Inception, where it is installed.
+        test_frechet_classifier: the same in the classifier's features. No FID: it compares within one classifier only.
+    """
+    scores = evaluate(encoder, decoder, pictures)
+    z = encode(encoder, pictures).double()
+    generator = torch.Generator().manual_seed(seed)
+    subsets = [z[torch.randperm(len(z), generator=generator)[:LATENTS]] for _ in range(SUBSETS)]
+    scores["test_latents"] = len(subsets[0])
+    if z.shape[1] > 1:
+        values = [float(mk.cramer_wold(subset, phi="asymptotic")) for subset in subsets]
+        scores["test_cwae_distance"] = 2 * math.sqrt(math.pi) * sum(values) / SUBSETS
+    scores["test_cwae_distance_exact"] = sum(float(mk.cramer_wold(subset)) for subset in subsets) / SUBSETS
+    subset = subsets[0]
+    if len(subset) > 1:
+        draws = [priors.sample("normal", len(subset), z, generator) for _ in range(PRIOR_DRAWS)]
+        scores["test_wae_distance"] = sum(float(mk.mmd(subset, None, draw)) for draw in draws) / PRIOR_DRAWS
+        scores["test_mmd"] = float(mk.mmd(subset))
+    directions = torch.Generator().manual_seed(seed)
+    scores["test_sliced_wasserstein"] = float(
+        mk.sliced_wasserstein(subset, directions=DIRECTIONS, generator=directions)
+    )
+    if len(z) > z.shape[1]:
+        scores["test_skewness"], scores["test_kurtosis"] = mardia(z)
+    reconstruction = scores["test_reconstruction"]
+    for name, of in (("mmd", "wae"), ("log_mmd", "wae"), ("log_cw", "cwae")):
+        value = scores.get(f"test_{of}_distance", math.nan)
+        if "log" in name:
+            value = math.log(value) if value > 0 else math.nan
+        if not math.isnan(value):
+            scores[f"test_cost_{name}"] = reconstruction + value
+    inception = inception_is_here()
+    if features is not None or inception:
+        latents = priors.sample(prior, SAMPLES, z[:1].float(), torch.Generator().manual_seed(seed))
+        batch = at_once(pictures.shape[1:])
+
+        def real() -> Iterator[Tensor]:
+            return (pictures[i : i + batch] for i in range(0, min(SAMPLES, len(pictures)), batch))
+
+        def generated() -> Iterator[Tensor]:
+            return (decode(decoder, piece) for piece in latents.split(batch))
+
+        if inception:
+            scores["test_fid"] = inception_distance(real(), generated())
+        if features is not None:
+            a, b = (torch.cat([features.extract(piece) for piece in pieces]) for pieces in (real(), generated()))
+            scores["test_frechet_classifier"] = frechet_distance(a, b)
+    return scores
+
+
+def mardia(z: Tensor, *, chunk: int = 1000) -> tuple[float, float]:
+    """Mardia's multivariate skewness, and kurtosis less the D(D+2) of a normal distribution, of rows [N, D], N > D.
+
+    With y the rows centred and whitened by their own covariance (1/N): skewness = mean_ij (y_i . y_j)^3, whose
+    expectation is about D(D+1)(D+2)/N for normal rows, and kurtosis = mean_i |y_i|^4 - D(D+2). NaN where the covariance
+    is singular. Source: Mardia 1970, "Measures of multivariate skewness and kurtosis with applications".
+    """
+    z = z.double() - z.double().mean(0)
+    factor, failed = torch.linalg.cholesky_ex(z.T @ z / len(z))
+    if failed:
+        return math.nan, math.nan
+    y = torch.linalg.solve_triangular(factor, z.T, upper=False).T
+    skewness = sum(float((part @ y.T).pow(3).sum()) for part in y.split(chunk)) / len(y) ** 2
+    kurtosis = float(y.square().sum(1).square().mean()) - z.shape[1] * (z.shape[1] + 2)
+    return skewness, kurtosis
+
+
+def mean_picture_error(train: Tensor | LazyPictures, test: Tensor | LazyPictures) -> float:
+    """The reconstruction error of predicting the mean training picture for every test picture: the figure to beat.
+
+    Of training pictures in files the mean is over 1,000 or fewer, evenly spaced: to read all would take hours.
+    """
+    if isinstance(train, Tensor):
+        pieces = iter(train.split(AT_ONCE[0]))
+    else:
+        pieces = (train[row : row + 1] for row in range(0, len(train), -(-len(train) // 1000)))
+    total, count = torch.zeros(train.shape[1:], dtype=torch.float64), 0
+    for piece in pieces:
+        total += to_unit_range(piece).double().sum(0)
+        count += len(piece)
+    errors = [
+        (to_unit_range(piece) - total / count).square().flatten(1).sum(1)
+        for piece in test.split(at_once(test.shape[1:]))
+    ]
+    return float(torch.cat(errors).mean())
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """The squared Frechet distance between the normal distributions fitted to samples [N, F] and [M, F]; N, M >= 2.
+
+    |mean a - mean b|^2 + tr(A + B - 2 (A B)^(1/2)) with the covariances A and B, in float64. It is called FID when the
+    F are features of Inception (Heusel et al. 2017, arXiv 1706.08500).
+    """
+    a, b = a.double(), b.double()
+    covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(covariance_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * cross)
+
+
+def encode(encoder: nn.Module, pictures: Tensor | LazyPictures, *, batch: int = 500) -> Tensor:
+    """Pictures [N, C, H, W] -> latents [N, D], on the CPU."""
+    size = min(batch, at_once(pictures.shape[1:]))
+    with _evaluating(encoder):
+        return torch.cat([encoder(_on_device(encoder, chunk)).cpu() for chunk in pictures.split(size)])
+
+
+def reconstruct(encoder: nn.Module, decoder: nn.Module, pictures: Tensor) -> Tensor:
+    """Pictures [N, C, H, W] through the auto-encoder, on the CPU."""
+    with _evaluating(encoder, decoder):
+        pieces = pictures.split(at_once(pictures.shape[1:]))
+        return torch.cat([decoder(encoder(_on_device(encoder, piece))).cpu() for piece in pieces])
+
+
+def decode(decoder: nn.Module, latents: Tensor, *, batch: int = AT_ONCE[0]) -> Tensor:
+    """Latents [N, D] -> pictures [N, C, H, W], on the CPU; `batch` at a time."""
+    with _evaluating(decoder):
+        device = next(decoder.parameters()).device
+        return torch.cat([decoder(piece.to(device)).cpu() for piece in latents.split(batch)])
+
+
+def interpolate(encoder: nn.Module, decoder: nn.Module, starts: Tensor, ends: Tensor, stages: int) -> Tensor:
+    """Decoded straight lines between the latents of two pictures each. [R, C, H, W] twice -> [R, stages, C, H, W]."""
+    with _evaluating(encoder, decoder):
+        a, b = encoder(_on_device(encoder, starts)), encoder(_on_device(encoder, ends))
+        weights = torch.linspace(0, 1, stages, device=a.device)[:, None]
+        rows = torch.lerp(a[:, None], b[:, None], weights)
+        decoded = decode(decoder, rows.flatten(0, 1), batch=at_once(starts.shape[1:]))
+        return decoded.unflatten(0, (len(starts), stages))
+
+
+def _on_device(module: nn.Module, pictures: Tensor) -> Tensor:
+    return to_unit_range(pictures).to(next(module.parameters()).device)
+
+
+@contextmanager
+def _evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside; the mode of every part is restored."""
+    modes = {part: part.training for model in models for part in model.modules()}
+    try:
+        for model in models:
+            model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

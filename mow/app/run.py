@@ -1,0 +1,491 @@
+"""A training run in a folder: what `mow train` does, also from Python.
+
+    run = Run.start(Options(model="cwae", data="fashion-mnist", k=1, steps=20_000), Path("runs/cwae"))
+    run.train()
+
+The folder holds metrics.jsonl, checkpoint.pt, samples.png, reconstructions.png, interpolations.png and report.html.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mow.app import checkpoint, data, evaluation, features, pictures
+from mow.app.architectures import ARCHITECTURES
+from mow.app.data import LazyPictures, PictureData
+from mow.app.files import read_json_lines, write_whole
+from mow.app.report import write_report
+from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
+from mow.training.precision import Frugal, Precision, ScalingTrainer
+from mow.training.stream import ShuffledStream
+from mow.training.trainer import Trainer, default_learning_rate
+from mow.window import priors
+from mow.window.distances import MMD, CramerWold, Distance, SlicedWasserstein
+from mow.window.prior_window import PriorWindow
+from mow.window.window import MovingWindow
+
+Model = Literal["cwae", "wae", "swae"]
+OptimizerName = Literal["adam", "sgd"]
+Weighting = Literal["compensated", "paper", "reference"]
+PriorName = Literal["normal", "normal-sample", "uniform", "sphere"]
+Phi = Literal["exact", "asymptotic"]
+Part = Literal["test", "train"]
+OnNonfinite = Literal["stop", "skip", "ignore"]
+
+DEFAULT_ARCHITECTURES = {name: name for name in data.NAMES} | {"fashion-mnist": "mnist"}
+"""The paper's for each data set, but a quick one for Fashion-MNIST; "small" for a person's own pictures."""
+
+SINGLE_THREAD_VALUES = 2**15
+"""Up to so many picture values a step, one thread: a second would wait more than it works."""
+
+SHOWN_VALUES = 2**24
+"""Picture values that one of the images at the end of a run may hold."""
+
+CHECKPOINT = ("options", "data", "trainer", "stream", "random", "seconds")
+"""What the checkpoint of a run holds."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that decides how a run goes; docs/options.md says where each default comes from."""
+
+    model: Model = "cwae"
+    data: str = "fashion-mnist"
+    n: int = 64
+    k: int = 1
+    steps: int = 20_000
+    seed: int = 0
+    architecture: str | None = None
+    dim: int | None = None
+    lr: float | None = None
+    optimizer: OptimizerName = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight: float = 1.0
+    weighting: Weighting = "compensated"
+    log: bool | None = None
+    prior: PriorName = "normal"
+    prior_window: bool = False
+    phi: Phi = "exact"
+    directions: int = 50
+    keep_directions: int = 1
+    reencode: bool = True
+    refresh: int | None = None
+    warm_up: bool = True
+    root: bool = False
+    on_nonfinite: OnNonfinite | None = None
+    shard: bool = False
+    size: int | None = None
+    data_dir: str | None = None
+    download: bool = False
+    device: str | None = None
+    threads: int | None = None
+    cuda_graph: bool = False
+    precision: Precision = "fp32"
+    checkpointing: bool = False
+    channels_last: bool = False
+    log_every: int = 50
+    evaluate_every: int = 2000
+    checkpoint_every: int = 1000
+
+    def resolved(self) -> Options:
+        """With every None that has a rule replaced by what the rule says, and paths made absolute.
+
+        Raises:
+            ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)
+        """
+        for name, allowed in (("model", Model), ("optimizer", OptimizerName), ("precision", Precision)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
+        if self.architecture is not None and self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture is {self.architecture!r}; it must be one of {', '.join(ARCHITECTURES)}")
+        for name in (
+            "steps",
+            "log_every",
+            "evaluate_every",
+            "checkpoint_every",
+            "directions",
+            "keep_directions",
+            "threads",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr is {self.lr}; it must be finite and > 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+            if self.optimizer != "adam" and getattr(self, name) != getattr(Options, name):
+                raise ValueError(f"{name} is {getattr(self, name)} and optimizer {self.optimizer!r}; it is of adam")
+        if self.cuda_graph and (self.precision == "fp16" or self.checkpointing):
+            other = "checkpointing is True" if self.checkpointing else "precision is 'fp16'"
+            raise ValueError(f"cuda_graph is True and {other}, which asks the host within a step; use one of the two")
+        try:
+            device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+            raise ValueError(f"device is {self.device!r}, which PyTorch cannot use here: {error}") from error
+        name = DEFAULT_ARCHITECTURES.get(self.data, "small") if self.architecture is None else self.architecture
+        is_path, architecture = self.data not in data.NAMES, ARCHITECTURES[name]
+        own_size = architecture.shape[1] if architecture.shape and is_path and Path(self.data).is_dir() else None
+        return dataclasses.replace(
+            self,
+            architecture=name,
+            size=own_size if self.size is None else self.size,
+            data=str(Path(self.data).resolve()) if is_path else self.data,
+            data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
+            dim=ARCHITECTURES[name if is_path else self.data].dim if self.dim is None else self.dim,
+            lr=default_learning_rate(self.k) if self.lr is None else self.lr,
+            log=self.model == "cwae" if self.log is None else self.log,
+            device=str(device),
+        )
+
+
+class Run:
+    """A run in a folder, ready to train: made by `start` or `resume`.
+
+    Where torch.distributed has been initialised, every rank makes the same calls, and rank 0 alone reads and writes the
+    folder. The run is the same whatever the number of ranks, which may change from one resumption to the next.
+    """
+
+    def __init__(self, options: Options, out: Path, source: PictureData) -> None:
+        self.options, self.out, self.source = options, out, source
+        assert options.dim is not None and options.architecture is not None  # they are resolved
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
+        torch.backends.cudnn.deterministic = True  # else a resumed run differs in its last bits
+        torch.manual_seed(options.seed)
+        self.ranks = Ranks.of()
+        window = (ShardedWindow if options.shard else MovingWindow)(options.n, options.dim, device=options.device)
+        distance = _distance(options, options.dim)
+        with torch.random.fork_rng():  # an option that the distance refuses shows now, not at the first step
+            copy.deepcopy(distance).measure(torch.zeros(2, options.dim, device=options.device))
+        architecture = ARCHITECTURES[options.architecture]
+        networks = architecture.build(source.train.shape[1:], options.dim)
+        self.encoder, self.decoder = (_frugal(options, network).to(options.device) for network in networks)
+        self.trainer = _trainer_kind(options, self.ranks)(
+            self.encoder,
+            self.decoder,
+            distance,
+            window,  # type: ignore[arg-type]  # the one that the trainer takes
+            k=options.k,
+            optimizer=lambda parameters: _optimizer(options, parameters),
+            weight=options.weight,
+            weighting=options.weighting,
+            reencode=options.reencode,
+            refresh=options.refresh,
+            root=options.root,
+            cuda_graph=options.cuda_graph,
+            on_nonfinite=options.on_nonfinite,
+        )
+        self.stream = ShuffledStream(source.train, options.seed)
+        self.seconds = 0.0
+
+    @classmethod
+    def start(cls, options: Options, out: Path) -> Run:
+        """A new run in a folder that holds none.
+
+        Raises:
+            FileExistsError: the folder already holds a run.
+            ValueError: an option out of range, or data that cannot be had, by name.
+            RankError: rank 0 raised one of those.
+        """
+
+        def check_that_it_is_free() -> bytes:
+            # A start that was killed before its first checkpoint may leave the line of step 0.
+            lines = read_json_lines(out / "metrics.jsonl")
+            if (out / "checkpoint.pt").exists() or any(record.get("step") != 0 for record in lines):
+                raise FileExistsError(f"{out} already holds a run: go on with --resume {out}, or name another folder")
+            return b""
+
+        Ranks.of().first(check_that_it_is_free)
+        options = options.resolved()
+        source = _load(options)
+        if options.threads is None and options.k * source.train[0].numel() <= SINGLE_THREAD_VALUES:
+            options = dataclasses.replace(options, threads=1)
+        run = cls(options, out, source)
+        if run.ranks.rank == 0:
+            scores = run.evaluate()
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "metrics.jsonl").unlink(missing_ok=True)
+            run._log({"loss": None, "reconstruction": None, "distance": None, **scores})
+        run._save()
+        return run
+
+    @classmethod
+    def resume(cls, out: Path, steps: int | None = None, on_nonfinite: OnNonfinite | None = None) -> Run:
+        """`load`, ready to go on: lines logged after the checkpoint are cut.
+
+        Args:
+            steps: extend (or shorten) the run to so many steps in all.
+            on_nonfinite: another choice from here on, so that a run that stopped is no dead end.
+
+        Raises as `load` does.
+        """
+        given = {"steps": steps, "on_nonfinite": on_nonfinite}
+        run = cls.load(out, **{name: value for name, value in given.items() if value is not None})
+        if run.ranks.rank == 0:
+            run._cut_metrics()
+        return run
+
+    @classmethod
+    def load(cls, out: Path, **changes: Any) -> Run:
+        """The run in a folder as its last checkpoint has it, but for changes of its options; nothing is written.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint.
+            CheckpointError: the checkpoint is damaged or foreign.
+            ValueError: the data set is not the one that the run was trained on, or a change is out of range.
+            RankError: rank 0 could not read the checkpoint.
+        """
+        path = out / "checkpoint.pt"
+        state = checkpoint.loads(Ranks.of().first(lambda: checkpoint.read(path)), path, CHECKPOINT)
+        options = Options(**{"architecture": "mnist", **state["options"]})  # the only one before there was a choice
+        if changes:
+            options = dataclasses.replace(options, **changes).resolved()
+        source = data.embedded_fashion_mnist() if state["data"]["embedded"] else _load(options)
+        if _fingerprint(source) != state["data"]:
+            raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
+        run = cls(options, out, source)
+        run.trainer.load_state_dict(state["trainer"])
+        run.stream.seek(**state["stream"])
+        run.seconds = state["seconds"]
+        torch.set_rng_state(state["random"])
+        if options.device == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"])
+        return run
+
+    def train(
+        self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None, *, pages: bool = True
+    ) -> None:
+        """Train to options.steps, then write the pictures and the report.
+
+        Args:
+            on_step: called after each step with its number, and with what was logged if it was.
+            pages: write the pictures and the report, which takes seconds.
+        """
+        options, began = self.options, time.perf_counter() - self.seconds
+
+        def evaluated(step: int) -> bool:
+            return step % options.evaluate_every == 0 or step == options.steps
+
+        def logged(step: int) -> bool:
+            return step % options.log_every == 0 or evaluated(step)
+
+        for result in self.trainer.run(self.stream, options.steps, warm_up=options.warm_up, measured=logged):
+            step, record = self.trainer.steps_done, None
+            self.seconds = time.perf_counter() - began
+            if logged(step) and self.ranks.rank == 0:
+                record = self._log({**result, **(self.evaluate() if evaluated(step) else {})})
+            if step % options.checkpoint_every == 0 or step == options.steps:
+                self._save()
+            on_step(step, record)
+        if pages and self.ranks.rank == 0:
+            self.write_pictures()
+            self.write_report()
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores on the test pictures, see `mow.app.evaluation.evaluate`."""
+        return evaluation.evaluate(self.encoder, self.decoder, self.source.test)
+
+    def score(self, seed: int = 0) -> dict[str, Any]:
+        """All scores on the test pictures, see `mow.app.evaluation.score`.
+
+        Returns:
+            those; test_cost, the cost of the classical method: R + lambda T(F), F the model's over the test latents;
+            and features and features_accuracy, the network of the Frechet distance, where there is one.
+        """
+        network = features.classifier(self.source)
+        scores: dict[str, Any] = evaluation.score(
+            self.encoder, self.decoder, self.source.test, prior=self.options.prior, features=network, seed=seed
+        )
+        own = {"cwae": "test_cwae_distance_exact", "wae": "test_mmd", "swae": "test_sliced_wasserstein"}
+        if (value := scores.get(own[self.options.model])) is not None:
+            reconstruction = scores["test_reconstruction"]
+            distance = float(self.trainer.distance.transform(torch.tensor(value, dtype=torch.float64)))
+            rooted = reconstruction**0.5 if self.options.root else reconstruction
+            scores["test_cost"] = rooted + self.options.weight * distance
+        if network is not None:
+            scores |= {"features": network.name, "features_accuracy": network.accuracy}
+        return scores
+
+    def encode(self, part: Part = "test") -> Tensor:
+        """The latents of the test or of the training pictures [N, D]."""
+        return evaluation.encode(self.encoder, self.pictures(part))
+
+    def reconstruct(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W], uint8 or in [0, 1], through the auto-encoder."""
+        return evaluation.reconstruct(self.encoder, self.decoder, pictures)
+
+    def interpolate(self, starts: Tensor, ends: Tensor, stages: int = 10) -> Tensor:
+        """Decoded straight lines between the latents of pictures [R, C, H, W] each. -> [R, stages, C, H, W]"""
+        return evaluation.interpolate(self.encoder, self.decoder, starts, ends, stages)
+
+    def pictures(self, part: Part = "test") -> Tensor | LazyPictures:
+        """The test or the training pictures of the data set, uint8 [N, C, H, W].
+
+        Raises:
+            ValueError: another part.
+        """
+        if part not in get_args(Part):
+            raise ValueError(f"part is {part!r}; it must be one of {', '.join(get_args(Part))}")
+        return self.source.test if part == "test" else self.source.train
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """count pictures decoded from the prior [count, C, H, W]."""
+        like = self.trainer.window.latents
+        latents = priors.sample(self.options.prior, count, like, torch.Generator().manual_seed(seed))
+        return evaluation.decode(self.decoder, latents, batch=evaluation.at_once(self.source.test.shape[1:]))
+
+    def write_pictures(self) -> None:
+        """samples.png, reconstructions.png and interpolations.png."""
+        test = self.source.test
+        fit = max(2, SHOWN_VALUES // math.prod(test.shape[1:]))
+        columns = min(10, len(test), fit)
+        shown = test[: min(4 * columns, fit)]
+        rows = min(6, len(test) // 2, max(1, fit // 10))
+        walks = self.interpolate(test[:rows], test[-rows:]) if rows else None
+        reconstructions = self.reconstruct(shown)
+        images = {
+            "samples": pictures.grid(self.sample(min(60, fit)), columns=10),
+            "reconstructions": pictures.reconstruction_grid(shown, reconstructions, columns),
+            "interpolations": None if walks is None else pictures.interpolation_grid(walks),
+        }
+        for name, image in images.items():
+            if image is not None:
+                pictures.save_png(image, self.out / f"{name}.png")
+
+    def write_report(self) -> Path:
+        """report.html from the files of the run. -> its path."""
+        scores = [record for record in read_json_lines(self.out / "metrics.jsonl") if "test_reconstruction" in record]
+        baseline = evaluation.mean_picture_error(self.source.train, self.source.test)
+        first, last = scores[0], scores[-1]
+        summary = [
+            ("test reconstruction", f"{last['test_reconstruction']:.1f}"),
+            ("the mean picture has", f"{baseline:.1f}"),
+            ("test Cramer-Wold distance", f"{last['test_cramer_wold']:.4f}"),
+            ("at initialisation", f"{first['test_cramer_wold']:.4f}"),
+            ("steps a second", f"{last['step'] / max(self.seconds, 1e-9):,.0f}"),
+        ]
+        shown = {name: value for name, value in dataclasses.asdict(self.options).items() if value is not None}
+        shown |= {"pictures": self.source.origin, "command": _command(self.options, self.out)}
+        title = f"{self.options.model.upper()} with {self.options.k} new of n = {self.options.n} a step"
+        return write_report(self.out, title=title, summary=summary, options=shown)
+
+    def _log(self, result: dict[str, Any]) -> dict[str, Any]:
+        head = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}
+        values = {name: value if value is None else _finite(value) for name, value in result.items()}
+        record = {**head, **values, "seconds": round(self.seconds, 3)}
+        if self.trainer.steps_skipped:
+            record["skipped"] = self.trainer.steps_skipped
+        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        return record
+
+    def _save(self) -> None:
+        state = {
+            "options": dataclasses.asdict(self.options),
+            "data": _fingerprint(self.source),
+            "trainer": self.trainer.state_dict(),
+            "stream": {"epoch": self.stream.epoch, "offset": self.stream.offset},
+            "random": torch.get_rng_state(),
+            "seconds": self.seconds,
+        }
+        if self.options.device == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state()
+        if self.ranks.rank == 0:
+            checkpoint.save(self.out / "checkpoint.pt", state)
+
+    def _cut_metrics(self) -> None:
+        path = self.out / "metrics.jsonl"
+        kept = [record for record in read_json_lines(path) if record["step"] <= self.trainer.steps_done]
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _finite(value: Any) -> float | None:
+    """None, JSON's null, for what JSON has no number."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _load(options: Options) -> PictureData:
+    data_dir = None if options.data_dir is None else Path(options.data_dir)
+    return data.load(options.data, data_dir=data_dir, download=options.download, size=options.size, progress=True)
+
+
+def _fingerprint(source: PictureData) -> dict[str, Any]:
+    """What tells one data set from another: the values in memory, or the names and sizes of files not read yet."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (source.train, source.test):
+        digest.update(part.digest() if isinstance(part, LazyPictures) else part.numpy().tobytes())
+    return {"embedded": source.embedded, "shape": list(source.train.shape), "blake2b": digest.hexdigest()}
+
+
+def _distance(options: Options, dim: int) -> Distance:
+    prior: str | PriorWindow = options.prior
+    if options.prior_window:
+        prior = PriorWindow(options.n, dim, options.prior, device=options.device)
+    if options.model == "cwae":
+        return CramerWold(prior, phi=options.phi, log=bool(options.log))
+    if options.model == "wae":
+        return MMD(prior, log=bool(options.log))
+    directions, keep = options.directions, options.keep_directions
+    return SlicedWasserstein(prior, directions=directions, keep=keep, log=bool(options.log))
+
+
+def _trainer_kind(options: Options, ranks: Ranks) -> type[Trainer]:
+    distributed = options.shard or ranks.size > 1
+    if options.precision != "fp16":
+        return DistributedTrainer if distributed else Trainer
+    if distributed:
+        raise ValueError("precision is 'fp16', whose gradients are scaled in one process alone; use 'bf16' here")
+    return ScalingTrainer
+
+
+def _frugal(options: Options, network: nn.Module) -> nn.Module:
+    if not (options.precision != "fp32" or options.checkpointing or options.channels_last):
+        return network
+    return Frugal(
+        network,
+        precision=options.precision,
+        checkpointing=options.checkpointing,
+        channels_last=options.channels_last,
+    )
+
+
+def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
+    assert options.lr is not None  # it is resolved
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=options.lr, fused=True)
+    betas = options.beta1, options.beta2
+    return torch.optim.Adam(parameters, lr=options.lr, betas=betas, fused=True, capturable=options.cuda_graph)
+
+
+def _command(options: Options, out: Path) -> str:
+    """The command line that repeats a run: every option that is not the default."""
+    words = ["mow", "train"]
+    defaults = Options(model=options.model, data=options.data, k=options.k).resolved()
+    for field in dataclasses.fields(Options):
+        value = getattr(options, field.name)
+        if field.name in ("model", "data", "n", "k", "steps", "seed") or value != getattr(defaults, field.name):
+            name = "--" + field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(name if value else name.replace("--", "--no-", 1))
+            else:
+                words += [name, str(value)]
+    return shlex.join([*words, "--out", out.name])

@@ -1,0 +1,287 @@
+"""A window whose rows are spread over the ranks: each keeps n / world of them and measures its part of the distance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mow.checks import positive
+from mow.distributed.ranks import Ranks
+from mow.window.distances import MMD, CramerWold, KernelDistance, SlicedWasserstein
+from mow_kernels import functions, reference
+from mow_kernels.reference.pairs import Pairwise, Radial, squared_distances, sum_between, sum_within
+
+_DISTANCES = (MMD, CramerWold, SlicedWasserstein)
+
+_CHUNK = 2**22
+"""Numbers that the differences between new rows and rows of the window may take at once: 16 MiB in float32."""
+
+
+class ShardedWindow(nn.Module):
+    """The newest n rows, of which each of W ranks keeps about n / W: slot s of the ring lies with rank s mod W.
+
+    All ranks make the same calls in the same order, with the same rows. The distances are MMD, Cramer-Wold and
+    sliced-Wasserstein to N(0, I) in closed form, in plain PyTorch. What a step with K new rows computes and sends
+    stands in docs/distributed.md.
+
+    Its `state_dict` is that of a `MovingWindow` with all n rows, on the CPU, in every rank: either loads the other's,
+    in any number of ranks.
+
+    Args:
+        n: window size over all ranks, >= 1.
+        dim: latent width D, >= 1.
+        dtype, device: of the latents, in which the distance is computed; PyTorch's defaults.
+        group: the process group, None for all processes.
+
+    Raises:
+        ValueError, TypeError: n or dim is not a positive integer.
+    """
+
+    latents: Tensor
+    """This rank's slots [about n / W, D]."""
+    _newer: Tensor
+    """Of each slot the sum of the kernel over the rows newer than it, float64; for the kernel that `_kernel` names."""
+    _radial: Radial | None
+
+    def __init__(
+        self,
+        n: int,
+        dim: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        super().__init__()
+        self.n, self.dim, self.ranks = positive("n", n), positive("dim", dim), Ranks.of(group)
+        slots = self._local(n)
+        self.register_buffer("latents", torch.zeros(slots, dim, dtype=dtype, device=device))
+        self.register_buffer("_newer", torch.zeros(slots, dtype=torch.float64, device=device), persistent=False)
+        self._forget()
+        self._head = self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def push(self, rows: Tensor) -> None:
+        """Append rows [K, D], detached and copied, and drop the oldest beyond n; the same rows in every rank.
+
+        Raises:
+            TypeError, ValueError: not such rows; the window stays as it was.
+        """
+        self._check(rows)
+        rows = rows.detach()[-self.n :].to(self.latents.dtype)
+        count = len(rows)
+        stay = min(self._length, self.n - count)
+        newer = self._newer_among(rows)
+        if self._radial is not None:
+            for part in self._parts(stay):
+                for chunk in self._chunks(part, count):
+                    values = self._radial(squared_distances(self.latents[chunk], rows))
+                    self._newer[chunk] += values.sum(1, dtype=torch.float64)
+        slots = torch.arange(self._head, self._head + count) % self.n
+        own = (slots % self.ranks.size == self.ranks.rank).nonzero()[:, 0]
+        places = slots[own].to(self.latents.device) // self.ranks.size
+        own = own.to(self.latents.device)
+        self.latents[places], self._newer[places] = rows[own], newer[own]
+        self._head, self._length = (self._head + count) % self.n, stay + count
+
+    def fill(self, rows: Tensor) -> None:
+        """Start afresh with these rows; arguments and errors as for `push`."""
+        self._check(rows)
+        self._head = self._length = 0
+        self._forget()
+        self.push(rows)
+
+    def gradient(self, distance: KernelDistance, rows: Tensor, *, measure: bool = True) -> tuple[Tensor, Tensor | None]:
+        """As `Distance.gradient` over [the newest n-K rows of the window; rows]: the same result in every rank.
+
+        Args:
+            distance: `mow.MMD`, `CramerWold` or `SlicedWasserstein`, with the prior "normal".
+            rows: [K, D], the new rows of all ranks, 1 <= K <= n.
+            measure: ask for the value too. The logarithm needs it anyway.
+
+        Returns:
+            The gradient [K, D] of T(F), and F or None.
+
+        Raises:
+            TypeError, ValueError: not such rows, too many of them, another distance or prior.
+        """
+        if type(distance) not in _DISTANCES:  # a subclass may measure in its own way
+            names = ", ".join(kind.__name__ for kind in _DISTANCES)
+            raise TypeError(f"distance is {type(distance).__name__}; over a sharded window it must be {names}")
+        if distance.prior != "normal":
+            raise ValueError(f"the prior is {distance.prior!r}; over a sharded window it must be 'normal'")
+        self._check(rows)
+        if len(rows) > self.n:
+            raise ValueError(f"rows has {len(rows)} rows and the window n = {self.n}; it must have at most n")
+        g_dtype, rows, history = rows.dtype, rows.detach().to(self.latents.dtype), min(self._length, self.n - len(rows))
+        if isinstance(distance, SlicedWasserstein):
+            distance._renew(rows)
+        two = rows.new_empty(2, self.dim)  # what is checked of one row, does not count as one
+        op, _, options = functions.check(distance._function, two, **distance._options(two, len(rows) + history))
+        value: Tensor | None
+        if op == "sliced_wasserstein":
+            g_rows, value = self._sliced(rows, history, options["directions"])
+        else:
+            terms = reference.TO_NORMAL[op](len(rows) + history, self.dim, **options)
+            kernel = (op, *options.items())
+            g_rows, value = self._pairwise(rows, history, terms, kernel, measure or distance.log)
+        if distance.log and value is not None:
+            g_rows = g_rows * distance._slope(value)
+        return g_rows.to(g_dtype), value.to(rows.dtype) if measure and value is not None else None
+
+    def extra_repr(self) -> str:
+        return f"n={self.n}, dim={self.dim}, present={self._length}, rank {self.ranks.rank} of {self.ranks.size}"
+
+    def _pairwise(
+        self, rows: Tensor, history: int, terms: Pairwise, kernel: Any, measure: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradient and value from this rank's rows against all new ones, summed over the ranks: one collective."""
+        if measure and self._kernel != kernel:
+            self._set_up(kernel, terms.radial)
+        leaf = rows.clone().requires_grad_()
+        sums = rows.new_zeros(rows.numel() + 3, dtype=torch.float64)
+        g_between, between, newer, alone = sums[:-3].view_as(rows), sums[-3], sums[-2], sums[-1]
+        for part in self._parts(history):
+            for chunk in self._chunks(part, len(rows)):
+                with torch.enable_grad():
+                    total = sum_between(terms.radial, leaf, self.latents[chunk])
+                g_between += torch.autograd.grad(total, leaf)[0]
+                between += total.detach()
+                if measure:
+                    newer += self._newer[chunk].sum()
+                    alone += terms.own(self.latents[chunk]).sum()
+        self.ranks.sum(sums)
+        with torch.enable_grad():
+            among, own = sum_within(terms.radial, leaf), terms.own(leaf).sum()
+            (g_rows,) = torch.autograd.grad(terms.pair * among + terms.single * own, leaf)
+        g_rows = g_rows.double() + 2 * terms.pair * g_between
+        if not measure:
+            return g_rows, None
+        pairs = 2 * newer + 2 * between + among.detach()
+        return g_rows, terms.pair * pairs + terms.single * (alone + own.detach()) + terms.constant
+
+    def _sliced(self, rows: Tensor, history: int, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient and value with the directions split over the ranks: each gets the projections of all rows on its
+        own, and sorts those. Two collectives: an all-to-all of history * L numbers in all, and the sum."""
+        columns = directions.split(self.ranks.counts(directions.shape[1]), dim=1)
+        own = columns[self.ranks.rank]
+        kept = torch.cat([self.latents[part] for part in self._parts(history)])
+        sent = [(kept @ theta).reshape(-1) for theta in columns]
+        if self.ranks.size > 1:
+            received = [self._count(history, rank) * own.shape[1] for rank in range(self.ranks.size)]
+            flat = kept.new_empty(sum(received))
+            sizes = [block.numel() for block in sent]
+            dist.all_to_all_single(flat, torch.cat(sent), received, sizes, group=self.ranks.group)
+        else:
+            (flat,) = sent
+        projected = flat.view(history, own.shape[1])
+        sums = rows.new_zeros(rows.numel() + 1, dtype=torch.float64)
+        if own.shape[1]:
+            with torch.enable_grad():
+                current = (rows @ own).requires_grad_()
+                axes = torch.eye(own.shape[1], dtype=rows.dtype, device=rows.device)  # the columns as they are
+                total = functions.sliced_wasserstein(current, projected, directions=axes) * own.shape[1]
+                (g_current,) = torch.autograd.grad(total, current)
+            sums[:-1], sums[-1] = (g_current @ own.T).reshape(-1), total.detach()
+        self.ranks.sum(sums)
+        sums /= directions.shape[1]
+        return sums[:-1].view_as(rows), sums[-1]
+
+    def _set_up(self, kernel: Any, radial: Radial) -> None:
+        """The sums over newer rows for another kernel: every rank sees every shard once. O(n^2 D / W)."""
+        self._kernel, self._radial = kernel, radial
+        self._newer.zero_()
+        if self._length == 0:
+            return
+        ages = self._ages(self.ranks.rank)
+        for rank, shard in self._shards():
+            theirs = self._ages(rank)
+            for start in range(0, len(shard), step := max(1, _CHUNK // max(1, self.latents.numel()))):
+                stop = start + step
+                newer = theirs[start:stop] < ages[:, None]  # ages of absent rows: largest, so they are newer than none
+                values = radial(squared_distances(self.latents, shard[start:stop])).where(newer, 0)
+                self._newer += values.sum(1, dtype=torch.float64)
+
+    def _newer_among(self, rows: Tensor) -> Tensor:
+        """Of each new row the sum of the kernel over those after it. [K, D] -> float64 [K]."""
+        if self._radial is None:
+            return rows.new_zeros(len(rows), dtype=torch.float64)
+        return self._radial(squared_distances(rows, rows)).triu(1).sum(1, dtype=torch.float64)
+
+    def _shards(self) -> Iterator[tuple[int, Tensor]]:
+        """The slots of each rank in turn, in every rank: one broadcast each."""
+        for rank in range(self.ranks.size):
+            own = rank == self.ranks.rank
+            shard = self.latents if own else self.latents.new_empty(self._local(self.n, rank), self.dim)
+            if self.ranks.size > 1:
+                dist.broadcast(shard, group=self.ranks.group, group_src=rank)
+            yield rank, shard
+
+    def _ages(self, rank: int) -> Tensor:
+        """Of each slot of a rank how many rows are newer than it; n for absent ones."""
+        slots = torch.arange(rank, self.n, self.ranks.size, device=self.latents.device)
+        ages = (self._head - 1 - slots) % self.n
+        return ages.where(ages < self._length, self.n)
+
+    def _local(self, slots: int, rank: int | None = None) -> int:
+        """How many of the first so many slots lie with a rank, None for this one."""
+        return max(0, -(-(slots - (self.ranks.rank if rank is None else rank)) // self.ranks.size))
+
+    def _parts(self, rows: int, rank: int | None = None) -> list[slice]:
+        """Where the newest so many rows of the window lie among a rank's slots: one piece or two, the older first."""
+        first = (self._head - rows) % self.n
+        if first + rows <= self.n:
+            return [slice(self._local(first, rank), self._local(first + rows, rank))]
+        return [
+            slice(self._local(first, rank), self._local(self.n, rank)),
+            slice(0, self._local(first + rows - self.n, rank)),
+        ]
+
+    def _count(self, rows: int, rank: int) -> int:
+        return sum(part.stop - part.start for part in self._parts(rows, rank))
+
+    def _chunks(self, part: slice, rows: int) -> Iterator[slice]:
+        """A part in pieces that may be compared with so many rows at once."""
+        step = max(1, _CHUNK // (rows * self.dim))
+        for start in range(part.start, part.stop, step):
+            yield slice(start, min(start + step, part.stop))
+
+    def _forget(self) -> None:
+        self._kernel = self._radial = None
+
+    def _check(self, rows: Tensor) -> None:
+        if not isinstance(rows, Tensor) or not rows.is_floating_point():
+            raise TypeError(f"rows is {getattr(rows, 'dtype', type(rows).__name__)}; it must be floating-point")
+        if rows.dim() != 2 or rows.shape[1] != self.dim or len(rows) == 0:
+            raise ValueError(f"rows has shape {list(rows.shape)}; it must be [K, {self.dim}] with K >= 1")
+        if rows.device != self.latents.device:
+            raise ValueError(f"rows is on {rows.device} and the window on {self.latents.device}; they must be on one")
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        latents = torch.zeros(self.n, self.dim, dtype=self.latents.dtype)
+        for rank, shard in self._shards():
+            latents[rank :: self.ranks.size] = shard.detach().cpu()
+        destination[prefix + "latents"] = latents
+        destination[prefix + "head"] = torch.tensor(self._head)
+        destination[prefix + "count"] = torch.tensor(self._length)
+        destination[prefix + "_extra_state"] = torch.tensor(False)  # a MovingWindow's, for running sums: none
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        missing, _, errors = rest[-3:]
+        names = [prefix + name for name in ("latents", "head", "count")]
+        missing.extend(lacking := [name for name in names if name not in state_dict])
+        if lacking:
+            return
+        latents, head, count = (state_dict[name] for name in names)
+        if list(latents.shape) != [self.n, self.dim]:
+            errors.append(f"latents has shape {list(latents.shape)}; this window's is {[self.n, self.dim]}")
+            return
+        self.latents.copy_(latents[self.ranks.rank :: self.ranks.size])
+        self._head, self._length = int(head), int(count)
+        self._forget()

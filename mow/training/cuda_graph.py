@@ -1,0 +1,220 @@
+"""A whole training step as one CUDA graph: encode, distance, decode, backward, optimiser and push in one launch.
+
+At k = 1 a step is many small kernels, each of which the host has to launch; a graph has them launched at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+if TYPE_CHECKING:
+    from mow.training.trainer import Trainer
+
+T = TypeVar("T")
+
+WARM_UP = 3
+"""Steps that run eagerly, on a stream of their own, before one is captured: libraries, tables and the optimiser's state
+set themselves up in them. They are ordinary steps of the training."""
+
+
+class Capture(Protocol):
+    """Records the work of a function on the device, to repeat it on the same memory."""
+
+    def warm_up(self, step: Callable[[], T]) -> T:
+        """Runs it where it will be recorded."""
+        ...
+
+    def record(self, step: Callable[[], T]) -> tuple[Callable[[], None], T]:
+        """Records it without running it. -> what repeats it, and the tensors that each repetition writes.
+
+        Raises:
+            RuntimeError: something in it cannot be recorded. Nothing has changed on the device.
+        """
+        ...
+
+
+class CudaGraphs:
+    """`Capture` by torch.cuda.CUDAGraph. Its graphs share their memory, and must not run at the same time.
+
+    Args:
+        device: on which the step runs.
+        generators: from which it draws, beside PyTorch's default generator. Every replay goes on where the draw before
+            it ended, as an eager step would.
+
+    Raises:
+        ValueError: the device or a generator's is no CUDA device.
+    """
+
+    def __init__(self, device: torch.device, generators: list[torch.Generator]) -> None:
+        if device.type != "cuda":
+            raise ValueError(f"cuda_graph is True and the window is on {device}; it must be on a CUDA device")
+        for generator in generators:
+            if generator.device.type != "cuda":
+                raise ValueError(
+                    f"cuda_graph is True and a generator of the distance on {generator.device}; "
+                    "it must be on the window's device (or None for PyTorch's own)"
+                )
+        self._generators, self._pool = generators, torch.cuda.graph_pool_handle()
+        self._device, self._side = device, torch.cuda.Stream(device)
+
+    def warm_up(self, step: Callable[[], T]) -> T:
+        current = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
+            result = step()
+        current.wait_stream(self._side)
+        return result
+
+    def record(self, step: Callable[[], T]) -> tuple[Callable[[], None], T]:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.stream(torch.cuda.current_stream(self._device)):  # comes back also where the capture fails
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._side):
+                result = step()
+        return graph.replay, result
+
+
+class _Recorded(NamedTuple):
+    """A step that can be repeated."""
+
+    replay: Callable[[], None]
+    names: tuple[str, ...]
+    values: Tensor
+    """What each repetition of the step returns, by these names."""
+    gradients: list[tuple[nn.Parameter, Tensor]]
+    """And the gradients that it writes."""
+
+
+class GraphedStep:
+    """The step of a trainer, from a graph where it can be.
+
+    It is captured once the window is full (from then on n is constant) and after `WARM_UP` more steps. Steps of another
+    shape, such as the short batch that ends a pass, run eagerly in between, on the same state. When something changes
+    that the step reads on the host (the trainer's options, a learning rate that is no tensor, training mode, the memory
+    of a parameter) or the optimiser loads a state, everything begins anew. Options of the distance and of the modules
+    are not watched: call `trainer.graph.forget()` after changing one.
+
+    Args:
+        trainer: whose step it is; its optimiser is `SGD` or has capturable=True.
+
+    Raises:
+        ValueError: the trainer's device, optimiser or distance does not allow it.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._parameters = [*trainer.encoder.parameters(), *trainer.decoder.parameters()]
+        self._capture: Capture = CudaGraphs(trainer.window.latents.device, list(_generators(trainer.distance)))
+        _check_optimizer(trainer.optimizer)
+        if (keep := getattr(trainer.distance, "keep", 1)) > 1:
+            raise ValueError(
+                f"cuda_graph is True and the distance's keep {keep}, which is counted on the host; it must be 1"
+            )
+        trainer.optimizer.register_load_state_dict_pre_hook(_still_capturable)
+        trainer.optimizer.register_load_state_dict_post_hook(lambda optimizer: self.forget())
+        self.forget()
+
+    def forget(self) -> None:
+        """Capture the step anew, after further `WARM_UP` eager ones."""
+        self._recorded: dict[bool, _Recorded] = {}
+        self._warm = dict.fromkeys((False, True), 0)
+        self._x: Tensor | None = None
+        self._seen = self._state()
+
+    def __call__(self, x: Tensor, measure: bool) -> dict[str, Tensor]:
+        """What `Trainer._step` does and returns; x may also be on the host.
+
+        Raises:
+            RuntimeError: the step cannot be captured; nothing has changed.
+            What the step itself raises.
+        """
+        trainer = self._trainer
+        full = len(trainer.window) == trainer.window.n or trainer.k == trainer.window.n
+        if not full or len(x) != trainer.k:
+            return trainer._step(x, measure)
+        if self._seen != self._state():
+            self.forget()
+        if self._x is None:
+            self._x = torch.empty_like(x, device=trainer.window.latents.device)
+        elif x.shape != self._x.shape or x.dtype != self._x.dtype:
+            return trainer._step(x, measure)
+        self._x.copy_(x, non_blocking=True)
+        if self._warm[measure] < WARM_UP:
+            results = self._capture.warm_up(functools.partial(trainer._step, self._x, measure))
+            self._warm[measure] += 1
+            return results
+        recorded = self._recorded.get(measure) or self._record(self._x, measure)
+        recorded.replay()
+        if recorded.gradients and recorded.gradients[0][0].grad is not recorded.gradients[0][1]:
+            for parameter, gradient in recorded.gradients:  # another step was the last one to set them
+                parameter.grad = gradient
+        return dict(zip(recorded.names, recorded.values.clone().unbind(), strict=True))
+
+    def _record(self, x: Tensor, measure: bool) -> _Recorded:
+        names: tuple[str, ...] = ()
+
+        def step() -> Tensor:
+            nonlocal names
+            results = self._trainer._step(x, measure)
+            names = tuple(results)
+            return torch.stack(list(results.values()))
+
+        try:
+            replay, values = self._capture.record(step)
+        except RuntimeError as error:
+            self._trainer.optimizer.zero_grad()
+            raise RuntimeError(
+                "cuda_graph is True and the step cannot be captured: something in it waits for the device, copies from "
+                f"the host or depends on values ({error}); use cuda_graph=False"
+            ) from error
+        gradients = [(parameter, parameter.grad) for parameter in self._parameters if parameter.grad is not None]
+        self._recorded[measure] = _Recorded(replay, names, values, gradients)
+        return self._recorded[measure]
+
+    def _state(self) -> tuple[object, ...]:
+        """What a capture freezes: differs after a change of anything that the step reads on the host."""
+        trainer = self._trainer
+        window = trainer.window
+        return (
+            (trainer.k, trainer.weight, trainer.weighting, trainer.reencode, trainer.root),
+            (trainer.encoder.training, trainer.decoder.training),
+            [
+                (name, id(value) if isinstance(value, Tensor) else value)
+                for group in trainer.optimizer.param_groups
+                for name, value in group.items()
+                if name != "params"
+            ],
+            [tensor.data_ptr() for tensor in (*self._parameters, *window.buffers(), *trainer.distance.buffers())],
+        )
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    """Raises ValueError unless all that the optimiser's step changes is in tensors on the device."""
+    if not isinstance(optimizer, SGD) and not all(group.get("capturable") for group in optimizer.param_groups):
+        raise ValueError(
+            f"cuda_graph is True and the optimizer {type(optimizer).__name__}; "
+            "it must be SGD or one with capturable=True"
+        )
+
+
+def _still_capturable(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """capturable is an option, but comes with the state and says on which device the steps are counted."""
+    groups = [{**group, "capturable": True} if "capturable" in group else group for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
+def _generators(distance: nn.Module) -> Iterator[torch.Generator]:
+    """What a distance, its prior, and the prior of a window of those draw from, beside PyTorch's default generator."""
+    owner: Any = distance
+    while owner is not None:
+        generator = getattr(owner, "generator", None)
+        if generator is not None:
+            yield generator
+        owner = getattr(owner, "prior", None)

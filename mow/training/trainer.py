@@ -1,0 +1,294 @@
+"""One-element batch training by moving window: the algorithm of the paper's section 3 as a plain loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mow.checks import positive
+from mow.training.cuda_graph import GraphedStep
+from mow.training.stream import ShuffledStream
+from mow.window.distances import Distance
+from mow.window.window import MovingWindow
+
+VALUES_AT_ONCE = 2**21
+"""Values of pictures that are encoded at a time to fill the window, if they are more than k pictures."""
+
+WEIGHTINGS = ("reference", "paper", "compensated")
+ON_NONFINITE = ("stop", "skip", "ignore")
+
+
+def default_learning_rate(k: int) -> float:
+    """For Adam with k new elements a step: 1e-3 at k = 64, falling with the square root of k."""
+    return 1e-3 * (k / 64) ** 0.5
+
+
+class Trainer:
+    """Trains an auto-encoder with the cost R + weight * s * T(F).
+
+    R is the reconstruction error of the k new elements, F the distance over the n latents of the window, T the
+    identity or the logarithm (the distance's own choice). The weighting says how the two are scaled against each other:
+
+    | weighting | R over the k new elements | s |
+    |---|---|---|
+    | "reference" (the paper's public code) | mean | 1: the distance acts k/n times as strongly as at k = n |
+    | "paper" (theorem 1) | sum | 1: both terms carry the factor k/n |
+    | "compensated" (ours, default) | mean | n/k: stochastic gradient descent with batch k on the cost of k = n |
+
+    n counts the rows present, also while the window fills.
+
+    Args:
+        encoder: pictures [k, ...] -> latents [k, D].
+        decoder: latents [k, D] -> pictures [k, ...].
+        distance: a `mow.window.distances.Distance`.
+        window: of n latents of width D, on the device of the modules.
+        k: new elements a step, 1 <= k <= n; k = n is the classical method.
+        optimizer: from parameters to an optimiser; None for Adam at `default_learning_rate(k)`.
+        weight: lambda, >= 0.
+        weighting: "compensated", "paper" or "reference".
+        reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
+            those of the step, as the public code does.
+        refresh: encode the pictures of the whole window again, with the weights of that moment, every so many steps of
+            `run`, which reads them from the data set again; None for never. Not with k = n or on_nonfinite "skip".
+        root: take the square root of the mean of R, as the public code does; not with "paper".
+        cuda_graph: run the step as one CUDA graph, `self.graph` (see `mow.training.cuda_graph.GraphedStep`). The
+            optimiser must be SGD or have capturable=True, which the default one then has.
+        on_nonfinite: what a step does whose loss is NaN or infinite, by R and by the gradient of the distance. "stop"
+            raises, "skip" goes on to the next and counts it in `steps_skipped`; either leaves weights, optimiser and
+            window as they were. "ignore" does not look: looking waits for a GPU once a step, so a CUDA graph cannot.
+            None for "ignore" with cuda_graph, else "stop".
+
+    Raises:
+        TypeError, ValueError: a bad argument, by name.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        distance: Distance,
+        window: MovingWindow,
+        *,
+        k: int = 1,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        weight: float = 1.0,
+        weighting: str = "compensated",
+        reencode: bool = True,
+        refresh: int | None = None,
+        root: bool = False,
+        cuda_graph: bool = False,
+        on_nonfinite: str | None = None,
+    ) -> None:
+        if isinstance(k, bool) or not isinstance(k, int):
+            raise TypeError(f"k is {k!r}; it must be an integer")
+        if not 1 <= k <= window.n:
+            raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight is {weight!r}; it must be finite and >= 0")
+        if root and weighting == "paper":
+            raise ValueError("root is True and weighting 'paper', which sums R; use 'reference' or 'compensated'")
+        if on_nonfinite is None:
+            on_nonfinite = "ignore" if cuda_graph else "stop"
+        elif cuda_graph and on_nonfinite != "ignore":
+            raise ValueError(f"on_nonfinite is {on_nonfinite!r} and cuda_graph True; a graph can only 'ignore' it")
+        for name, value, allowed in (
+            ("weighting", weighting, WEIGHTINGS),
+            ("on_nonfinite", on_nonfinite, ON_NONFINITE),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+        if refresh is not None:
+            positive("refresh", refresh)
+            if k == window.n:
+                raise ValueError(f"refresh is {refresh} and k = n = {k}, which has no history; it must be None")
+            if on_nonfinite == "skip":
+                raise ValueError(
+                    f"refresh is {refresh} and on_nonfinite 'skip', which it would bring back; use one of the two"
+                )
+        self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
+        self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
+        self.refresh, self.on_nonfinite = refresh, on_nonfinite
+        parameters = [*encoder.parameters(), *decoder.parameters()]
+        if optimizer is None:
+            self.optimizer: Optimizer = torch.optim.Adam(
+                parameters, lr=default_learning_rate(k), fused=True, capturable=cuda_graph
+            )
+        else:
+            self.optimizer = optimizer(parameters)
+        self.steps_done = self.pictures_seen = self.steps_skipped = 0
+        self.graph = GraphedStep(self) if cuda_graph else None
+
+    def step(self, x: Tensor, *, measure: bool = True) -> dict[str, Tensor]:
+        """One optimiser step on new elements x [k, ...], and their latents into the window.
+
+        Args:
+            x: the new elements, also from another device than the window's.
+            measure: ask for the value of the distance too. The step is the same without, and takes less where the
+                gradient alone is cheaper: O(k (n + m) D) for a prior sampled afresh, where the value takes O(nmD).
+
+        Returns:
+            loss, reconstruction (per picture: the mean over k of the sum of squares) and distance (bare F, without the
+            logarithm), 0-d and detached; without `measure` the reconstruction alone.
+
+        Raises:
+            ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
+            FloatingPointError: the loss is NaN or infinite and on_nonfinite "stop". Nothing has changed.
+        """
+        results = self._step(x, measure) if self.graph is None else self.graph(x, measure)
+        self.steps_done += 1
+        self.pictures_seen += len(x)
+        return results
+
+    def run(
+        self,
+        pictures: ShuffledStream | Tensor | Sequence[Any],
+        steps: int,
+        *,
+        warm_up: bool = True,
+        measured: Callable[[int], bool] = lambda step: True,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Train until `steps` steps are done in all, and yield what each step returns.
+
+        Args:
+            pictures: the data set (see `ShuffledStream`), read in shuffled passes; a pass may end in a short batch.
+            steps: the total, those already done included.
+            warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step
+                1 of the paper; else it grows from empty.
+            measured: whether a step, counted from 1, is asked for the value of the distance (see `step`).
+        """
+        stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures)
+        if warm_up and len(self.window) == 0 and self.k < self.window.n:
+            self._warm_up(stream)
+        while self.steps_done < steps:
+            result = self.step(stream.take(self.k), measure=measured(self.steps_done + 1))
+            if self.refresh is not None and self.steps_done % self.refresh == 0:
+                self._refresh(stream)
+            yield result
+
+    def fit(self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True) -> None:
+        """`run` to its end, without the values."""
+        for _ in self.run(pictures, steps, warm_up=warm_up, measured=lambda step: False):
+            pass
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, but for the data and PyTorch's random state."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "decoder": self.decoder.state_dict(),
+            "distance": self.distance.state_dict(),
+            "window": self.window.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps_done": self.steps_done,
+            "pictures_seen": self.pictures_seen,
+            "steps_skipped": self.steps_skipped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: another trainer's state; nothing has changed.
+        """
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: dict[str, Any]) -> None:
+        for name in ("encoder", "decoder", "distance", "window", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
+        self.steps_skipped = state.get("steps_skipped", 0)  # older checkpoints lack it
+
+    def _step(self, x: Tensor, measure: bool) -> dict[str, Tensor]:
+        """`step` but for the counts: what a CUDA graph captures."""
+        x = x.to(self.window.latents.device)
+        z = self.encoder(x)
+        errors = self._errors(x, z)
+        gradient, distance = self._gradient(z, measure)
+        reconstruction, factor = self._reconstruction(errors), self.weight * self._scale(len(x))
+        if self._backward(reconstruction, z, factor * gradient):
+            self._push(x, z)
+        mean = errors.detach().mean()
+        if distance is None:
+            return {"reconstruction": mean}
+        loss = reconstruction.detach() + factor * self.distance.transform(distance)
+        return {"loss": loss, "reconstruction": mean, "distance": distance}
+
+    def _warm_up(self, stream: ShuffledStream) -> None:
+        """Step 1 of the paper."""
+        self._fill(stream.take(self.window.n - self.k))
+
+    def _refresh(self, stream: ShuffledStream) -> None:
+        """The window's rows came from the last pictures of the stream, unless it has had another before."""
+        if stream.taken >= len(self.window):
+            self._fill(stream.recent(len(self.window)))
+
+    def _fill(self, x: Tensor) -> None:
+        """Large pictures are encoded k at a time, since more may not fit."""
+        device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // x[0].numel())
+        with torch.no_grad():
+            self.window.fill(torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)]))
+
+    def _errors(self, x: Tensor, z: Tensor) -> Tensor:
+        """The sum of squares of each picture's reconstruction error [k]."""
+        decoded = self.decoder(z)
+        if decoded.shape != x.shape:
+            raise ValueError(f"the decoder gives shape {list(decoded.shape)}; it must be x's, {list(x.shape)}")
+        return (decoded - x).square().flatten(1).sum(1)
+
+    def _gradient(self, z: Tensor, measure: bool) -> tuple[Tensor, Tensor | None]:
+        """d T(F) / d z [k, D], and F where it is to be measured."""
+        return self.distance.gradient(z, self.window, measure=measure)
+
+    def _reconstruction(self, errors: Tensor) -> Tensor:
+        if self.weighting == "paper":
+            return errors.sum()
+        return errors.mean().sqrt() if self.root else errors.mean()
+
+    def _scale(self, k: int) -> float:
+        if self.weighting != "compensated":
+            return 1.0
+        return min(self.window.n, len(self.window) + k) / k
+
+    def _backward(self, reconstruction: Tensor, z: Tensor, g_z: Tensor) -> bool:
+        """The optimiser step along the gradient of the reconstruction and, from the distance, g_z at the latents;
+        none where one of them is not finite. -> whether it was done.
+
+        That gradient came with the distance: it enters the graph at z, which saves an autograd function.
+        """
+        self.optimizer.zero_grad()
+        if z.requires_grad:
+            torch.autograd.backward((reconstruction, z), (None, g_z))
+        else:  # nothing of the encoder is trained
+            reconstruction.backward()
+        if not self._admits(reconstruction.detach() + g_z.sum()):
+            return False
+        self.optimizer.step()
+        return True
+
+    def _admits(self, total: Tensor) -> bool:
+        """Whether a step may be done of whose loss everything adds up to this 0-d total."""
+        if self.on_nonfinite == "ignore" or math.isfinite(total):
+            return True
+        if self.on_nonfinite == "stop":
+            raise FloatingPointError(
+                f"the loss of step {self.steps_done + 1} is not finite; weights and window are those of step "
+                f"{self.steps_done} (on_nonfinite='skip' would go on without it; a lower learning rate may avoid it)"
+            )
+        self.steps_skipped += 1
+        return False
+
+    def _push(self, x: Tensor, z: Tensor) -> None:
+        """The latents of the new elements into the window."""
+        if self.k < self.window.n:  # the classical method never looks back
+            with torch.no_grad():
+                self.window.push(self.encoder(x) if self.reencode else z)

@@ -1,0 +1,1 @@
+"""The window: the newest n latents, what is kept with them, the priors, and the distances over both."""
