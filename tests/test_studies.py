@@ -134,7 +134,7 @@ def test_a_run_is_kept_for_a_page(tmp_path: Path) -> None:
     (docs / "images").mkdir(parents=True)
     for name in ("coreset.json", "coreset.png", "other.png"):
         (run / name).write_text(name)
-    assert demo_runs.keep(run, "coreset", results, docs) == [results / "coreset.json", docs / "images" / "coreset.png"]
+    assert demo_runs.copy(run, "coreset", results, docs) == [results / "coreset.json", docs / "images" / "coreset.png"]
     assert [path.read_text() for path in (results / "coreset.json", docs / "images" / "coreset.png")] == [
         "coreset.json",
         "coreset.png",

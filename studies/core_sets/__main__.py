@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import command, page, record
+from benchmarks import command, record
 from studies import demo_runs
 from studies.core_sets import anomaly, report, speed
 
@@ -28,12 +28,7 @@ def run(
         command.wrote(record.keep(out / f"{part}.json", {**head, **PARTS[part].run()}))
 
 
-@app.command()
-def keep(folder: Annotated[Path, typer.Argument(help="A run of `mow coreset`.")]) -> None:
-    """Keep what `mow coreset` measured beside the results, and its picture in the documentation."""
-    command.wrote(*demo_runs.keep(folder, "coreset", RESULTS, page.DOCS))
-
-
+demo_runs.add_keep(app, "coreset", RESULTS)
 command.add_report(app, report.write, RESULTS)
 
 if __name__ == "__main__":

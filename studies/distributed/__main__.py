@@ -45,7 +45,7 @@ def run(out: Annotated[Path, typer.Option(help="The folder of the results.")] = 
             measured[str(world)] = json.loads(Path(folder, "result.json").read_text())
     loads = {"load_before": list(load_before), "load_after": list(os.getloadavg())}
     sizes = {"n": N, "dim": DIM, "picture": list(PICTURE), "steps": TIMED}
-    content = {**head, "cases": [loads], "steps": [], "sizes": sizes, "measured": measured}
+    content = {**head, "cases": [loads], "sizes": sizes, "measured": measured}
     content |= {"assumed": ASSUMED, "modelled": MODELLED}
     command.wrote(record.write(content, out))
 

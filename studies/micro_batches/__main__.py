@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from benchmarks import command, page
+from benchmarks import command
 from studies import demo_runs
 from studies.micro_batches import report
 
@@ -15,13 +12,7 @@ app = command.new(__doc__)
 
 RESULTS = Path(__file__).parent / "results"
 
-
-@app.command()
-def keep(folder: Annotated[Path, typer.Argument(help="A run of `mow microbatch`.")]) -> None:
-    """Keep what `mow microbatch` measured beside the results, and its picture in the documentation."""
-    command.wrote(*demo_runs.keep(folder, "microbatch", RESULTS, page.DOCS))
-
-
+demo_runs.add_keep(app, "microbatch", RESULTS)
 command.add_report(app, report.write, RESULTS)
 
 if __name__ == "__main__":
