@@ -165,7 +165,8 @@ def test_without_results_or_markers_nothing_is_written(few_resamples: None, tmp_
     folder = written(tmp_path, {**parts, "grid": []})
     with pytest.raises(FileNotFoundError, match="run grid"):
         report.write(folder, folder)
-    append_json_line(folder / "grid.jsonl", parts["grid"][0])
+    for line in parts["grid"]:
+        append_json_line(folder / "grid.jsonl", line)
     page = folder / "neighbours.md"
     page.write_text(page.read_text().replace("<!-- grid:end -->", ""))
     before = page.read_text()
