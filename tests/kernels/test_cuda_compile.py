@@ -12,7 +12,7 @@ import torch
 
 import mow_kernels as mk
 from benchmarks import ROOT, page
-from mow_kernels import cuda
+from mow_kernels.backends import cuda
 from studies.cuda import compiler
 from studies.cuda.__main__ import PAGE, RESULTS
 
