@@ -9,13 +9,9 @@ from typing import Any
 from benchmarks import record
 from benchmarks.page import about, fill, ratio, table
 from benchmarks.timing import ratios, summary
+from studies.pythae.training import KINDS
 
 PAGE = "how-to/pythae.md"
-KINDS = {
-    "own": "pythae's own",
-    "drawn": "ours, the prior drawn as there",
-    "closed": "ours, the prior in closed form",
-}
 
 
 def write(results: Path, docs: Path) -> list[Path]:

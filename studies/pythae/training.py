@@ -16,8 +16,11 @@ from mow.app import data
 from mow.training.stream import to_unit_range
 
 MODELS, BATCHES, DIM = ("WAE_MMD", "INFOVAE_MMD"), (64, 256), 16
-KINDS = ("own", "drawn", "closed")
-"""pythae's own model; ours, the prior drawn as there; ours, the prior in closed form."""
+KINDS = {
+    "own": "pythae's own",
+    "drawn": "ours, the prior drawn as there",
+    "closed": "ours, the prior in closed form",
+}
 
 
 class Entrant:
