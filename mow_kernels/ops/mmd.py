@@ -90,8 +90,8 @@ def _check(
     scales: Sequence[float] | None,
     estimator: str,
 ) -> Call:
-    sample = samples(current, history, prior)
     scales = _checked_scales(kernel, scales)
+    sample = samples(current, history, prior)
     if estimator not in _ESTIMATORS:
         checks.choice("estimator", estimator, _ESTIMATORS)
     if estimator == "unbiased":

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mow_kernels.compiling import constant_in_graphs
 from mow_kernels.reference import laplace
-from mow_kernels.reference.pairs import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
+from mow_kernels.reference.sums import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
 
 
 class Kernel(NamedTuple):
