@@ -88,10 +88,10 @@ def test_it_trains(prior: str) -> None:
         mow.MMD(prior, kernel="energy"),
         window,
         k=2,
-        weight=1e4,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+        weight=1000,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.002),
     )
-    first, *_, last = (float(step["distance"]) for step in trainer.run(5 + torch.randn(300, 6), 150))
+    first, *_, last = (float(step["distance"]) for step in trainer.run(5 + torch.randn(300, 6), 600))
     assert last < first / 4
 
 
