@@ -23,7 +23,8 @@ from mow.app import checkpoint, data
 from mow.app.architectures import ARCHITECTURES
 from mow.app.checkpoint import CheckpointError
 from mow.app.data import PictureData
-from mow.app.run import Options, Run
+from mow.app.options import Options
+from mow.app.run import Run
 
 ROOT = Path(mow.__file__).parents[1]
 MODELS = ("cwae", "wae", "swae")
@@ -478,7 +479,7 @@ def collections(pictures_file: Path, tmp_path: Path, other_pictures: Any, monkey
             return full if self.has_the_full_set else small
 
     machine = Machine()
-    monkeypatch.setattr(data, "embedded_fashion_mnist", lambda: small)
+    monkeypatch.setattr(data, "embedded", lambda name: small)
     monkeypatch.setattr(data, "load", machine.load)
     return machine
 
