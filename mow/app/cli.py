@@ -38,7 +38,7 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help=f"Go on in this folder with all its options; {' and '.join(map(flag, MAY_CHANGE))} may change.",
+            help=f"Go on in this folder with all its options; others may be {', '.join(map(flag, MAY_CHANGE))}.",
             rich_help_panel=RUN,
         ),
     ] = None,

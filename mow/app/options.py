@@ -162,9 +162,9 @@ class Options:
         collection = COLLECTIONS.get(self.data)
         own_architecture = "small" if collection is None else collection.architecture
         name = own_architecture if self.architecture is None else self.architecture
-        architecture = ARCHITECTURES[name]
+        architecture, path = ARCHITECTURES[name], Path(self.data).expanduser()
         if collection is None:
-            dim, is_folder = architecture.dim, Path(self.data).is_dir()
+            dim, is_folder = architecture.dim, path.is_dir()
         else:
             dim, is_folder = collection.dim or ARCHITECTURES[own_architecture].dim, False
         own_size = architecture.shape[1] if architecture.shape and is_folder else None
@@ -172,7 +172,7 @@ class Options:
             self,
             architecture=name,
             size=own_size if self.size is None else self.size,
-            data=str(Path(self.data).resolve()) if collection is None else self.data,
+            data=str(path.resolve()) if collection is None and path.exists() else self.data,
             data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
             dim=dim if self.dim is None else self.dim,
             lr=default_learning_rate(self.k) if self.lr is None else self.lr,

@@ -133,8 +133,7 @@ class Run:
         Raises as `load` does, and ValueError for a change of another option.
         """
         if others := changes.keys() - set(MAY_CHANGE):
-            allowed = " and ".join(MAY_CHANGE)
-            raise ValueError(f"{', '.join(sorted(others))} cannot change when a run goes on; {allowed} can")
+            raise ValueError(f"{', '.join(sorted(others))} changes as a run goes on; only {', '.join(MAY_CHANGE)} may")
         run = cls.load(out, **changes)
         if run.ranks.rank == 0:
             run._cut_metrics()

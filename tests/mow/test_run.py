@@ -580,6 +580,14 @@ def test_resume_to_no_steps(steps: int, options: OptionsOf, tmp_path: Path, no_p
     assert contents(out) == before
 
 
+def test_resume_with_another_option(options: OptionsOf, tmp_path: Path, no_pages: None) -> None:
+    killed(Run.start(options(), tmp_path), 39)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="k, seed changes as a run goes on; only steps, on_nonfinite may"):
+        Run.resume(tmp_path, seed=1, steps=90, k=2)
+    assert contents(tmp_path) == before
+
+
 def test_no_run_to_resume(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="checkpoint.pt"):
         Run.resume(tmp_path)
