@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import cast
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +26,19 @@ from torch import Tensor
 from mow_kernels.compiling import constant_in_graphs
 from mow_kernels.reference import laplace
 from mow_kernels.reference.pairs import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
+
+
+class Kernel(NamedTuple):
+    """A kernel of `mmd`: a sum over scales of radial functions."""
+
+    radial: Callable[[list[float], Tensor], Tensor]
+    """radial(constants C, r) -> of r's shape, elementwise."""
+    mean: Callable[..., Tensor]
+    """mean(z [a, D], scales=...) -> [a]: E k(z, v) under N(0, I)."""
+    vv: Callable[[int, tuple[float, ...]], float]
+    """vv(D, scales): E k(v, v') under N(0, I)."""
+    at_zero: Callable[[tuple[float, ...]], float] = len
+    """at_zero(scales): k(x, x)."""
 
 
 def mmd(
@@ -35,7 +49,8 @@ def mmd(
     if prior is None:
         return over_window(mmd_to_normal(n, dim, kernel=kernel, scales=scales, estimator=estimator), current, history)
     radial, m = _radial(kernel, dim, scales), len(prior)
-    (zz, zz_diagonal), (vv, vv_diagonal) = (_mean_within(rows, len(scales), estimator) for rows in (n, m))
+    at_zero = KERNELS[kernel].at_zero(scales)
+    (zz, zz_diagonal), (vv, vv_diagonal) = (_mean_within(rows, at_zero, estimator) for rows in (n, m))
     zv = sum_between(radial, current, prior) + sum_between(radial, history, prior)
     within = zz * sum_window(radial, current, history) + zz_diagonal + vv * sum_within(radial, prior) + vv_diagonal
     return within - 2 / (n * m) * zv
@@ -43,10 +58,10 @@ def mmd(
 
 def mmd_to_normal(n: int, dim: int, *, kernel: str, scales: tuple[float, ...], estimator: str) -> Pairwise:
     """Equation (3) to N(0, I). "unbiased" counts the empty sum over pairs of n = 1 as 0."""
-    mean, vv = {"imq": (_imq_mean, _imq_vv), "gaussian": (_gaussian_mean, _gaussian_vv)}[kernel]
-    zz, diagonal = _mean_within(n, len(scales), estimator)
-    own = functools.partial(mean, scales=scales)
-    return Pairwise(_radial(kernel, dim, scales), own, zz, -2 / n, diagonal + vv(dim, scales))
+    zz, diagonal = _mean_within(n, KERNELS[kernel].at_zero(scales), estimator)
+    radial, own = _radial(kernel, dim, scales), functools.partial(KERNELS[kernel].mean, scales=scales)
+    constant = diagonal + KERNELS[kernel].vv(dim, scales)
+    return Pairwise((dim, kernel, scales), radial, own, zz, -2 / n, constant)
 
 
 def _mean_within(rows: int, at_zero: float, estimator: str) -> tuple[float, float]:
@@ -57,8 +72,7 @@ def _mean_within(rows: int, at_zero: float, estimator: str) -> tuple[float, floa
 
 
 def _radial(kernel: str, dim: int, scales: tuple[float, ...]) -> Radial:
-    constants = [2 * dim * scale for scale in scales]
-    return functools.partial({"imq": _imq, "gaussian": _gaussian}[kernel], constants)
+    return functools.partial(KERNELS[kernel].radial, [2 * dim * scale for scale in scales])
 
 
 def _imq(constants: list[float], r: Tensor) -> Tensor:
@@ -97,3 +111,10 @@ def _imq_mean_at_origin(dim: int, scales: tuple[float, ...]) -> float:
 def _gaussian_vv(dim: int, scales: tuple[float, ...]) -> float:
     """E k(v, v') of equation (5)."""
     return sum(math.exp(-dim / 2 * math.log1p(2 / (dim * scale))) for scale in scales)
+
+
+KERNELS = {
+    "imq": Kernel(_imq, _imq_mean, _imq_vv),
+    "gaussian": Kernel(_gaussian, _gaussian_mean, _gaussian_vv),
+}
+"""The kernels by name, equations (1) and (2)."""
