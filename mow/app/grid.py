@@ -30,17 +30,14 @@ from typing import Any, get_args
 import torch
 
 from mow.app.files import write_whole
-from mow.app.options import Options, about
+from mow.app.options import FIELDS, Options, about
 from mow.app.run import Run
-
-FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 
 KINDS = {**typing.get_type_hints(Options), "pictures": int}
 """What a grid may vary, and the type of each."""
 
 Event = Callable[[str, str, Any], None]
 """on_event(name, kind, what): "start", None; "step", (steps done, steps in all); "done", the result; "failed", why."""
-
 
 TABLE_SCORES = (
     "test_cost",
@@ -73,8 +70,7 @@ def cells(values: Mapping[str, Sequence[Any]]) -> list[Cell]:
         ValueError: an option that is unknown or without values, or "pictures" beside "steps".
     """
     for name, several in values.items():
-        if name not in KINDS:
-            raise ValueError(_no_option(name))
+        _check_known(name)
         if not several:
             raise ValueError(f"{name} has no values; it must have at least one")
     if {"pictures", "steps"} <= values.keys():
@@ -102,8 +98,7 @@ def parse(assignments: Iterable[str]) -> dict[str, list[Any]]:
         name = name.strip().removeprefix("--").replace("-", "_")
         if not equals or not text:
             raise ValueError(f"{assignment!r} is no assignment; it must be OPTION=VALUE or OPTION=VALUE,VALUE,...")
-        if name not in KINDS:
-            raise ValueError(_no_option(name))
+        _check_known(name)
         if name in values:
             raise ValueError(f"{name} is given twice; write {name}=VALUE,VALUE")
         values[name] = [_parsed(name, word.strip()) for word in text.split(",")]
@@ -332,8 +327,9 @@ def _word(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", Path(text).stem if "/" in text else text)
 
 
-def _no_option(name: str) -> str:
-    return f"{name} is no option; it must be one of {', '.join(sorted(KINDS))}"
+def _check_known(name: str) -> None:
+    if name not in KINDS:
+        raise ValueError(f"{name} is no option; it must be one of {', '.join(sorted(KINDS))}")
 
 
 def _parsed(name: str, word: str) -> Any:

@@ -204,7 +204,10 @@ class Options:
             raise ValueError(f"cuda_graph is True and {other}, which asks the host within a step; use one of the two")
 
 
-MAY_CHANGE = tuple(field.name for field in dataclasses.fields(Options) if about(field).may_change)
+FIELDS = {field.name: field for field in dataclasses.fields(Options)}
+"""The options by name."""
+
+MAY_CHANGE = tuple(name for name, field in FIELDS.items() if about(field).may_change)
 """The options that may be others when a run goes on."""
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mow.app.options import PANELS, Options, about
+from mow.app.options import FIELDS, PANELS, Options, about
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -20,7 +20,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
     They are in the order of their panels, and of the fields within a panel.
     """
-    fields = sorted(dataclasses.fields(Options), key=lambda field: PANELS.index(about(field).panel))
+    fields = sorted(FIELDS.values(), key=lambda field: PANELS.index(about(field).panel))
     own = inspect.signature(command, eval_str=True).parameters.values()
     (whole,) = (parameter for parameter in own if parameter.annotation is Options)
     parameters: list[Parameter] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any
 
@@ -17,12 +16,11 @@ from mow.app.cli import app
 from mow.app.data import COLLECTIONS
 from mow.app.evaluation import score
 from mow.app.optimizers import OPTIMIZERS
-from mow.app.options import DECAY, PANELS, POSITIVE, POSITIVE_COUNT, Options, about, flag
+from mow.app.options import DECAY, FIELDS, PANELS, POSITIVE, POSITIVE_COUNT, Options, about, flag
 from mow.app.paper import KS
 from mow.training.trainer import ON_NONFINITE, WEIGHTINGS
 from mow.window.priors import PRIORS
 
-FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 OUTSIDE = {POSITIVE_COUNT: 0, POSITIVE: float("inf"), DECAY: 1.0}
 """For each range a value that is not in it."""
 
