@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mow_kernels import checks
-from mow_kernels.reference.pairs import Pairwise
-from mow_kernels.reference.sliced_wasserstein import Sliced
+from mow_kernels.reference.sums import Pairwise, Sliced
 from mow_kernels.registry import BACKENDS, CANDIDATES, OPS, PLACES, ROWS, TABLE, Call, DistanceOp, Implementation, Op
 
 
@@ -113,7 +112,7 @@ def select(op: Op, arguments: tuple[Any, ...], options: dict[str, Any]) -> Imple
     if wanted == "auto":
         device = arguments[0].device.type
         for implementation in CANDIDATES[op.name, device if device in PLACES else None]:
-            if implementation.unsupported is None or implementation.unsupported(*arguments, **options) is None:
+            if why_not_there(implementation, arguments, options) is None:
                 return implementation
     _check_backend("MOW_BACKEND", wanted)
     entry = TABLE[op.name][wanted]
@@ -130,6 +129,13 @@ def _why_not(entry: Implementation | str, arguments: tuple[Any, ...], options: d
     device = arguments[0].device
     if entry.device not in (None, device.type):
         return f"it runs on {PLACES[entry.device]} and the tensors are on {device}"
+    return why_not_there(entry, arguments, options)
+
+
+def why_not_there(entry: Implementation, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:
+    """The same of one that takes tensors on such a device."""
+    if entry.only is not None and options[entry.only[0]] not in entry.only[1]:
+        return f"it has no {entry.only[0]} {options[entry.only[0]]!r}"
     return None if entry.unsupported is None else entry.unsupported(*arguments, **options)
 
 

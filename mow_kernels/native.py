@@ -32,13 +32,13 @@ unavailable = _load()
 """Why there are no native ops, or None."""
 
 
-def implementation(op: Op, device: str, unsupported: Callable[..., str | None] | None = None) -> Implementation | str:
+def implementation(op: Op, device: str, **fields: Any) -> Implementation | str:
     """What the library has for an op on one type of device, or the reason why it has nothing.
 
     Args:
         op: its row.
         device: "cpu" or "cuda".
-        unsupported: see `Implementation`.
+        fields: further ones of the `Implementation`.
     """
     if unavailable is not None:
         return unavailable
@@ -47,7 +47,7 @@ def implementation(op: Op, device: str, unsupported: Callable[..., str | None] |
         if run is None or op.fake is None:
             return _MISSING
         _fake(run, op.fake)
-        return Implementation(_with_options(run), device, unsupported)
+        return Implementation(_with_options(run), device, **fields)
     fwd, gradient = _op(f"{op.name}_fwd", device), _op(f"{op.name}_gradient", device)
     if fwd is None or op.fused_arguments is None:
         return _MISSING
@@ -63,8 +63,8 @@ def implementation(op: Op, device: str, unsupported: Callable[..., str | None] |
         op.fused_arguments,
         op.reference,
         device=device,
-        unsupported=unsupported,
         running=None if running is None or None in running else running,
+        **fields,
     )
 
 
@@ -73,9 +73,10 @@ _MISSING = "the native library has no such kernels; if it is of another version,
 
 def _op(name: str, device: str) -> Callable[..., Any] | None:
     """An op of the library, if it has kernels for such a device."""
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"mow_kernels::{name}", device.upper()):
+    op = getattr(torch.ops.mow_kernels, name, None)
+    if op is None or not torch._C._dispatch_has_kernel_for_dispatch_key(f"mow_kernels::{name}", device.upper()):
         return None
-    return getattr(torch.ops.mow_kernels, name).default
+    return op.default
 
 
 def _with_options(op: Callable[..., Any]) -> Callable[..., Any]:

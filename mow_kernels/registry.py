@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mow_kernels.reference.pairs import Pairwise
-    from mow_kernels.reference.sliced_wasserstein import Sliced
+    from mow_kernels.reference.sums import Pairwise, Sliced
     from mow_kernels.running import Running
 
 Options = dict[str, Any]
@@ -40,6 +39,8 @@ class Implementation(NamedTuple):
     """The type of the device whose tensors it takes; None for any."""
     unsupported: Callable[..., str | None] | None = None
     """Takes the arguments of `run`; the reason why it cannot take them, though they are on such a device, or None."""
+    only: tuple[str, tuple[str, ...]] | None = None
+    """(an option, the values of it that there are kernels for), where it has values without."""
     gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
     """Of a distance: gradient(measure, current, history, prior, **options) -> the gradient for current and, with
     `measure`, the value; neither has a graph."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mow_kernels import autograd, checks
 from mow_kernels.autograd import Launch
-from mow_kernels.calls import distance_row, use_backend
+from mow_kernels.calls import distance_row, use_backend, why_not_there
 from mow_kernels.registry import TABLE, DistanceOp, Options
 
 _SLOTS = 16
@@ -346,7 +346,7 @@ def _kernels(
         elif isinstance(entry, str):
             reason = entry
         elif entry.running is not None and entry.device == like.device.type:
-            unsupported = None if entry.unsupported is None else entry.unsupported(like, like[:0], None, **options)
+            unsupported = why_not_there(entry, (like, like[:0], None), options)
             if unsupported is None:
                 return entry.running, options
             reason = f"backend {backend!r} cannot: {unsupported}"

@@ -276,15 +276,17 @@ class MMD(KernelDistance):
     ) -> None:
         super().__init__(prior, log=log)
         self.kernel, self.scales, self.estimator = kernel, scales, estimator
+        self._fitted: tuple[Any, tuple[float, ...] | None] = None, None
 
     function = staticmethod(mk.mmd)
 
     def options(self, z: Tensor) -> dict[str, Any]:
-        scales = self.scales
+        scales = tuple(self.scales) if isinstance(self.scales, list) else self.scales
         if scales is None and not isinstance(self.prior, str):
-            scales = mk.default_scales(self.kernel, self.prior.kernel_scale(z.shape[1]))
-        elif isinstance(scales, list):
-            scales = tuple(scales)
+            fitted_to = self.kernel, self.prior, z.shape[1]
+            if self._fitted[0] != fitted_to:
+                self._fitted = fitted_to, mk.default_scales(self.kernel, self.prior.kernel_scale(z.shape[1]))
+            scales = self._fitted[1]
         return {"kernel": self.kernel, "scales": scales, "estimator": self.estimator}
 
 

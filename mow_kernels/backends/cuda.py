@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +18,7 @@ _MOST_SCALES, _MOST_TERMS = 24, 112
 
 def implementation(op: Op) -> Implementation | str:
     """What csrc/cuda has for an op."""
-    entry = native.implementation(op, "cuda", _UNSUPPORTED.get(op.name))
+    entry = native.implementation(op, "cuda", **_FIELDS.get(op.name, {}))
     if isinstance(entry, str) and native.unavailable is None:
         return "the native library was built without CUDA kernels for it (docs/cuda.md says how to build them)"
     return entry
@@ -28,8 +27,6 @@ def implementation(op: Op) -> Implementation | str:
 def _mmd_unsupported(
     current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
 ) -> str | None:
-    if kernel not in ("imq", "gaussian"):
-        return f"it has no kernel {kernel!r}"
     if len(scales) > _MOST_SCALES:
         return f"scales has {len(scales)} numbers; it takes {_MOST_SCALES} at most"
     if prior is None and kernel == "imq":
@@ -44,4 +41,8 @@ def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
     return None if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
 
 
-_UNSUPPORTED: dict[str, Callable[..., str | None]] = {"mmd": _mmd_unsupported, "k_center": _k_center_unsupported}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "mmd": {"only": ("kernel", ("imq", "gaussian")), "unsupported": _mmd_unsupported},
+    "k_center": {"unsupported": _k_center_unsupported},
+}
+"""op -> fields of its `Implementation`."""

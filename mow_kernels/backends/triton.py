@@ -50,9 +50,7 @@ def implementation(op: Op) -> Implementation | str:
         return unavailable
     if op.name not in _SCHEMAS or not isinstance(op, DistanceOp):
         return "this release has no such kernels"
-    return autograd.fused(
-        _defined(op.name), None, _in_order, op.reference, device=DEVICE, unsupported=_UNSUPPORTED[op.name]
-    )
+    return autograd.fused(_defined(op.name), None, _in_order, op.reference, device=DEVICE, **_FIELDS[op.name])
 
 
 @functools.cache
@@ -89,15 +87,12 @@ def _pairs_unsupported(current: Tensor, *samples: Any, **options: Any) -> str | 
     return _any_width(current)
 
 
-def _mmd_unsupported(*samples: Any, kernel: str, **options: Any) -> str | None:
-    return _pairs_unsupported(*samples) if kernel in ("imq", "gaussian") else f"it has no kernel {kernel!r}"
-
-
-_UNSUPPORTED: dict[str, Callable[..., str | None]] = {
-    "mmd": _mmd_unsupported,
-    "cramer_wold": _pairs_unsupported,
-    "sliced_wasserstein": _any_width,
+_FIELDS: dict[str, dict[str, Any]] = {
+    "mmd": {"only": ("kernel", ("imq", "gaussian")), "unsupported": _pairs_unsupported},
+    "cramer_wold": {"unsupported": _pairs_unsupported},
+    "sliced_wasserstein": {"unsupported": _any_width},
 }
+"""op -> fields of its `Implementation`."""
 
 
 @constant_in_graphs

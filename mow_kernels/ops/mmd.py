@@ -43,6 +43,7 @@ def mmd(
     |---|---|
     | "imq" | 2Ds/(2Ds + r) |
     | "gaussian" | exp(-r/(2Ds)) |
+    | "energy" | -sqrt(r), without a scale: the energy distance; on the backend "reference" alone |
 
         >>> z = torch.randn(4, 8, requires_grad=True)
         >>> mk.mmd(z, torch.randn(60, 8), torch.randn(64, 8)).backward()        # z.grad is [4, 8]
@@ -53,19 +54,20 @@ def mmd(
         history: [h, D], the rows before them, without gradient; None for none. n = h + k.
         prior: a sample [m, D], or "normal" for N(0, I) in closed form: no sampling noise, no work that grows with m.
         kernel: one of the above.
-        scales: the s above; for a prior of variance sigma^2, multiply them by sigma^2. None for the kernel's own.
+        scales: the s above; for a prior of variance sigma^2, multiply them by sigma^2. None, or what stands there by
+            default, for the kernel's own; "energy" has none.
         estimator: "unbiased" leaves the pairs i = j out of both means within a sample (and may be negative), "biased"
             keeps them.
 
     Returns:
-        0-d, on the scale of the kernel sum (between -len(scales) and 2 len(scales)), float32 for half inputs, else of
-        current's dtype.
+        0-d, on the scale of the kernel sum (between -len(scales) and 2 len(scales); "energy" in units of the latents),
+        float32 for half inputs, else of current's dtype.
 
     Raises:
         TypeError, ValueError: a bad argument, by name; "unbiased" with n = 1 or m = 1.
 
     Source: Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, lemma 6; Tolstikhin et al., "Wasserstein
-    Auto-Encoders", ICLR 2018, for "imq" and the scales.
+    Auto-Encoders", ICLR 2018, for "imq" and the scales; Szekely and Rizzo, "Energy statistics", 2013, for "energy".
     """
     return run(_check(current, history, prior, kernel=kernel, scales=scales, estimator=estimator))
 
@@ -90,8 +92,8 @@ def _check(
     scales: Sequence[float] | None,
     estimator: str,
 ) -> Call:
-    sample = samples(current, history, prior)
     scales = _checked_scales(kernel, scales)
+    sample = samples(current, history, prior)
     if estimator not in _ESTIMATORS:
         checks.choice("estimator", estimator, _ESTIMATORS)
     if estimator == "unbiased":
@@ -106,7 +108,14 @@ def _check(
 def _checked_scales(kernel: str, scales: Sequence[float] | None) -> tuple[float, ...]:
     if kernel not in KERNELS:
         checks.choice("kernel", kernel, tuple(KERNELS))
-    return SCALES if scales is None or scales is SCALES else checks.positive_numbers("scales", scales)
+    scaled = KERNELS[kernel].scaled
+    if scales is None or scales is SCALES:
+        return SCALES if scaled else ()
+    if scaled:
+        return checks.positive_numbers("scales", scales)
+    if len(scales):
+        raise ValueError(f"scales is {scales!r} and kernel {kernel!r}, which has none; it must be None")
+    return ()
 
 
 @constant_in_graphs

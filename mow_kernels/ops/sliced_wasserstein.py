@@ -13,7 +13,7 @@ from mow_kernels.autograd import Launch
 from mow_kernels.calls import run, samples
 from mow_kernels.compiling import constant_in_graphs
 from mow_kernels.reference import sliced_wasserstein as reference
-from mow_kernels.reference.sliced_wasserstein import Sliced
+from mow_kernels.reference.sums import Sliced
 from mow_kernels.registry import Call, DistanceOp, Keeps, Options
 from mow_kernels.running import Differentiable, Running
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from mow_kernels.reference import laplace
-from mow_kernels.reference.pairs import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
+from mow_kernels.reference.sums import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
 
 
 def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,15 +38,6 @@ def sliced_wasserstein(
         return _cost(x - y, p).mean()
     x_index, y_index, widths = (column.to(x.device) for column in _quantile_coupling(len(x), len(y)))
     return (widths.to(x.dtype) @ _cost(x[x_index] - y[y_index], p)).mean()
-
-
-class Sliced(NamedTuple):
-    """A distance from rows to N(0, I) as a mean over directions of a function of the projections on each."""
-
-    directions: Tensor
-    """[D, L]."""
-    over: Callable[[Tensor, Tensor], Tensor]
-    """The mean over any l of the directions, from the projections current [k, l] and history [h, l] on them -> 0-d."""
 
 
 def _projections(rows: Tensor, directions: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sums of a radial function over pairs of rows: what MMD and Cramer-Wold have in common."""
+"""What distances are sums of: a radial function over pairs of rows, or something over directions."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ class Pairwise(NamedTuple):
     def within(self, x: Tensor) -> Tensor:
         """sum_{i != j} radial(|x_i - x_j|^2). x [a, D] -> 0-d."""
         return sum_within(self.radial, x)
+
+
+class Sliced(NamedTuple):
+    """A distance from rows to N(0, I) as a mean over directions of a function of the projections on each."""
+
+    directions: Tensor
+    """[D, L]."""
+    over: Callable[[Tensor, Tensor], Tensor]
+    """The mean over any l of the directions, from the projections current [k, l] and history [h, l] on them -> 0-d."""
 
 
 _CHUNK = 2**24  # numbers held at once by the differences of one chunk: 64 MiB in float32
