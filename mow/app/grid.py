@@ -25,17 +25,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 import torch
 
 from mow.app.files import write_whole
-from mow.app.run import Options, Run
+from mow.app.options import FIELDS, Options, about
+from mow.app.run import Run
+
+KINDS = {**typing.get_type_hints(Options), "pictures": int}
+"""What a grid may vary, and the type of each."""
 
 Event = Callable[[str, str, Any], None]
 """on_event(name, kind, what): "start", None; "step", (steps done, steps in all); "done", the result; "failed", why."""
-
 
 TABLE_SCORES = (
     "test_cost",
@@ -61,16 +63,14 @@ def cells(values: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """A cell for each combination of options; those that vary give its name.
 
     Args:
-        values: the values of each option of `mow.app.run.Options`; and of "pictures", which stands for the steps in
+        values: the values of each option of `mow.app.options.Options`; and of "pictures", which stands for the steps in
             which so many pictures are seen.
 
     Raises:
         ValueError: an option that is unknown or without values, or "pictures" beside "steps".
     """
-    known = {field.name for field in dataclasses.fields(Options)} | {"pictures"}
     for name, several in values.items():
-        if name not in known:
-            raise ValueError(f"{name} is no option; it must be one of {', '.join(sorted(known))}")
+        _check_known(name)
         if not several:
             raise ValueError(f"{name} has no values; it must have at least one")
     if {"pictures", "steps"} <= values.keys():
@@ -90,20 +90,18 @@ def parse(assignments: Iterable[str]) -> dict[str, list[Any]]:
     """Words such as k=1,64 or lr=1e-4,1e-3 as the values that `cells` takes.
 
     Raises:
-        ValueError: a word without "=", an unknown option, or a value that is none of it, by name.
+        ValueError: a word without "=", an unknown option, or a value that it does not take, by name.
     """
-    hints = {**typing.get_type_hints(Options), "pictures": int}
     values: dict[str, list[Any]] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name = name.strip().removeprefix("--").replace("-", "_")
         if not equals or not text:
             raise ValueError(f"{assignment!r} is no assignment; it must be OPTION=VALUE or OPTION=VALUE,VALUE,...")
-        if name not in hints:
-            raise ValueError(f"{name} is no option; it must be one of {', '.join(sorted(hints))}")
+        _check_known(name)
         if name in values:
             raise ValueError(f"{name} is given twice; write {name}=VALUE,VALUE")
-        values[name] = [_parsed(name, word.strip(), hints[name]) for word in text.split(",")]
+        values[name] = [_parsed(name, word.strip()) for word in text.split(",")]
     return values
 
 
@@ -329,15 +327,22 @@ def _word(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", Path(text).stem if "/" in text else text)
 
 
-def _parsed(name: str, word: str, hint: Any) -> Any:
-    kinds = get_args(hint) if get_origin(hint) in (typing.Union, UnionType) else (hint,)
+def _check_known(name: str) -> None:
+    if name not in KINDS:
+        raise ValueError(f"{name} is no option; it must be one of {', '.join(sorted(KINDS))}")
+
+
+def _parsed(name: str, word: str) -> Any:
+    kinds = get_args(KINDS[name]) or (KINDS[name],)
     if type(None) in kinds and word.lower() == "none":
         return None
-    kind = next(kind for kind in kinds if kind is not type(None))
-    if get_origin(kind) is Literal:
-        if word in get_args(kind):
-            return word
-        raise ValueError(f"{name} is {word!r}; it must be one of {', '.join(get_args(kind))}")
+    value = _of_kind(kinds[0], name, word)
+    if name in FIELDS:
+        about(FIELDS[name]).check(name, value)
+    return value
+
+
+def _of_kind(kind: Any, name: str, word: str) -> Any:
     if kind is bool:
         if word.lower() in ("true", "false"):
             return word.lower() == "true"

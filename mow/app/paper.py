@@ -1,4 +1,4 @@
-"""What the paper's tables hold, as data: systems, schedules, learning rates, and those of its figures that are known.
+"""What the paper's tables hold, as data: systems, schedules, and those of its figures that are known.
 
 The paper is "One-element Batch Training by Moving Window" (2019, arXiv 1905.12947); "public code" is its authors'
 (github.com/gmum/MoW), whose README lists the commands of all reported systems. A figure that is not known to us is not
@@ -10,25 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mow.app.data import COLLECTIONS
+
 WINDOW = 64
 KS = (64, 32, 1)
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How the paper trains on a data set: passes over it, optimiser, latent width."""
-
-    title: str
-    epochs: int
-    optimizer: str
-    dim: int
-
-
-SCHEDULES = {
-    "mnist": Schedule("MNIST", 500, "sgd", 20),
-    "fashion-mnist": Schedule("Fashion-MNIST", 75, "adam", 8),
-    "cifar-10": Schedule("CIFAR-10", 500, "sgd", 64),
-}
+SCHEDULES = {name: row.schedule for name, row in COLLECTIONS.items() if row.schedule is not None}
+"""How the paper trains on each data set of its tables."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +48,6 @@ TABLES = {
     "table4": Table(("swae",), ("mnist", "cifar-10"), "test_cost_log_mmd"),
 }
 """Which model stands in tables 1, 3 and 4 is our reading of their cost columns; the four hold all 27 systems."""
-
-LEARNING_RATES: dict[tuple[str, str], tuple[float, float, float]] = {
-    ("mnist", "wae"): (0.01, 0.005, 0.0025),
-    ("mnist", "cwae"): (0.01, 0.0075, 0.0025),
-    ("mnist", "swae"): (0.01, 0.001, 0.0025),
-    ("cifar-10", "wae"): (0.0025, 0.005, 0.001),
-    ("cifar-10", "cwae"): (0.001, 0.0025, 0.001),
-    ("cifar-10", "swae"): (0.01, 0.001, 0.001),
-    ("fashion-mnist", "wae"): (0.001, 0.001, 0.00001),
-    ("fashion-mnist", "cwae"): (0.001, 0.001, 0.00001),
-    ("fashion-mnist", "swae"): (0.001, 0.001, 0.00001),
-}
-"""At k = 64, 32 and 1, from the README of the public code (where six lines under "For SWAE" say cwae)."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from mow.app.autoencoders import MODELS
 from mow.app.files import write_whole
 from mow.app.pictures import png_data_uri
 
@@ -29,11 +30,6 @@ _PLACES = 240  # points of a drawn line, however long the run
 _SHARE = 0.05  # of the logged steps enter each of them
 _EVALUATIONS = 10  # rows of the table of evaluations
 
-_MODELS = {
-    "cwae": ("Cramer-Wold auto-encoder", "Cramer-Wold distance"),
-    "wae": ("Wasserstein auto-encoder", "MMD"),
-    "swae": ("sliced-Wasserstein auto-encoder", "squared sliced-Wasserstein distance"),
-}
 _PICTURES = {
     "samples": ("Samples", "What the decoder makes of draws from the prior. No picture of the data went in."),
     "reconstructions": ("Reconstructions", "Each original, and right under it what the auto-encoder makes of it."),
@@ -124,8 +120,9 @@ def _section(heading: str, content: str) -> str:
 
 
 def _sentence(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
-    model, _ = _MODELS.get(options.get("model", ""), ("auto-encoder", ""))
-    words = [f"{'An' if model[0] in 'aeiou' else 'A'} {model}"]
+    model = MODELS.get(options.get("model", ""))
+    title = "auto-encoder" if model is None else model.title
+    words = [f"{'An' if title[0] in 'aeiou' else 'A'} {title}"]
     if "data" in options:
         words.append(f"on {options['data']}")
     if "n" in options and "k" in options:
@@ -211,7 +208,8 @@ class _Curve:
 
 
 def _curves(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
-    _, distance = _MODELS.get(options.get("model", ""), ("", "distance"))
+    model = MODELS.get(options.get("model", ""))
+    distance = "distance" if model is None else model.distance_title
     curves = (
         _Curve(
             "Reconstruction",

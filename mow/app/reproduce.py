@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mow.app import data, paper
+from mow.app.architectures import ARCHITECTURES
+from mow.app.data import COLLECTIONS
 from mow.app.files import read_json_lines, write_whole
 from mow.app.grid import Cell
-from mow.app.run import Options
+from mow.app.options import Options
 
 WHAT = (*paper.TABLES, "fig4")
 
@@ -55,7 +57,7 @@ def cells(
         seeds: each cell once for each.
         architecture: instead of the paper's for the data set.
         sources: for a data set's name, another name or path to read it from, e.g. a smaller share of it.
-        options: of `mow.app.run.Options`, for all cells: data_dir, download, device, ...
+        options: of `mow.app.options.Options`, for all cells: data_dir, download, device, ...
 
     Raises:
         ValueError: a word that the table does not have, a scale or seeds out of range, or no data set at all.
@@ -89,10 +91,11 @@ def cells(
             for k in ks:
                 for recipe in recipes:
                     steps = math.ceil(schedule.epochs * scale * length / k)
-                    chosen: dict[str, Any] = {"steps": steps, "dim": schedule.dim, "data": source, **_every(steps)}
-                    chosen["architecture"] = architecture or name
+                    chosen: dict[str, Any] = {"steps": steps, "data": source, **_every(steps)}
+                    chosen["architecture"] = architecture or schedule.architecture
+                    chosen["dim"] = ARCHITECTURES[schedule.architecture].dim
                     if recipe == "published":
-                        rate = paper.LEARNING_RATES[name, model][paper.KS.index(k)]
+                        rate = schedule.learning_rates[model][k]
                         chosen |= {"lr": rate, "optimizer": schedule.optimizer, **paper.RECIPES[recipe]}
                     for seed in seeds:
                         chosen |= {"model": model, "k": k, "n": paper.WINDOW, "seed": seed}
@@ -158,9 +161,8 @@ def markdown(found: Mapping[str, Any]) -> str:
                 if not any(recipes.values()):
                     continue
                 known = table.figures.get((name, model, k), {})
-                rate = paper.LEARNING_RATES[name, model][paper.KS.index(k)]
-                title = paper.SCHEDULES[name].title
-                words = [title, model.upper(), str(k), "paper", f"{rate:g}"]
+                rate = paper.SCHEDULES[name].learning_rates[model][k]
+                words = [COLLECTIONS[name].title, model.upper(), str(k), "paper", f"{rate:g}"]
                 lines.append(_line([*words, *(_number(known[c]) if c in known else "" for c in columns)]))
                 for recipe, several in recipes.items():
                     if several:
@@ -178,13 +180,13 @@ def _differences(found: Mapping[str, Any], table: paper.Table) -> list[str]:
         if mine:
             schedule, seeds = paper.SCHEDULES[name], sorted({result["resolved"]["seed"] for result in mine})
             items.append(
-                f"{schedule.title}: {mine[0]['data']}; {_number(schedule.epochs * found['scale'])} of the paper's "
-                f"{schedule.epochs} epochs ({mine[0]['pictures']:,} pictures seen); "
+                f"{COLLECTIONS[name].title}: {mine[0]['data']}; {_number(schedule.epochs * found['scale'])} of the "
+                f"paper's {schedule.epochs} epochs ({mine[0]['pictures']:,} pictures seen); "
                 f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}; distances over "
                 f"{mine[0]['test_latents']:,} test latents; the paper's architecture for {_architecture(mine[0])}."
             )
         elif name in found["missing"]:
-            items.append(f"{paper.SCHEDULES[name].title}: not run. {found['missing'][name]}.")
+            items.append(f"{COLLECTIONS[name].title}: not run. {found['missing'][name]}.")
     items.append(
         "published: the public code's cost (reference weighting, root of the reconstruction, sampled prior), learning "
         "rate and optimiser; ours: the defaults of `mow train` (compensated weighting, closed-form prior, Adam)."
@@ -208,7 +210,8 @@ def _differences(found: Mapping[str, Any], table: paper.Table) -> list[str]:
 
 def _architecture(result: Mapping[str, Any]) -> str:
     name = result["resolved"].get("architecture", "mnist")  # the only one before there was a choice
-    return paper.SCHEDULES[name].title if name in paper.SCHEDULES else name
+    made_for = {schedule.architecture: data for data, schedule in paper.SCHEDULES.items()}
+    return COLLECTIONS[made_for[name]].title if name in made_for else name
 
 
 def _line(words: Sequence[str]) -> str:

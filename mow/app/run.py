@@ -13,10 +13,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,28 +23,22 @@ from torch import Tensor, nn
 
 from mow.app import checkpoint, data, evaluation, features, pictures
 from mow.app.architectures import ARCHITECTURES
+from mow.app.autoencoders import MODELS
 from mow.app.data import LazyPictures, PictureData
 from mow.app.files import read_json_lines, write_whole
+from mow.app.optimizers import OPTIMIZERS
+from mow.app.options import MAY_CHANGE, Options
 from mow.app.report import write_report
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
-from mow.training.precision import Frugal, Precision, ScalingTrainer
+from mow.training.precision import Frugal, ScalingTrainer
 from mow.training.stream import ShuffledStream
-from mow.training.trainer import Trainer, default_learning_rate
+from mow.training.trainer import Trainer
 from mow.window import priors
-from mow.window.distances import MMD, CramerWold, Distance, SlicedWasserstein
+from mow.window.distances import Distance
 from mow.window.priors import PriorWindow
 from mow.window.window import MovingWindow
 
-Model = Literal["cwae", "wae", "swae"]
-OptimizerName = Literal["adam", "sgd"]
-Weighting = Literal["compensated", "paper", "reference"]
-PriorName = Literal["normal", "normal-sample", "uniform", "sphere"]
-Phi = Literal["exact", "asymptotic"]
 Part = Literal["test", "train"]
-OnNonfinite = Literal["stop", "skip", "ignore"]
-
-DEFAULT_ARCHITECTURES = {name: name for name in data.NAMES} | {"fashion-mnist": "mnist"}
-"""The paper's for each data set, but a quick one for Fashion-MNIST; "small" for a person's own pictures."""
 
 SINGLE_THREAD_VALUES = 2**15
 """Up to so many picture values a step, one thread: a second would wait more than it works."""
@@ -56,103 +48,6 @@ SHOWN_VALUES = 2**24
 
 CHECKPOINT = ("options", "data", "trainer", "stream", "random", "seconds")
 """What the checkpoint of a run holds."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Everything that decides how a run goes; docs/options.md says where each default comes from."""
-
-    model: Model = "cwae"
-    data: str = "fashion-mnist"
-    n: int = 64
-    k: int = 1
-    steps: int = 20_000
-    seed: int = 0
-    architecture: str | None = None
-    dim: int | None = None
-    lr: float | None = None
-    optimizer: OptimizerName = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    weight: float = 1.0
-    weighting: Weighting = "compensated"
-    log: bool | None = None
-    prior: PriorName = "normal"
-    prior_window: bool = False
-    phi: Phi = "exact"
-    directions: int = 50
-    keep_directions: int = 1
-    reencode: bool = True
-    refresh: int | None = None
-    warm_up: bool = True
-    root: bool = False
-    on_nonfinite: OnNonfinite | None = None
-    shard: bool = False
-    size: int | None = None
-    data_dir: str | None = None
-    download: bool = False
-    device: str | None = None
-    threads: int | None = None
-    cuda_graph: bool = False
-    precision: Precision = "fp32"
-    checkpointing: bool = False
-    channels_last: bool = False
-    log_every: int = 50
-    evaluate_every: int = 2000
-    checkpoint_every: int = 1000
-
-    def resolved(self) -> Options:
-        """With every None that has a rule replaced by what the rule says, and paths made absolute.
-
-        Raises:
-            ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)
-        """
-        for name, allowed in (("model", Model), ("optimizer", OptimizerName), ("precision", Precision)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(allowed))}")
-        if self.architecture is not None and self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture is {self.architecture!r}; it must be one of {', '.join(ARCHITECTURES)}")
-        for name in (
-            "steps",
-            "log_every",
-            "evaluate_every",
-            "checkpoint_every",
-            "directions",
-            "keep_directions",
-            "threads",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr is {self.lr}; it must be finite and > 0")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
-            if self.optimizer != "adam" and getattr(self, name) != getattr(Options, name):
-                raise ValueError(f"{name} is {getattr(self, name)} and optimizer {self.optimizer!r}; it is of adam")
-        if self.cuda_graph and (self.precision == "fp16" or self.checkpointing):
-            other = "checkpointing is True" if self.checkpointing else "precision is 'fp16'"
-            raise ValueError(f"cuda_graph is True and {other}, which asks the host within a step; use one of the two")
-        try:
-            device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
-            raise ValueError(f"device is {self.device!r}, which PyTorch cannot use here: {error}") from error
-        name = DEFAULT_ARCHITECTURES.get(self.data, "small") if self.architecture is None else self.architecture
-        is_path, architecture = self.data not in data.NAMES, ARCHITECTURES[name]
-        own_size = architecture.shape[1] if architecture.shape and is_path and Path(self.data).is_dir() else None
-        return dataclasses.replace(
-            self,
-            architecture=name,
-            size=own_size if self.size is None else self.size,
-            data=str(Path(self.data).resolve()) if is_path else self.data,
-            data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
-            dim=ARCHITECTURES[name if is_path else self.data].dim if self.dim is None else self.dim,
-            lr=default_learning_rate(self.k) if self.lr is None else self.lr,
-            log=self.model == "cwae" if self.log is None else self.log,
-            device=str(device),
-        )
 
 
 class Run:
@@ -184,7 +79,7 @@ class Run:
             distance,
             window,  # type: ignore[arg-type]  # the one that the trainer takes
             k=options.k,
-            optimizer=lambda parameters: _optimizer(options, parameters),
+            optimizer=lambda parameters: OPTIMIZERS[options.optimizer](parameters, options),
             weight=options.weight,
             weighting=options.weighting,
             reencode=options.reencode,
@@ -228,17 +123,18 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, out: Path, steps: int | None = None, on_nonfinite: OnNonfinite | None = None) -> Run:
+    def resume(cls, out: Path, **changes: Any) -> Run:
         """`load`, ready to go on: lines logged after the checkpoint are cut.
 
         Args:
-            steps: extend (or shorten) the run to so many steps in all.
-            on_nonfinite: another choice from here on, so that a run that stopped is no dead end.
+            changes: of options in `mow.app.options.MAY_CHANGE`: `steps` extends (or shortens) the run to so many in
+                all; another `on_nonfinite` leaves no run that stopped a dead end.
 
-        Raises as `load` does.
+        Raises as `load` does, and ValueError for a change of another option.
         """
-        given = {"steps": steps, "on_nonfinite": on_nonfinite}
-        run = cls.load(out, **{name: value for name, value in given.items() if value is not None})
+        if others := changes.keys() - set(MAY_CHANGE):
+            raise ValueError(f"{', '.join(sorted(others))} changes as a run goes on; only {', '.join(MAY_CHANGE)} may")
+        run = cls.load(out, **changes)
         if run.ranks.rank == 0:
             run._cut_metrics()
         return run
@@ -258,7 +154,7 @@ class Run:
         options = Options(**{"architecture": "mnist", **state["options"]})  # the only one before there was a choice
         if changes:
             options = dataclasses.replace(options, **changes).resolved()
-        source = data.embedded_fashion_mnist() if state["data"]["embedded"] else _load(options)
+        source = data.embedded(options.data) if state["data"]["embedded"] else _load(options)
         if _fingerprint(source) != state["data"]:
             raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
         run = cls(options, out, source)
@@ -314,8 +210,7 @@ class Run:
         scores: dict[str, Any] = evaluation.score(
             self.encoder, self.decoder, self.source.test, prior=self.options.prior, features=network, seed=seed
         )
-        own = {"cwae": "test_cwae_distance_exact", "wae": "test_mmd", "swae": "test_sliced_wasserstein"}
-        if (value := scores.get(own[self.options.model])) is not None:
+        if (value := scores.get(MODELS[self.options.model].score)) is not None:
             reconstruction = scores["test_reconstruction"]
             distance = float(self.trainer.distance.transform(torch.tensor(value, dtype=torch.float64)))
             rooted = reconstruction**0.5 if self.options.root else reconstruction
@@ -383,7 +278,7 @@ class Run:
             ("steps a second", f"{last['step'] / max(self.seconds, 1e-9):,.0f}"),
         ]
         shown = {name: value for name, value in dataclasses.asdict(self.options).items() if value is not None}
-        shown |= {"pictures": self.source.origin, "command": _command(self.options, self.out)}
+        shown |= {"pictures": self.source.origin, "command": self.options.command(self.out)}
         title = f"{self.options.model.upper()} with {self.options.k} new of n = {self.options.n} a step"
         return write_report(self.out, title=title, summary=summary, options=shown)
 
@@ -440,12 +335,9 @@ def _distance(options: Options, dim: int) -> Distance:
     prior: str | PriorWindow = options.prior
     if options.prior_window:
         prior = PriorWindow(options.n, dim, options.prior, device=options.device)
-    if options.model == "cwae":
-        return CramerWold(prior, phi=options.phi, log=bool(options.log))
-    if options.model == "wae":
-        return MMD(prior, log=bool(options.log))
-    directions, keep = options.directions, options.keep_directions
-    return SlicedWasserstein(prior, directions=directions, keep=keep, log=bool(options.log))
+    model = MODELS[options.model]
+    own = {argument: getattr(options, name) for argument, name in model.options.items()}
+    return model.distance(prior, log=bool(options.log), **own)
 
 
 def _trainer_kind(options: Options, ranks: Ranks) -> type[Trainer]:
@@ -462,30 +354,7 @@ def _frugal(options: Options, network: nn.Module) -> nn.Module:
         return network
     return Frugal(
         network,
-        precision=options.precision,
+        precision=options.precision,  # type: ignore[arg-type]  # one of them: it is resolved
         checkpointing=options.checkpointing,
         channels_last=options.channels_last,
     )
-
-
-def _optimizer(options: Options, parameters: Any) -> torch.optim.Optimizer:
-    assert options.lr is not None  # it is resolved
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=options.lr, fused=True)
-    betas = options.beta1, options.beta2
-    return torch.optim.Adam(parameters, lr=options.lr, betas=betas, fused=True, capturable=options.cuda_graph)
-
-
-def _command(options: Options, out: Path) -> str:
-    """The command line that repeats a run: every option that is not the default."""
-    words = ["mow", "train"]
-    defaults = Options(model=options.model, data=options.data, k=options.k).resolved()
-    for field in dataclasses.fields(Options):
-        value = getattr(options, field.name)
-        if field.name in ("model", "data", "n", "k", "steps", "seed") or value != getattr(defaults, field.name):
-            name = "--" + field.name.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(name if value else name.replace("--", "--no-", 1))
-            else:
-                words += [name, str(value)]
-    return shlex.join([*words, "--out", out.name])

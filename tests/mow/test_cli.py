@@ -371,6 +371,7 @@ BAD_OPTIONS = {
     "--size 8": ["size is 8"],
     "--download": ["download"],
     "--data nowhere.npz": ["nowhere.npz"],
+    "--data fashon-mnist": ["data is 'fashon-mnist'", "did you mean 'fashion-mnist'?"],
     "--data [/nowhere].npz": ["[/nowhere].npz"],
     "--data [red]nowhere": ["[red]nowhere"],
     "--data fashion-mnist --data-dir /nowhere/at/all": ["/nowhere/at/all"],

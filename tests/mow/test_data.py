@@ -67,8 +67,8 @@ def pictures_in(raw: bytes) -> torch.Tensor:
 def test_the_embedded_files_are_the_published_ones() -> None:
     published = sources.COLLECTIONS["fashion-mnist"].published
     for name in list(published)[2:]:
-        assert hashlib.sha256((sources.EMBEDDED / name).read_bytes()).hexdigest() == published[name]
-    assert "MIT License" in (sources.EMBEDDED / "LICENSE").read_text(encoding="utf-8")
+        assert hashlib.sha256((mnist.EMBEDDED / name).read_bytes()).hexdigest() == published[name]
+    assert "MIT License" in (mnist.EMBEDDED / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_embedded_split_is_balanced_and_complete() -> None:
@@ -79,7 +79,7 @@ def test_embedded_split_is_balanced_and_complete() -> None:
     assert data.train_labels.dtype == torch.int64
     assert data.train_labels.bincount().tolist() == [800] * 10
     assert data.test_labels.bincount().tolist() == [200] * 10
-    whole = read_idx(sources.EMBEDDED / "t10k-images-idx3-ubyte.gz")
+    whole = read_idx(mnist.EMBEDDED / "t10k-images-idx3-ubyte.gz")
     assert int(data.train.sum(dtype=torch.int64) + data.test.sum(dtype=torch.int64)) == int(whole.sum(dtype=np.int64))
     assert torch.equal(data.train[0, 0], torch.tensor(whole[0])) and torch.equal(
         data.test[-1, 0], torch.tensor(whole[-1])

@@ -27,7 +27,8 @@ from mow import MovingWindow, Trainer
 from mow.app import files
 from mow.app import run as run_module
 from mow.app.data import DataError
-from mow.app.run import Options, Run
+from mow.app.options import Options
+from mow.app.run import Run
 
 ROOT = Path(mow.__file__).parents[1]
 SameRun = Callable[[Path, Path], None]

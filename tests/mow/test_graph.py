@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import mow
 from mow import MovingWindow, ShuffledStream, Trainer
-from mow.app.run import Options, Run
+from mow.app.options import Options
+from mow.app.run import Run
 from mow.training import cuda_graph as graph
 from mow.window.distances import Distance
 from mow.window.priors import Normal

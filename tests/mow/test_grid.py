@@ -20,7 +20,7 @@ import pytest
 import mow
 from mow.app import grid
 from mow.app.grid import Cell
-from mow.app.run import Options
+from mow.app.options import Options
 
 ROOT = Path(mow.__file__).parents[1]
 TINY = {"n": [16], "dim": [4], "steps": [30], "log_every": [5], "evaluate_every": [10], "checkpoint_every": [10]}

@@ -11,7 +11,7 @@ import pytest
 
 from mow.app import data, paper, reproduce
 from mow.app.data import DataError
-from mow.app.run import Options
+from mow.app.options import Options
 
 
 @pytest.fixture
@@ -100,7 +100,10 @@ def test_what_is_no_table(words: dict[str, Any], message: str, machine: None) ->
 
 def test_the_tables_hold_every_system_once() -> None:
     systems = [(name, model) for table in paper.TABLES.values() for name in table.data for model in table.models]
-    assert sorted(systems) == sorted(paper.LEARNING_RATES) and len(systems) == 9
+    rated = [(name, model) for name, schedule in paper.SCHEDULES.items() for model in schedule.learning_rates]
+    assert sorted(systems) == sorted(rated) and len(systems) == 9
+    for schedule in paper.SCHEDULES.values():
+        assert all(tuple(rates) == paper.KS for rates in schedule.learning_rates.values())
     assert {name for name, _ in systems} == set(paper.SCHEDULES)
 
 

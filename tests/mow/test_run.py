@@ -23,7 +23,8 @@ from mow.app import checkpoint, data
 from mow.app.architectures import ARCHITECTURES
 from mow.app.checkpoint import CheckpointError
 from mow.app.data import PictureData
-from mow.app.run import Options, Run
+from mow.app.options import Options
+from mow.app.run import Run
 
 ROOT = Path(mow.__file__).parents[1]
 MODELS = ("cwae", "wae", "swae")
@@ -478,7 +479,7 @@ def collections(pictures_file: Path, tmp_path: Path, other_pictures: Any, monkey
             return full if self.has_the_full_set else small
 
     machine = Machine()
-    monkeypatch.setattr(data, "embedded_fashion_mnist", lambda: small)
+    monkeypatch.setattr(data, "embedded", lambda name: small)
     monkeypatch.setattr(data, "load", machine.load)
     return machine
 
@@ -577,6 +578,14 @@ def test_resume_to_no_steps(steps: int, options: OptionsOf, tmp_path: Path, no_p
     with pytest.raises(ValueError, match=f"steps is {steps}"):
         Run.resume(out, steps=steps)
     assert contents(out) == before
+
+
+def test_resume_with_another_option(options: OptionsOf, tmp_path: Path, no_pages: None) -> None:
+    killed(Run.start(options(), tmp_path), 39)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="k, seed changes as a run goes on; only steps, on_nonfinite may"):
+        Run.resume(tmp_path, seed=1, steps=90, k=2)
+    assert contents(tmp_path) == before
 
 
 def test_no_run_to_resume(tmp_path: Path) -> None:

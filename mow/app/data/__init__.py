@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from mow.app.data.base import DataError, LazyPictures, PictureData
-from mow.app.data.sources import NAMES, embedded_fashion_mnist, load
+from mow.app.data.collections import COLLECTIONS, Collection, Schedule
+from mow.app.data.mnist import embedded_fashion_mnist
+from mow.app.data.sources import NAMES, embedded, load
 
-__all__ = ["NAMES", "DataError", "LazyPictures", "PictureData", "embedded_fashion_mnist", "load"]
+__all__ = [
+    "COLLECTIONS",
+    "NAMES",
+    "Collection",
+    "DataError",
+    "LazyPictures",
+    "PictureData",
+    "Schedule",
+    "embedded",
+    "embedded_fashion_mnist",
+    "load",
+]

@@ -8,8 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mow.app.data.base import DataError
+from mow.app.data.base import DataError, PictureData
 from mow.app.data.idx import read_idx
+
+EMBEDDED = Path(__file__).parent / "embedded"
+"""Fashion-MNIST's test pictures and their labels, which the package ships."""
+
+EMBEDDED_TEST_PER_CLASS = 200
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -50,6 +55,29 @@ def read_pair(folder: Path, pictures_name: str, labels_name: str) -> tuple[Tenso
     if labels.shape != pictures.shape[:1]:
         raise DataError(f"{labels_path}: labels of shape {labels.shape} for {len(pictures):,} pictures")
     return torch.tensor(pictures).unsqueeze(1), torch.tensor(labels, dtype=torch.int64)
+
+
+def embedded_fashion_mnist(remark: str = "") -> PictureData:
+    """The 10,000 Fashion-MNIST test pictures that the package ships, split in two with the classes balanced.
+
+    In the order of the published file the last 200 pictures of each of the ten classes are for testing, the other
+    8,000 for training; nothing is drawn or shuffled. `remark` is added to `origin`.
+    """
+    pictures, labels = read_pair(EMBEDDED, *FILES[2:])
+    for_test = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        for_test[torch.nonzero(labels == label)[-EMBEDDED_TEST_PER_CLASS:]] = True
+    train, test = pictures[~for_test], pictures[for_test]
+    return PictureData(
+        name="fashion-mnist",
+        train=train,
+        test=test,
+        origin=f"the {len(pictures):,} embedded Fashion-MNIST test pictures ({len(train):,} to train, "
+        f"{len(test):,} to test){remark}",
+        embedded=True,
+        train_labels=labels[~for_test],
+        test_labels=labels[for_test],
+    )
 
 
 def _file(folder: Path, name: str) -> Path | None:

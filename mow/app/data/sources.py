@@ -4,116 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pooch
-import torch
-from torch import Tensor
 
-from mow.app.data import cifar, faces, mnist
-from mow.app.data.base import DataError, LazyPictures, PictureData
+from mow.app.data.base import DataError, PictureData
+from mow.app.data.collections import COLLECTIONS, Collection
 from mow.app.data.pictures import read_arrays, read_folder
 
 PACKAGED = Path("/usr/share/datasets")  # Debian's dataset-* packages
-EMBEDDED = Path(__file__).parent / "embedded"
-EMBEDDED_TEST_PER_CLASS = 200
-
-Parts = tuple[Tensor, Tensor, Tensor, Tensor] | tuple[LazyPictures, LazyPictures]
-"""Pictures to train and to test, then their labels if there are any."""
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A data set that has a name.
-
-    subfolders: where a root may keep it; a download goes to the first.
-    files: what is looked for there, in words for a person.
-    is_in: whether a folder holds them.
-    read: reads a folder that does; takes the side in pixels as well where `size` is one.
-    size: the side to which its pictures are resized unless told otherwise; None where they are taken as they are.
-    published: the files of a download, by name, with their SHA-256; none where no stable address is known.
-    mirrors: addresses that take a file's name, tried in order.
-    """
-
-    title: str
-    subfolders: tuple[str, ...]
-    files: str
-    is_in: Callable[[Path], bool]
-    read: Callable[..., Parts]
-    size: int | None = None
-    published: Mapping[str, str] = field(default_factory=dict)
-    mirrors: tuple[str, ...] = ()
-
-
-COLLECTIONS = {
-    "fashion-mnist": Collection(
-        title="Fashion-MNIST",
-        subfolders=("fashion-mnist", "FashionMNIST/raw"),
-        files=f"{', '.join(mnist.FILES)}, each with or without .gz",
-        is_in=mnist.is_in,
-        read=partial(mnist.read, title="Fashion-MNIST"),
-        published={
-            "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        },
-        mirrors=(
-            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        ),
-    ),
-    "mnist": Collection(
-        title="MNIST",
-        subfolders=("mnist", "MNIST/raw"),
-        files=f"{', '.join(mnist.FILES)}, each with or without .gz",
-        is_in=mnist.is_in,
-        read=partial(mnist.read, title="MNIST"),
-        published={
-            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        },
-        mirrors=(
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
-            "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        ),
-    ),
-    "cifar-10": Collection(
-        title="CIFAR-10",
-        subfolders=("cifar-10", "cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin"),
-        files=f"{cifar.ARCHIVE}, or {', '.join((*cifar.TRAIN, cifar.TEST))} out of it (the Python version is pickled "
-        "and not read)",
-        is_in=cifar.is_in,
-        read=cifar.read,
-        published={cifar.ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
-        mirrors=("https://www.cs.toronto.edu/~kriz/",),
-    ),
-    "celeba": Collection(
-        title="CelebA",
-        subfolders=("celeba", "CelebA"),
-        files=f"the folder {faces.CELEBA} with the aligned pictures (000001.jpg and on), and beside it "
-        f"{faces.CELEBA_PARTS}, both from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        is_in=faces.celeba_is_in,
-        read=faces.read_celeba,
-        size=64,
-    ),
-    "ffhq": Collection(
-        title="FFHQ",
-        subfolders=("ffhq", "ffhq-dataset"),
-        files=f"the folder {faces.FFHQ} with the pictures (00000.png and on, also in subfolders) from "
-        "https://github.com/NVlabs/ffhq-dataset",
-        is_in=faces.ffhq_is_in,
-        read=faces.read_ffhq,
-        size=1024,
-    ),
-}
 
 NAMES = tuple(COLLECTIONS)
 """Of the collections that `load` knows."""
@@ -144,7 +46,7 @@ def load(
 
     data_dir, download: go with the named collections only.
     size: side in pixels to which pictures are resized, goes with a folder of pictures (default: see
-        mow.app.data.pictures.read_folder), celeba (64) and ffhq (1024).
+        mow.app.data.pictures.read_folder) and with the collections that have a `size`, celeba (64) and ffhq (1024).
     progress: draw bars on stderr while downloading and while reading a folder; needs rich.
 
     Raises DataError (a ValueError) if the pictures cannot be had: what was looked for, what is wrong, what to do.
@@ -167,27 +69,16 @@ def load(
     raise DataError(_not_understood(name, path))
 
 
-def embedded_fashion_mnist(*, remark: str = "") -> PictureData:
-    """The 10,000 Fashion-MNIST test pictures that the package ships, split in two with the classes balanced.
+def embedded(name: str) -> PictureData:
+    """The pictures that the package ships in the place of a collection.
 
-    In the order of the published file the last 200 pictures of each of the ten classes are for testing, the other
-    8,000 for training; nothing is drawn or shuffled. `remark` is added to `origin`.
+    Raises:
+        DataError: it ships none of that name.
     """
-    pictures, labels = mnist.read_pair(EMBEDDED, *mnist.FILES[2:])
-    for_test = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        for_test[torch.nonzero(labels == label)[-EMBEDDED_TEST_PER_CLASS:]] = True
-    train, test = pictures[~for_test], pictures[for_test]
-    return PictureData(
-        name="fashion-mnist",
-        train=train,
-        test=test,
-        origin=f"the {len(pictures):,} embedded Fashion-MNIST test pictures ({len(train):,} to train, "
-        f"{len(test):,} to test){remark}",
-        embedded=True,
-        train_labels=labels[~for_test],
-        test_labels=labels[for_test],
-    )
+    shipped = {other: collection.embedded for other, collection in COLLECTIONS.items() if collection.embedded}
+    if name not in shipped:
+        raise DataError(f"data is {name!r}, of which no pictures are embedded; it must be one of {', '.join(shipped)}")
+    return shipped[name]("")
 
 
 def _check_size(size: int, name: str, is_resized: bool) -> None:
@@ -227,8 +118,8 @@ def _load_collection(
     if may_be_new:
         return _read(name, _download(collection, [*own, roots[-1]][0], progress), "downloaded to", size)
     places = ", ".join(str(root) for root in roots)
-    if name == "fashion-mnist":
-        return embedded_fashion_mnist(remark=f"; the full set was not found in {places}")
+    if collection.embedded is not None:
+        return collection.embedded(f"; the full set was not found in {places}")
     ways = "download it (download=True, --download), or " if collection.published else ""
     only = "" if collection.published else " It cannot be downloaded here: no stable address is known."
     raise DataError(
