@@ -29,7 +29,7 @@ from mow.app.data import LazyPictures, PictureData
 from mow.app.files import read_json_lines, write_whole
 from mow.app.report import write_report
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
-from mow.training.precision import Frugal, Precision, ScalingTrainer
+from mow.training.precision import Frugal, Precision
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer, default_learning_rate
 from mow.window import priors
@@ -178,7 +178,8 @@ class Run:
         architecture = ARCHITECTURES[options.architecture]
         networks = architecture.build(source.train.shape[1:], options.dim)
         self.encoder, self.decoder = (_frugal(options, network).to(options.device) for network in networks)
-        self.trainer = _trainer_kind(options, self.ranks)(
+        kind = DistributedTrainer if options.shard or self.ranks.size > 1 else Trainer
+        self.trainer: Trainer = kind(
             self.encoder,
             self.decoder,
             distance,
@@ -192,6 +193,7 @@ class Run:
             root=options.root,
             cuda_graph=options.cuda_graph,
             on_nonfinite=options.on_nonfinite,
+            scaler=torch.amp.GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
         )
         self.stream = ShuffledStream(source.train, options.seed)
         self.seconds = 0.0
@@ -446,15 +448,6 @@ def _distance(options: Options, dim: int) -> Distance:
         return MMD(prior, log=bool(options.log))
     directions, keep = options.directions, options.keep_directions
     return SlicedWasserstein(prior, directions=directions, keep=keep, log=bool(options.log))
-
-
-def _trainer_kind(options: Options, ranks: Ranks) -> type[Trainer]:
-    distributed = options.shard or ranks.size > 1
-    if options.precision != "fp16":
-        return DistributedTrainer if distributed else Trainer
-    if distributed:
-        raise ValueError("precision is 'fp16', whose gradients are scaled in one process alone; use 'bf16' here")
-    return ScalingTrainer
 
 
 def _frugal(options: Options, network: nn.Module) -> nn.Module:
