@@ -50,8 +50,8 @@ class RankExchange(Exchange):
     _counts: Sequence[int]
     """How many new elements each rank has in this step."""
 
-    def encode(self, x: Tensor, total: int | None) -> Tensor:
-        z: Tensor = self._networks(x)
+    def encode(self, encoder: nn.Module, x: Tensor, total: int | None) -> Tensor:
+        z: Tensor = self._networks(encoder, x)
         again = [] if self._encoded_again is None else [self._encoded_again]
         self._gathering = gather(
             *(rows for rows, _ in again),
@@ -130,7 +130,8 @@ class RankExchange(Exchange):
 class _Networks(nn.Module):
     """What DistributedDataParallel wraps: one reducer for both networks and the flag of `RankExchange.backward`.
 
-    It averages the gradient of every parameter that it holds, whatever runs in its forward pass.
+    A forward pass makes the reducer ready to average the gradients of all parameters, the decoder's too, which works
+    when the latents are on their way.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
@@ -138,6 +139,6 @@ class _Networks(nn.Module):
         self.encoder, self.decoder = encoder, decoder
         self.flag = nn.Parameter(torch.zeros_like(next(encoder.parameters()).flatten()[0]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        latents: Tensor = self.encoder(x)
+    def forward(self, encoder: nn.Module, x: Tensor) -> Tensor:
+        latents: Tensor = encoder(x)
         return latents

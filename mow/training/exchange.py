@@ -18,17 +18,15 @@ class Exchange:
     A step calls `encode`, `receive`, `gradient` and `backward` in this order, then `push` if it encodes again.
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
-        self._encoder = encoder
-
-    def encode(self, x: Tensor, total: int | None) -> Tensor:
+    def encode(self, encoder: nn.Module, x: Tensor, total: int | None) -> Tensor:
         """The latents of this process's new elements, which are on their way to the others from now on.
 
         Args:
+            encoder: from [k, ...] to latents [k, D].
             x: [k, ...], the new elements.
             total: those of all processes, None where that is not known.
         """
-        latents: Tensor = self._encoder(x)
+        latents: Tensor = encoder(x)
         return latents
 
     def receive(self, z: Tensor, window: MovingWindow) -> Tensor:
@@ -38,7 +36,7 @@ class Exchange:
     def gradient(
         self, distance: Distance, rows: Tensor, window: MovingWindow, measure: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As `Distance.gradient` of all rows, but of the gradient this process's rows alone. -> [k, D], F or None."""
+        """As `Distance.gradient` over the window and all rows, but the gradient for this process's alone [k, D]."""
         return distance.gradient(rows, window, measure=measure)
 
     def sum(self, value: Tensor) -> Tensor:

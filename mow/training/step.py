@@ -53,7 +53,7 @@ def step(
     Returns, raises:
         as `mow.Trainer.step`.
     """
-    z = exchange.encode(x, total)
+    z = exchange.encode(encoder, x, total)
     errors = squared_errors(decoder(z), x)
 
     # F over [history; z], and its gradient for z alone.

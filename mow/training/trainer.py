@@ -130,7 +130,7 @@ class Trainer:
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
         self.refresh, self.on_nonfinite = refresh, on_nonfinite
         self.scaler = GradScaler(window.latents.device.type, enabled=False) if scaler is None else scaler
-        self.exchange = Exchange(encoder) if exchange is None else exchange
+        self.exchange = Exchange() if exchange is None else exchange
         parameters = [*encoder.parameters(), *decoder.parameters()]
         if optimizer is None:
             self.optimizer: Optimizer = torch.optim.Adam(
