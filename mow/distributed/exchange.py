@@ -74,7 +74,7 @@ class RankExchange(Exchange):
         self, distance: Distance, rows: Tensor, window: MovingWindow | ShardedWindow, measure: bool
     ) -> tuple[Tensor, Tensor | None]:
         if isinstance(window, ShardedWindow):
-            g_rows, value = window.gradient(distance, rows, measure=measure)  # type: ignore[arg-type]  # it looks itself
+            g_rows, value = window.gradient(distance, rows, measure=measure)
         else:
             g_rows, value = distance.gradient(rows, window, measure=measure)
         return g_rows.split(list(self._counts))[self.ranks.rank], value
