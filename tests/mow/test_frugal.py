@@ -155,7 +155,7 @@ def test_a_refreshed_window_with_scaled_gradients(scale: float, left_out: bool) 
     assert (scaler.get_scale() < scale) == left_out
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items()) == left_out
     with torch.no_grad():
-        assert torch.equal(window._newest(N), encoder(stream.recent(N)))
+        assert torch.equal(window.newest(N), encoder(stream.recent(N)))
 
 
 def test_no_graph_with_scaled_gradients() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from rehearsal import Rehearsal
+from rehearsal import Rehearsal, as_on_a_device
 from torch import Tensor, nn
 
 import mow
@@ -32,9 +32,7 @@ adam = functools.partial(torch.optim.Adam, lr=0.01, fused=True, capturable=True)
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows and captures behave as on a device."""
-    monkeypatch.setattr(graph, "CudaGraphs", Rehearsal)
-    monkeypatch.setattr(MovingWindow, "is_on_host", property(lambda window: False))
+    as_on_a_device(monkeypatch)
 
 
 def trainer_of(distance: Distance | None = None, *, cuda_graph: bool, dropout: float = 0.0, **options: Any) -> Trainer:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from rehearsal import Rehearsal
+from rehearsal import as_on_a_device
 from torch import Tensor, nn
 
 import mow
 from mow import MovingWindow, ShuffledStream, Trainer
-from mow.training import cuda_graph
 from mow.training.weighting import WEIGHTINGS, Weighting
 
 WIDTH, DIM, N, K = 5, 2, 6, 3
@@ -69,8 +68,7 @@ def test_a_row_is_all_that_it_takes(toy: str) -> None:
 
 
 def test_a_row_in_a_graph(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "CudaGraphs", Rehearsal)
-    monkeypatch.setattr(MovingWindow, "_on_host", lambda window: False)
+    as_on_a_device(monkeypatch)
     eager, graphed = (trainer_of(weighting=toy, cuda_graph=graph) for graph in (False, True))
     for trainer in (eager, graphed):
         trainer.fit(ShuffledStream(pictures(), seed=3), 20)
