@@ -17,7 +17,8 @@ from mow.app.autoencoders import MODELS
 from mow.app.data import COLLECTIONS
 from mow.app.optimizers import OPTIMIZERS
 from mow.training.precision import Precision
-from mow.training.trainer import ON_NONFINITE, WEIGHTINGS, default_learning_rate
+from mow.training.trainer import ON_NONFINITE, default_learning_rate
+from mow.training.weighting import WEIGHTINGS
 from mow.window.priors import PRIORS
 
 MODEL, DISTANCE, RUN = PANELS = ("Model and training", "Distance", "Run")
@@ -109,7 +110,7 @@ class Options:
     beta2: float = option(0.999, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     weight: float = option(1.0, "Lambda of the distance.", DISTANCE)
     weighting: str = option(
-        "compensated", "How the distance stands to the reconstruction.", DISTANCE, choices=WEIGHTINGS
+        "compensated", "How the distance stands to the reconstruction.", DISTANCE, choices=tuple(WEIGHTINGS)
     )
     log: bool | None = option(None, "Logarithm of it (default: for cwae).", DISTANCE)
     prior: str = option(
