@@ -15,7 +15,8 @@ from PIL import Image
 
 from benchmarks import memory
 from mow.app.data import LazyPictures
-from mow.app.run import Options, Run
+from mow.app.options import Options
+from mow.app.run import Run
 
 SIDE = 1024
 TILES = 5

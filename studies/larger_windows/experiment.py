@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from mow.app import grid
-from mow.app.run import Options
+from mow.app.options import Options
 
 SIZES = (64, 256, 1024, 4096)
 AGE = 64

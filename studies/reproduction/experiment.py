@@ -10,7 +10,7 @@ import numpy as np
 
 from mow.app import data
 from mow.app.grid import Cell
-from mow.app.run import Options
+from mow.app.options import Options
 from mow.training.trainer import default_learning_rate
 
 SEEDS = (0, 1, 2)
