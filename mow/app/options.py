@@ -17,7 +17,8 @@ from mow.app.autoencoders import MODELS
 from mow.app.data import COLLECTIONS
 from mow.app.optimizers import OPTIMIZERS
 from mow.training.precision import Precision
-from mow.training.trainer import ON_NONFINITE, WEIGHTINGS, default_learning_rate
+from mow.training.trainer import ON_NONFINITE, default_learning_rate
+from mow.training.weighting import WEIGHTINGS
 from mow.window.priors import PRIORS
 
 MODEL, DISTANCE, RUN = PANELS = ("Model and training", "Distance", "Run")

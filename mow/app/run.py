@@ -30,7 +30,7 @@ from mow.app.optimizers import OPTIMIZERS
 from mow.app.options import MAY_CHANGE, Options
 from mow.app.report import write_report
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
-from mow.training.precision import Frugal, ScalingTrainer
+from mow.training.precision import Frugal
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
@@ -73,7 +73,8 @@ class Run:
         architecture = ARCHITECTURES[options.architecture]
         networks = architecture.build(source.train.shape[1:], options.dim)
         self.encoder, self.decoder = (_frugal(options, network).to(options.device) for network in networks)
-        self.trainer = _trainer_kind(options, self.ranks)(
+        kind = DistributedTrainer if options.shard or self.ranks.size > 1 else Trainer
+        self.trainer: Trainer = kind(
             self.encoder,
             self.decoder,
             distance,
@@ -87,6 +88,7 @@ class Run:
             root=options.root,
             cuda_graph=options.cuda_graph,
             on_nonfinite=options.on_nonfinite,
+            scaler=torch.amp.GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
         )
         self.stream = ShuffledStream(source.train, options.seed)
         self.seconds = 0.0
@@ -338,15 +340,6 @@ def _distance(options: Options, dim: int) -> Distance:
     model = MODELS[options.model]
     own = {argument: getattr(options, name) for argument, name in model.options.items()}
     return model.distance(prior, log=bool(options.log), **own)
-
-
-def _trainer_kind(options: Options, ranks: Ranks) -> type[Trainer]:
-    distributed = options.shard or ranks.size > 1
-    if options.precision != "fp16":
-        return DistributedTrainer if distributed else Trainer
-    if distributed:
-        raise ValueError("precision is 'fp16', whose gradients are scaled in one process alone; use 'bf16' here")
-    return ScalingTrainer
 
 
 def _frugal(options: Options, network: nn.Module) -> nn.Module:

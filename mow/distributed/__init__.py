@@ -3,6 +3,7 @@
 Source: docs/distributed.md, which derives the factors and says what a step costs.
 """
 
+from mow.distributed.exchange import RankExchange
 from mow.distributed.gathering import Gathering, gather
 from mow.distributed.ranks import RankError, Ranks, process_group
 from mow.distributed.sharded_window import ShardedWindow
@@ -12,6 +13,7 @@ __all__ = [
     "DistributedTrainer",
     "Gathering",
     "RankError",
+    "RankExchange",
     "Ranks",
     "ShardedWindow",
     "gather",

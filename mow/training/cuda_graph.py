@@ -1,4 +1,4 @@
-"""A whole training step as one CUDA graph: encode, distance, decode, backward, optimiser and push in one launch.
+"""A whole step as one CUDA graph: for a training encode, distance, decode, backward, optimiser and push in one launch.
 
 At k = 1 a step is many small kernels, each of which the host has to launch; a graph has them launched at once.
 """
@@ -6,15 +6,12 @@ At k = 1 a step is many small kernels, each of which the host has to launch; a g
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-
-if TYPE_CHECKING:
-    from mow.training.trainer import Trainer
 
 T = TypeVar("T")
 
@@ -82,43 +79,54 @@ class CudaGraphs:
 
 
 class _Recorded(NamedTuple):
-    """A step that can be repeated."""
+    """A step that can be repeated, and what each repetition of it gives."""
 
     replay: Callable[[], None]
     names: tuple[str, ...]
     values: Tensor
-    """What each repetition of the step returns, by these names."""
+    """The results, by these names."""
     gradients: list[tuple[nn.Parameter, Tensor]]
-    """And the gradients that it writes."""
+    """The gradients that it writes."""
 
 
 class GraphedStep:
-    """The step of a trainer, from a graph where it can be.
+    """A step, from a graph where it can be.
 
-    It is captured once the window is full (from then on n is constant) and after `WARM_UP` more steps. Steps of another
-    shape, such as the short batch that ends a pass, run eagerly in between, on the same state. When something changes
-    that the step reads on the host (the trainer's options, a learning rate that is no tensor, training mode, the memory
-    of a parameter) or the optimiser loads a state, everything begins anew. Options of the distance and of the modules
-    are not watched: call `trainer.graph.forget()` after changing one.
+    It is captured after `WARM_UP` eager steps that repeat each other. The others, such as the short batch that ends a
+    pass, run eagerly in between, on the same state. When something changes that the step reads on the host (the
+    options, a learning rate that is no tensor, training mode, the memory of a module) or the optimiser loads a state,
+    everything begins anew. Other attributes of the modules are not watched: call `forget()` after changing one.
 
     Args:
-        trainer: whose step it is; its optimiser is `SGD` or has capturable=True.
+        step: from elements on the device, and whether to measure, to 0-d results by name, the same names each time.
+        optimizer: the step's; it is `SGD` or has capturable=True.
+        device: of the step.
+        generators: from which the step draws, beside PyTorch's default generator.
+        modules: whose parameters, buffers and training mode the step uses.
+        options: what else it reads on the host.
+        repeats: whether the step with these elements is one of those that repeat each other.
 
     Raises:
-        ValueError: the trainer's device, optimiser or distance does not allow it.
+        ValueError: the device, a generator's or the optimiser does not allow it.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        self._parameters = [*trainer.encoder.parameters(), *trainer.decoder.parameters()]
-        self._capture: Capture = CudaGraphs(trainer.window.latents.device, list(_generators(trainer.distance)))
-        _check_optimizer(trainer.optimizer)
-        if (keep := getattr(trainer.distance, "keep", 1)) > 1:
-            raise ValueError(
-                f"cuda_graph is True and the distance's keep {keep}, which is counted on the host; it must be 1"
-            )
-        trainer.optimizer.register_load_state_dict_pre_hook(_still_capturable)
-        trainer.optimizer.register_load_state_dict_post_hook(lambda optimizer: self.forget())
+    def __init__(
+        self,
+        step: Callable[[Tensor, bool], dict[str, Tensor]],
+        optimizer: Optimizer,
+        *,
+        device: torch.device,
+        generators: list[torch.Generator],
+        modules: Callable[[], Iterable[nn.Module]],
+        options: Callable[[], object],
+        repeats: Callable[[Tensor], bool],
+    ) -> None:
+        self._step, self._optimizer, self._device = step, optimizer, device
+        self._modules, self._options, self._repeats = modules, options, repeats
+        self._capture: Capture = CudaGraphs(device, generators)
+        _check_optimizer(optimizer)
+        optimizer.register_load_state_dict_pre_hook(_still_capturable)
+        optimizer.register_load_state_dict_post_hook(lambda optimizer: self.forget())
         self.forget()
 
     def forget(self) -> None:
@@ -129,25 +137,23 @@ class GraphedStep:
         self._seen = self._state()
 
     def __call__(self, x: Tensor, measure: bool) -> dict[str, Tensor]:
-        """What `Trainer._step` does and returns; x may also be on the host.
+        """What the step returns; x may also be on the host.
 
         Raises:
             RuntimeError: the step cannot be captured; nothing has changed.
             What the step itself raises.
         """
-        trainer = self._trainer
-        full = len(trainer.window) == trainer.window.n or trainer.k == trainer.window.n
-        if not full or len(x) != trainer.k:
-            return trainer._step(x, measure)
+        if not self._repeats(x):
+            return self._step(x.to(self._device), measure)
         if self._seen != self._state():
             self.forget()
         if self._x is None:
-            self._x = torch.empty_like(x, device=trainer.window.latents.device)
+            self._x = torch.empty_like(x, device=self._device)
         elif x.shape != self._x.shape or x.dtype != self._x.dtype:
-            return trainer._step(x, measure)
+            return self._step(x.to(self._device), measure)
         self._x.copy_(x, non_blocking=True)
         if self._warm[measure] < WARM_UP:
-            results = self._capture.warm_up(functools.partial(trainer._step, self._x, measure))
+            results = self._capture.warm_up(functools.partial(self._step, self._x, measure))
             self._warm[measure] += 1
             return results
         recorded = self._recorded.get(measure) or self._record(self._x, measure)
@@ -162,36 +168,36 @@ class GraphedStep:
 
         def step() -> Tensor:
             nonlocal names
-            results = self._trainer._step(x, measure)
+            results = self._step(x, measure)
             names = tuple(results)
             return torch.stack(list(results.values()))
 
         try:
             replay, values = self._capture.record(step)
         except RuntimeError as error:
-            self._trainer.optimizer.zero_grad()
+            self._optimizer.zero_grad()
             raise RuntimeError(
                 "cuda_graph is True and the step cannot be captured: something in it waits for the device, copies from "
                 f"the host or depends on values ({error}); use cuda_graph=False"
             ) from error
-        gradients = [(parameter, parameter.grad) for parameter in self._parameters if parameter.grad is not None]
+        parameters = [parameter for module in self._modules() for parameter in module.parameters()]
+        gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
         self._recorded[measure] = _Recorded(replay, names, values, gradients)
         return self._recorded[measure]
 
     def _state(self) -> tuple[object, ...]:
         """What a capture freezes: differs after a change of anything that the step reads on the host."""
-        trainer = self._trainer
-        window = trainer.window
+        modules = tuple(self._modules())
         return (
-            (trainer.k, trainer.weight, trainer.weighting, trainer.reencode, trainer.root),
-            (trainer.encoder.training, trainer.decoder.training),
+            self._options(),
+            [module.training for module in modules],
             [
                 (name, id(value) if isinstance(value, Tensor) else value)
-                for group in trainer.optimizer.param_groups
+                for group in self._optimizer.param_groups
                 for name, value in group.items()
                 if name != "params"
             ],
-            [tensor.data_ptr() for tensor in (*self._parameters, *window.buffers(), *trainer.distance.buffers())],
+            [x.data_ptr() for module in modules for part in (module.parameters(), module.buffers()) for x in part],
         )
 
 
@@ -208,13 +214,3 @@ def _still_capturable(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, 
     """capturable is an option, but comes with the state and says on which device the steps are counted."""
     groups = [{**group, "capturable": True} if "capturable" in group else group for group in state["param_groups"]]
     return {**state, "param_groups": groups}
-
-
-def _generators(distance: nn.Module) -> Iterator[torch.Generator]:
-    """What a distance, its prior, and the prior of a window of those draw from, beside PyTorch's default generator."""
-    owner: Any = distance
-    while owner is not None:
-        generator = getattr(owner, "generator", None)
-        if generator is not None:
-            yield generator
-        owner = getattr(owner, "prior", None)

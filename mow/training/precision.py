@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mow.training.trainer import Trainer
+from mow.window.distances import Distance
+from mow.window.window import MovingWindow
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -22,7 +24,7 @@ class Frugal(nn.Module):
         module: from a tensor to a tensor; it is taken over as it is, not copied.
         precision: "bf16" or "fp16" run it under `torch.autocast`, with weights in float32 as they were. The result is
             float32: distances and errors are differences of large sums, which half precision would drown. Train
-            "fp16" with a `ScalingTrainer`, since small gradients vanish in it.
+            "fp16" with a scaler, `mow.Trainer(scaler=torch.amp.GradScaler(...))`, since small gradients vanish in it.
         checkpointing: keep the input alone for the backward pass, which then runs the forward pass once more.
         channels_last: lay the weights, and with them the activations, out as [k, H, W, C] in memory.
 
@@ -58,37 +60,13 @@ class Frugal(nn.Module):
 
 
 class ScalingTrainer(Trainer):
-    """A trainer for encoders and decoders in fp16: the gradients pass through them scaled up.
+    """A trainer for encoders and decoders in fp16: `Trainer` with a `torch.amp.GradScaler` of PyTorch's own defaults.
 
-    `scaler` is a `torch.amp.GradScaler`: a step whose gradients overflow is left out and halves the scale, 2,000 steps
-    without one double it. The latents of such a step enter the window all the same. Arguments as for `Trainer`.
-
-    Raises:
-        ValueError: cuda_graph is True: the host looks for the overflow in every step.
+    A step whose gradients overflow halves the scale, 2,000 steps without one double it. Arguments as for `Trainer`.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        if options.get("cuda_graph"):
-            raise ValueError("cuda_graph is True, which a step with scaled gradients does not go with")
-        super().__init__(*args, **options)
-        self.scaler = torch.amp.GradScaler(self.window.latents.device.type)
-
-    def _backward(self, reconstruction: Tensor, z: Tensor, g_z: Tensor) -> bool:
-        self.optimizer.zero_grad()
-        scale = self.scaler.scale(torch.ones_like(reconstruction))
-        if z.requires_grad:
-            torch.autograd.backward((reconstruction, z), (scale, scale * g_z))
-        else:  # nothing of the encoder is trained
-            reconstruction.backward(scale)
-        if not self._admits(reconstruction.detach() + g_z.sum()):
-            return False
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "scaler": self.scaler.state_dict()}
-
-    def _load(self, state: dict[str, Any]) -> None:
-        super()._load(state)
-        self.scaler.load_state_dict(state["scaler"])
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, distance: Distance, window: MovingWindow, **options: Any
+    ) -> None:
+        scaler = torch.amp.GradScaler(window.latents.device.type)
+        super().__init__(encoder, decoder, distance, window, scaler=scaler, **options)

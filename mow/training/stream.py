@@ -44,8 +44,7 @@ class ShuffledStream:
         if self.offset == len(self.pictures):
             self.seek(self.epoch + 1, 0)
         indices = self._order[self.offset : self.offset + count]
-        own = indices if share is None else indices[share(len(indices))]
-        batch = self._read(own) if len(own) else self._read(indices[:1])[:0]
+        batch = self._read_share(indices, share)
         self.offset += len(indices)
         return batch
 
@@ -58,8 +57,12 @@ class ShuffledStream:
         """How many pictures were taken before this position."""
         return self.epoch * len(self.pictures) + self.offset
 
-    def recent(self, count: int) -> Tensor:
-        """The pictures taken last, oldest first, read again. -> [count, ...], as `take` gives them.
+    def recent(self, count: int, share: Callable[[int], slice] | None = None) -> Tensor:
+        """The pictures taken last, oldest first, read again. -> [<= count, ...], as `take` gives them.
+
+        Args:
+            count: >= 1.
+            share: as for `take`.
 
         Raises:
             ValueError: there were not so many.
@@ -70,11 +73,15 @@ class ShuffledStream:
         while len(indices) < count:
             epoch -= 1
             indices = torch.cat([self._order_of(epoch), indices])
-        return self._read(indices[-count:])
+        return self._read_share(indices[-count:], share)
 
     def _order_of(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         return torch.randperm(len(self.pictures), generator=generator)
+
+    def _read_share(self, indices: Tensor, share: Callable[[int], slice] | None) -> Tensor:
+        own = indices if share is None else indices[share(len(indices))]
+        return self._read(own) if len(own) else self._read(indices[:1])[:0]
 
     def _read(self, indices: Tensor) -> Tensor:
         if isinstance(self.pictures, Tensor):

@@ -1,4 +1,4 @@
-"""One-element batch training by moving window: the algorithm of the paper's section 3 as a plain loop."""
+"""One-element batch training by moving window: the steps of `mow.training.step`, one after another."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from mow.checks import positive
 from mow.training.cuda_graph import GraphedStep
+from mow.training.exchange import Exchange
+from mow.training.step import step
 from mow.training.stream import ShuffledStream
+from mow.training.weighting import WEIGHTINGS
 from mow.window.distances import Distance
 from mow.window.window import MovingWindow
 
 VALUES_AT_ONCE = 2**21
 """Values of pictures that are encoded at a time to fill the window, if they are more than k pictures."""
 
-WEIGHTINGS = ("reference", "paper", "compensated")
 ON_NONFINITE = ("stop", "skip", "ignore")
 
 
@@ -51,7 +54,7 @@ class Trainer:
         k: new elements a step, 1 <= k <= n; k = n is the classical method.
         optimizer: from parameters to an optimiser; None for Adam at `default_learning_rate(k)`.
         weight: lambda, >= 0.
-        weighting: "compensated", "paper" or "reference".
+        weighting: "compensated", "paper" or "reference": a row of `mow.training.weighting.WEIGHTINGS`.
         reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
             those of the step, as the public code does.
         refresh: encode the pictures of the whole window again, with the weights of that moment, every so many steps of
@@ -63,6 +66,11 @@ class Trainer:
             raises, "skip" goes on to the next and counts it in `steps_skipped`; either leaves weights, optimiser and
             window as they were. "ignore" does not look: looking waits for a GPU once a step, so a CUDA graph cannot.
             None for "ignore" with cuda_graph, else "stop".
+        scaler: scales the gradients that pass through encoder and decoder, for those in fp16 (see
+            `mow.training.precision`); None for none. A step whose gradients overflow is left out, in all processes
+            alike, and its latents enter the window all the same. Not with cuda_graph: the host looks for the overflow.
+        exchange: with the other processes of a training, see `mow.distributed.DistributedTrainer`; None for one
+            process. Not with cuda_graph.
 
     Raises:
         TypeError, ValueError: a bad argument, by name.
@@ -84,6 +92,8 @@ class Trainer:
         root: bool = False,
         cuda_graph: bool = False,
         on_nonfinite: str | None = None,
+        scaler: GradScaler | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         if isinstance(k, bool) or not isinstance(k, int):
             raise TypeError(f"k is {k!r}; it must be an integer")
@@ -91,18 +101,23 @@ class Trainer:
             raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weight is {weight!r}; it must be finite and >= 0")
-        if root and weighting == "paper":
-            raise ValueError("root is True and weighting 'paper', which sums R; use 'reference' or 'compensated'")
         if on_nonfinite is None:
             on_nonfinite = "ignore" if cuda_graph else "stop"
         elif cuda_graph and on_nonfinite != "ignore":
             raise ValueError(f"on_nonfinite is {on_nonfinite!r} and cuda_graph True; a graph can only 'ignore' it")
         for name, value, allowed in (
-            ("weighting", weighting, WEIGHTINGS),
+            ("weighting", weighting, tuple(WEIGHTINGS)),
             ("on_nonfinite", on_nonfinite, ON_NONFINITE),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+        if root and not WEIGHTINGS[weighting].root:
+            means = " or ".join(repr(name) for name, row in WEIGHTINGS.items() if row.root)
+            raise ValueError(f"root is True and weighting {weighting!r}, whose R is no mean; use {means}")
+        if cuda_graph and scaler is not None:
+            raise ValueError("cuda_graph is True and there is a scaler, which asks the host; use one of the two")
+        if cuda_graph and exchange is not None:
+            raise ValueError("cuda_graph is True; a step with collectives between ranks is not captured")
         if refresh is not None:
             positive("refresh", refresh)
             if k == window.n:
@@ -114,6 +129,8 @@ class Trainer:
         self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
         self.refresh, self.on_nonfinite = refresh, on_nonfinite
+        self.scaler = GradScaler(window.latents.device.type, enabled=False) if scaler is None else scaler
+        self.exchange = Exchange() if exchange is None else exchange
         parameters = [*encoder.parameters(), *decoder.parameters()]
         if optimizer is None:
             self.optimizer: Optimizer = torch.optim.Adam(
@@ -122,27 +139,30 @@ class Trainer:
         else:
             self.optimizer = optimizer(parameters)
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
-        self.graph = GraphedStep(self) if cuda_graph else None
+        self.graph = self._graphed() if cuda_graph else None
 
-    def step(self, x: Tensor, *, measure: bool = True) -> dict[str, Tensor]:
-        """One optimiser step on new elements x [k, ...], and their latents into the window.
+    def step(self, x: Tensor, *, measure: bool = True, total: int | None = None) -> dict[str, Tensor]:
+        """One optimiser step on new elements x [k, ...], and their latents into the window: `mow.training.step.step`.
 
         Args:
-            x: the new elements, also from another device than the window's.
+            x: the new elements of this process, also from another device than the window's.
             measure: ask for the value of the distance too. The step is the same without, and takes less where the
                 gradient alone is cheaper: O(k (n + m) D) for a prior sampled afresh, where the value takes O(nmD).
+            total: the new elements of all processes, where there are several and each has its share of them; None
+                reads from what was gathered how many each has, for which a GPU has to be waited for.
 
         Returns:
             loss, reconstruction (per picture: the mean over k of the sum of squares) and distance (bare F, without the
-            logarithm), 0-d and detached; without `measure` the reconstruction alone.
+            logarithm), 0-d and detached, over all processes; without `measure` the reconstruction of x alone.
 
         Raises:
             ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
             FloatingPointError: the loss is NaN or infinite and on_nonfinite "stop". Nothing has changed.
         """
-        results = self._step(x, measure) if self.graph is None else self.graph(x, measure)
+        with self.exchange.guard(self.steps_done + 1):
+            results = self._step(x, measure, total) if self.graph is None else self.graph(x, measure)
         self.steps_done += 1
-        self.pictures_seen += len(x)
+        self.pictures_seen += self.exchange.count(x)
         return results
 
     def run(
@@ -157,6 +177,7 @@ class Trainer:
 
         Args:
             pictures: the data set (see `ShuffledStream`), read in shuffled passes; a pass may end in a short batch.
+                The same in every process: each reads its share.
             steps: the total, those already done included.
             warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step
                 1 of the paper; else it grows from empty.
@@ -166,10 +187,13 @@ class Trainer:
         if warm_up and len(self.window) == 0 and self.k < self.window.n:
             self._warm_up(stream)
         while self.steps_done < steps:
-            result = self.step(stream.take(self.k), measure=measured(self.steps_done + 1))
+            total = stream.following(self.k)
+            x = stream.take(self.k, self.exchange.share)
+            result = self.step(x, measure=measured(self.steps_done + 1), total=total)
             if self.refresh is not None and self.steps_done % self.refresh == 0:
                 self._refresh(stream)
             yield result
+        self._settle()
 
     def fit(self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True) -> None:
         """`run` to its end, without the values."""
@@ -177,8 +201,12 @@ class Trainer:
             pass
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but for the data and PyTorch's random state."""
-        return {
+        """Everything that the next step depends on, but for the data and PyTorch's random state.
+
+        The same in every process; all of them call it.
+        """
+        self._settle()
+        state = {
             "encoder": self.encoder.state_dict(),
             "decoder": self.decoder.state_dict(),
             "distance": self.distance.state_dict(),
@@ -188,6 +216,7 @@ class Trainer:
             "pictures_seen": self.pictures_seen,
             "steps_skipped": self.steps_skipped,
         }
+        return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -207,77 +236,33 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
         self.steps_skipped = state.get("steps_skipped", 0)  # older checkpoints lack it
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
-    def _step(self, x: Tensor, measure: bool) -> dict[str, Tensor]:
+    def _step(self, x: Tensor, measure: bool, total: int | None = None) -> dict[str, Tensor]:
         """`step` but for the counts: what a CUDA graph captures."""
-        x = x.to(self.window.latents.device)
-        z = self.encoder(x)
-        errors = self._errors(x, z)
-        gradient, distance = self._gradient(z, measure)
-        reconstruction, factor = self._reconstruction(errors), self.weight * self._scale(len(x))
-        if self._backward(reconstruction, z, factor * gradient):
-            self._push(x, z)
-        mean = errors.detach().mean()
-        if distance is None:
-            return {"reconstruction": mean}
-        loss = reconstruction.detach() + factor * self.distance.transform(distance)
-        return {"loss": loss, "reconstruction": mean, "distance": distance}
+        return step(
+            self.encoder,
+            self.decoder,
+            self.distance,
+            self.window,
+            self.optimizer,
+            x.to(self.window.latents.device),
+            k=self.k,
+            weight=self.weight,
+            weighting=WEIGHTINGS[self.weighting],
+            root=self.root,
+            reencode=self.reencode,
+            measure=measure,
+            scaler=self.scaler,
+            exchange=self.exchange,
+            admits=self._admits,
+            total=total,
+        )
 
-    def _warm_up(self, stream: ShuffledStream) -> None:
-        """Step 1 of the paper."""
-        self._fill(stream.take(self.window.n - self.k))
-
-    def _refresh(self, stream: ShuffledStream) -> None:
-        """The window's rows came from the last pictures of the stream, unless it has had another before."""
-        if stream.taken >= len(self.window):
-            self._fill(stream.recent(len(self.window)))
-
-    def _fill(self, x: Tensor) -> None:
-        """Large pictures are encoded k at a time, since more may not fit."""
-        device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // x[0].numel())
-        with torch.no_grad():
-            self.window.fill(torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)]))
-
-    def _errors(self, x: Tensor, z: Tensor) -> Tensor:
-        """The sum of squares of each picture's reconstruction error [k]."""
-        decoded = self.decoder(z)
-        if decoded.shape != x.shape:
-            raise ValueError(f"the decoder gives shape {list(decoded.shape)}; it must be x's, {list(x.shape)}")
-        return (decoded - x).square().flatten(1).sum(1)
-
-    def _gradient(self, z: Tensor, measure: bool) -> tuple[Tensor, Tensor | None]:
-        """d T(F) / d z [k, D], and F where it is to be measured."""
-        return self.distance.gradient(z, self.window, measure=measure)
-
-    def _reconstruction(self, errors: Tensor) -> Tensor:
-        if self.weighting == "paper":
-            return errors.sum()
-        return errors.mean().sqrt() if self.root else errors.mean()
-
-    def _scale(self, k: int) -> float:
-        if self.weighting != "compensated":
-            return 1.0
-        return min(self.window.n, len(self.window) + k) / k
-
-    def _backward(self, reconstruction: Tensor, z: Tensor, g_z: Tensor) -> bool:
-        """The optimiser step along the gradient of the reconstruction and, from the distance, g_z at the latents;
-        none where one of them is not finite. -> whether it was done.
-
-        That gradient came with the distance: it enters the graph at z, which saves an autograd function.
-        """
-        self.optimizer.zero_grad()
-        if z.requires_grad:
-            torch.autograd.backward((reconstruction, z), (None, g_z))
-        else:  # nothing of the encoder is trained
-            reconstruction.backward()
-        if not self._admits(reconstruction.detach() + g_z.sum()):
-            return False
-        self.optimizer.step()
-        return True
-
-    def _admits(self, total: Tensor) -> bool:
-        """Whether a step may be done of whose loss everything adds up to this 0-d total."""
-        if self.on_nonfinite == "ignore" or math.isfinite(total):
+    def _admits(self, health: Tensor) -> bool:
+        """Whether a step may be taken, which it may if this 0-d tensor is finite."""
+        if self.on_nonfinite == "ignore" or math.isfinite(health):
             return True
         if self.on_nonfinite == "stop":
             raise FloatingPointError(
@@ -287,8 +272,54 @@ class Trainer:
         self.steps_skipped += 1
         return False
 
-    def _push(self, x: Tensor, z: Tensor) -> None:
-        """The latents of the new elements into the window."""
-        if self.k < self.window.n:  # the classical method never looks back
-            with torch.no_grad():
-                self.window.push(self.encoder(x) if self.reencode else z)
+    def _warm_up(self, stream: ShuffledStream) -> None:
+        """Step 1 of the paper."""
+        total = stream.following(self.window.n - self.k)
+        self._fill(stream.take(self.window.n - self.k, self.exchange.share), total)
+
+    def _refresh(self, stream: ShuffledStream) -> None:
+        """The window's rows came from the last pictures of the stream, unless it has had another before."""
+        self._settle()
+        total = len(self.window)
+        if stream.taken >= total:
+            self._fill(stream.recent(total, self.exchange.share), total)
+
+    def _fill(self, x: Tensor, total: int) -> None:
+        """The window anew from so many elements, of which this process has x.
+
+        Large pictures are encoded k at a time, since more may not fit.
+        """
+        device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
+        with torch.no_grad(), self.exchange.guard(self.steps_done):
+            z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
+            self.window.fill(self.exchange.gather(z, total))
+
+    def _settle(self) -> None:
+        with self.exchange.guard(self.steps_done):
+            self.exchange.settle(self.window)
+
+    def _graphed(self) -> GraphedStep:
+        """The step from a CUDA graph: what it freezes, and when there is a step to be repeated."""
+        if (keep := getattr(self.distance, "keep", 1)) > 1:
+            raise ValueError(
+                f"cuda_graph is True and the distance's keep {keep}, which is counted on the host; it must be 1"
+            )
+        return GraphedStep(
+            self._step,
+            self.optimizer,
+            device=self.window.latents.device,
+            generators=list(_generators(self.distance)),
+            modules=lambda: (self.encoder, self.decoder, self.window, self.distance),
+            options=lambda: (self.k, self.weight, self.weighting, self.reencode, self.root),
+            repeats=lambda x: len(x) == self.k and (len(self.window) == self.window.n or self.k == self.window.n),
+        )
+
+
+def _generators(distance: Distance) -> Iterator[torch.Generator]:
+    """What a distance, its prior, and the prior of a window of those draw from, beside PyTorch's default generator."""
+    owner: Any = distance
+    while owner is not None:
+        generator = getattr(owner, "generator", None)
+        if generator is not None:
+            yield generator
+        owner = getattr(owner, "prior", None)

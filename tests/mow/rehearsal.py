@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from mow import MovingWindow
+from mow.training import cuda_graph
 
 T = TypeVar("T")
 
@@ -99,3 +103,9 @@ class Rehearsal:
             recorder.replay()
 
         return replay, result
+
+
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows and captures behave so."""
+    monkeypatch.setattr(cuda_graph, "CudaGraphs", Rehearsal)
+    monkeypatch.setattr(MovingWindow, "is_on_host", property(lambda window: False))

@@ -11,11 +11,13 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from test_weighting import TOY
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -23,6 +25,8 @@ import mow
 from mow import MovingWindow, ShuffledStream, Trainer
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow, gather, gathering
 from mow.distributed.ranks import connect, disconnect
+from mow.training.precision import Frugal
+from mow.training.weighting import WEIGHTINGS
 from mow.window.distances import Distance
 
 pytestmark = pytest.mark.skipif(
@@ -56,6 +60,7 @@ class Case(NamedTuple):
     dtype: torch.dtype = torch.float64
     pictures: int = PICTURES
     options: dict[str, Any] = {}
+    scaled: bool = False
 
     def __str__(self) -> str:
         changed = [f"{name}={value}" for name, value in self._asdict().items() if value != self._field_defaults[name]]
@@ -79,6 +84,13 @@ CASES = [
     *(Case("kept", k=3, sharded=sharded) for sharded in (False, True)),
     Case("sampled", k=3),
     Case("sliced", dtype=torch.float32, options={"weight": 3.0}),
+    *(Case(options={"weighting": "toy"}, sharded=sharded) for sharded in (False, True)),
+    *(Case(scaled=True, sharded=sharded) for sharded in (False, True)),
+    *(Case("mmd", k=3, sharded=sharded, steps=11, options={"refresh": 3}) for sharded in (False, True)),
+    *(Case(k=3, warm_up=False, options={"refresh": 1, "reencode": reencode}) for reencode in (False, True)),
+    *(Case("mmd", k=3, scaled=True, sharded=sharded, options={"refresh": 3}) for sharded in (False, True)),
+    Case(k=3, scaled=True, options={"refresh": 2, "weighting": "paper"}),
+    Case(k=3, scaled=True, sharded=True, options={"root": True, "weighting": "reference"}),
 ]
 
 
@@ -101,10 +113,13 @@ def trained(case: Case, kind: type[Trainer] = Trainer) -> dict[str, Any]:
     """State and figures of a case after its steps."""
     sharded = case.sharded and kind is not Trainer
     window = (ShardedWindow if sharded else MovingWindow)(N, DIM, dtype=case.dtype)
-    trainer = kind(*model(case.dtype), DISTANCES[case.distance](), window, k=case.k, optimizer=adam, **case.options)
-    torch.manual_seed(5)
-    measured = {"measured": lambda step: step % case.measured == 0}
-    results = [r for r in trainer.run(case.stream(), case.steps, warm_up=case.warm_up, **measured) if "loss" in r]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3) if case.scaled else None
+    options = {"optimizer": adam, "scaler": scaler, **case.options}
+    with mock.patch.dict(WEIGHTINGS, {"toy": TOY}):
+        trainer = kind(*model(case.dtype), DISTANCES[case.distance](), window, k=case.k, **options)
+        torch.manual_seed(5)
+        measured = {"measured": lambda step: step % case.measured == 0}
+        results = [r for r in trainer.run(case.stream(), case.steps, warm_up=case.warm_up, **measured) if "loss" in r]
     return {"state": trainer.state_dict(), "results": results}
 
 
@@ -203,6 +218,27 @@ def meet_a_nan(ranks: Ranks) -> dict[str, Any]:
     return found
 
 
+def overflow(ranks: Ranks) -> dict[str, Any]:
+    """In fp16: the third batch ends in a large picture, which only the last rank has."""
+    found: dict[str, Any] = {}
+    for sharded in (False, True):
+        x = pictures(torch.float32)
+        stream = ShuffledStream(x, SEED)
+        x[stream._order[N - 2 + 3 * 2 - 1]] *= 1000  # after those of the warm-up
+        window = (ShardedWindow if sharded and ranks.size > 1 else MovingWindow)(N, DIM)
+        networks = (Frugal(network, precision="fp16") for network in model(torch.float32))
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        kind = DistributedTrainer if ranks.size > 1 else Trainer
+        trainer = kind(*networks, mow.CramerWold(), window, k=2, optimizer=adam, scaler=scaler)
+        weights, scales = [], []
+        for result in trainer.run(stream, 5):
+            assert torch.isfinite(result["loss"])
+            weights.append([parameter.detach().clone() for parameter in trainer.encoder.parameters()])
+            scales.append(scaler.get_scale())
+        found[f"sharded={sharded}"] = weights, scales, dict(trainer.state_dict()["window"])
+    return found
+
+
 def part_company(ranks: Ranks) -> str:
     """Every rank draws other directions."""
     window = MovingWindow(N, DIM, dtype=torch.float64)
@@ -270,11 +306,13 @@ ACTIONS = (
     accumulate_in_a_loop,
     count_collectives,
     meet_a_nan,
+    overflow,
     part_company,
     gather_unevenly,
     exchange_states,
     ask_rank_0,
 )
+ACTIONS_OF_FOUR = (gather_unevenly, exchange_states, ask_rank_0)
 
 
 def work(rank: int, world: int, folder: str, cases: Sequence[Case], actions: Sequence[Callable[[Ranks], Any]]) -> None:
@@ -309,7 +347,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return done_by(4, tmp_path_factory.mktemp("ranks"), FOUR, ACTIONS[4:])
+    return done_by(4, tmp_path_factory.mktemp("ranks"), FOUR, ACTIONS_OF_FOUR)
 
 
 def of_all(found: list[dict[str, Any]], name: str) -> list[Any]:
@@ -325,14 +363,16 @@ def of_all(found: list[dict[str, Any]], name: str) -> list[Any]:
 
 
 def assert_as_one_process(case: Case, found: list[dict[str, Any]]) -> None:
-    results = of_all(found, str(case))
-    expected, tolerance = trained(case), 1e-12 if case.dtype == torch.float64 else 1e-6
-    for got in results:
+    """Scaled gradients, whose scale is a power of two, train what others do."""
+    expected, tolerance = trained(case._replace(scaled=False)), 1e-12 if case.dtype == torch.float64 else 1e-6
+    if case.scaled:
+        expected["state"]["scaler"] = trained(case)["state"]["scaler"]
+    for got in of_all(found, str(case)):
         for part in ("encoder", "decoder", "window"):
             torch.testing.assert_close(
                 got["state"][part], dict(expected["state"][part]), rtol=0, atol=tolerance, check_device=False
             )
-        for name in ("steps_done", "pictures_seen", "steps_skipped"):
+        for name in ("steps_done", "pictures_seen", "steps_skipped", *case.scaled * ["scaler"]):
             assert got["state"][name] == expected["state"][name]
         torch.testing.assert_close(got["results"], expected["results"], rtol=100 * tolerance, atol=10 * tolerance)
 
@@ -485,6 +525,12 @@ def test_more_ranks_than_new_elements(monkeypatch: pytest.MonkeyPatch) -> None:
         DistributedTrainer(*model(), mow.MMD(), MovingWindow(N, DIM, dtype=torch.float64), k=2)
 
 
+def test_no_graph_of_a_step_with_collectives() -> None:
+    window = MovingWindow(N, DIM, dtype=torch.float64)
+    with pytest.raises(ValueError, match="cuda_graph is True; a step with collectives"):
+        DistributedTrainer(*model(), mow.MMD(), window, k=2, cuda_graph=True)
+
+
 # Faults that end no process (those that do: test_faults.py)
 
 
@@ -498,6 +544,20 @@ def test_a_nan_in_one_rank(two_ranks: Any) -> None:
         for choice in ("skip", "stop"):
             for part in ("encoder", "decoder", "window"):
                 torch.testing.assert_close(got[choice][part], dict(expected[choice][part]), rtol=0, atol=1e-12)
+
+
+def test_an_overflow_in_one_rank(two_ranks: Any) -> None:
+    """Every rank leaves the step out and halves the scale, and the latents enter every window all the same."""
+    expected = overflow(Ranks())
+    for got in of_all(two_ranks, "overflow"):
+        for sharded, (weights, scales, window) in got.items():
+            assert scales == expected[sharded][1] == [2.0**8, 2.0**8, 2.0**7, 2.0**7, 2.0**7]
+            same = [all(map(torch.equal, *pair)) for pair in itertools.pairwise(weights)]
+            assert same == [False, True, False, False]
+            torch.testing.assert_close(weights, expected[sharded][0], rtol=0, atol=2e-3)
+            torch.testing.assert_close(window, expected[sharded][2], rtol=1e-2, atol=2e-2, check_device=False)
+    first, second = of_all(two_ranks, "overflow")
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_ranks_that_part_company_are_found_out(two_ranks: Any) -> None:

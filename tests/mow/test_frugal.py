@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import pytest
@@ -140,6 +141,30 @@ def test_the_scale_is_in_the_state() -> None:
         trainer_of(ScalingTrainer).load_state_dict(trainer_of().state_dict())
 
 
+@pytest.mark.parametrize("scale, left_out", [(2.0**8, False), (2.0**40, True)])
+def test_a_refreshed_window_with_scaled_gradients(scale: float, left_out: bool) -> None:
+    """Rows are those of the newest weights, in the encoder's own precision, whether the step was taken or left out."""
+    encoder, decoder = (Frugal(network, precision="fp16") for network in networks())
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    window = mow.MovingWindow(N, DIM)
+    trainer = mow.Trainer(encoder, decoder, mow.CramerWold(), window, k=K, refresh=3, scaler=scaler)
+    data = torch.rand(40, *SHAPE, generator=torch.Generator().manual_seed(1))
+    before = copy.deepcopy(encoder.state_dict())
+    stream = mow.ShuffledStream(data)
+    trainer.fit(stream, 3)
+    assert (scaler.get_scale() < scale) == left_out
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items()) == left_out
+    with torch.no_grad():
+        assert torch.equal(window.newest(N), encoder(stream.recent(N)))
+
+
 def test_no_graph_with_scaled_gradients() -> None:
     with pytest.raises(ValueError, match="cuda_graph is True"):
         ScalingTrainer(*networks(), mow.CramerWold(), mow.MovingWindow(N, DIM), cuda_graph=True)
+
+
+def test_the_trainer_that_scales_by_itself() -> None:
+    """What `ScalingTrainer` is."""
+    scaling = trainer_of(ScalingTrainer, precision="fp16")
+    kind = functools.partial(mow.Trainer, scaler=torch.amp.GradScaler("cpu"))
+    assert torch.equal(losses(scaling), losses(trainer_of(kind, precision="fp16")))

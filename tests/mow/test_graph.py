@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rehearsal import Rehearsal
+from rehearsal import Rehearsal, as_on_a_device
 from torch import Tensor, nn
 
 import mow
@@ -31,9 +33,7 @@ adam = functools.partial(torch.optim.Adam, lr=0.01, fused=True, capturable=True)
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows and captures behave as on a device."""
-    monkeypatch.setattr(graph, "CudaGraphs", Rehearsal)
-    monkeypatch.setattr(MovingWindow, "is_on_host", property(lambda window: False))
+    as_on_a_device(monkeypatch)
 
 
 def trainer_of(distance: Distance | None = None, *, cuda_graph: bool, dropout: float = 0.0, **options: Any) -> Trainer:
@@ -189,6 +189,44 @@ def test_gradients_are_those_of_the_last_step(last: str) -> None:
             trainer.step(pictures(2, seed=9))
     for one, other in zip(eager.encoder.parameters(), graphed.encoder.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
+
+
+def test_any_function_of_tensors() -> None:
+    """A regression, in which there is no window: what it is given to watch is all that the graph knows of it."""
+    torch.manual_seed(0)
+    eager = nn.Linear(WIDTH, 1)
+    graphed, factor = copy.deepcopy(eager), [2.0]
+
+    def step_of(line: nn.Linear, optimizer: torch.optim.Optimizer, x: Tensor, measure: bool) -> dict[str, Tensor]:
+        optimizer.zero_grad()
+        loss = factor[0] * (line(x) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss.detach(), "weight": line.weight.detach().norm()} if measure else {"loss": loss.detach()}
+
+    steps = [functools.partial(step_of, line, sgd(line.parameters())) for line in (eager, graphed)]
+    captured = graph.GraphedStep(
+        steps[1],
+        steps[1].args[1],
+        device=torch.device("cpu"),
+        generators=[],
+        modules=lambda: [graphed],
+        options=lambda: factor[0],
+        repeats=lambda x: len(x) == 4,
+    )
+    for number in range(30):
+        if number == 20:
+            factor[0] = 1.0
+        x, measure = pictures(3 if number % 7 == 6 else 4, seed=number), number % 2 == 0
+        assert captured(x, measure) == steps[0](x, measure)
+        assert torch.equal(graphed.weight, eager.weight) and torch.equal(graphed.weight.grad, eager.weight.grad)
+    assert captured._capture.recorded == 4 and captured._capture.replayed > 5
+
+
+def test_it_knows_no_trainer() -> None:
+    """The module imports nothing of the package, not even for its types."""
+    imported = [node for node in ast.walk(ast.parse(inspect.getsource(graph))) if isinstance(node, ast.ImportFrom)]
+    assert [node.module for node in imported if (node.module or "").startswith("mow")] == []
 
 
 # What makes the capture void

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from mow import ShuffledStream
+from mow.distributed import Ranks
 
 
 class Labelled(Dataset):
@@ -54,6 +55,8 @@ def test_the_recent_pictures_are_those_taken_last(count: int, k: int) -> None:
         position = stream.epoch, stream.offset
         for rows in {1, min(3, len(seen)), len(seen)}:
             assert stream.recent(rows)[:, 0].tolist() == seen[-rows:]
+            shares = [stream.recent(rows, Ranks(rank, 3).share)[:, 0].tolist() for rank in range(3)]
+            assert sum(shares, []) == seen[-rows:] and len(shares[0]) == -(-rows // 3)
         assert (stream.epoch, stream.offset) == position
     for rows in (0, len(seen) + 1):
         with pytest.raises(ValueError, match=f"count is {rows}; it must be from 1 to the {len(seen)}"):

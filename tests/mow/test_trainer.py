@@ -552,3 +552,15 @@ def test_an_encoder_that_is_not_trained_stays_as_it_is() -> None:
     trainer.step(torch.rand(1, WIDTH, dtype=torch.float64))
     assert all(torch.equal(value, before[0][name]) for name, value in trainer.encoder.state_dict().items())
     assert not any(torch.equal(value, before[1][name]) for name, value in trainer.decoder.state_dict().items())
+
+
+def test_networks_may_be_replaced() -> None:
+    """By what torch.compile makes of them, for instance: every pass is then through the new one."""
+    trainer, passes = trainer_of(k=2), []
+    for name in ("encoder", "decoder"):
+        network = getattr(trainer, name)
+        replaced = nn.Sequential(network)
+        replaced.register_forward_hook(lambda *_, name=name: passes.append(name))
+        setattr(trainer, name, replaced)
+    trainer.step(pictures(2))
+    assert passes == ["encoder", "decoder", "encoder"]

@@ -1,0 +1,103 @@
+"""One step of training by moving window, as a function of the networks, the optimiser, the window and new elements.
+
+Source: "One-element Batch Training by Moving Window" (2019), section 3, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from mow.training.exchange import Exchange
+from mow.training.weighting import Weighting
+from mow.window.distances import Distance
+from mow.window.window import MovingWindow
+
+
+def step(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    distance: Distance,
+    window: MovingWindow,
+    optimizer: Optimizer,
+    x: Tensor,
+    *,
+    k: int,
+    weight: float,
+    weighting: Weighting,
+    root: bool,
+    reencode: bool,
+    measure: bool,
+    scaler: GradScaler,
+    exchange: Exchange,
+    admits: Callable[[Tensor], bool],
+    total: int | None = None,
+) -> dict[str, Tensor]:
+    """One step of the optimiser down the cost R + weight * s * T(F), and the new latents into the window.
+
+    Args:
+        encoder, decoder, distance, window, k, weight, root, reencode: as for `mow.Trainer`.
+        optimizer: of the parameters of encoder and decoder.
+        x: the new elements of this process [<= k, ...], on the window's device.
+        weighting: how R and s follow from n and k.
+        measure: ask for the value of the distance too.
+        scaler: scales the gradients that pass through the networks; `GradScaler(enabled=False)` leaves them.
+        exchange: with the other processes.
+        admits: whether a step is taken, from a 0-d tensor that is finite only if R and the distance's gradient are.
+        total: the new elements of all processes, None where that is not known.
+
+    Returns, raises:
+        as `mow.Trainer.step`.
+    """
+    z = exchange.encode(encoder, x, total)
+    errors = squared_errors(decoder(z), x)
+
+    # F over [history; z], and its gradient for z alone.
+    rows = exchange.receive(z, window)
+    new, present = len(rows), min(window.n, len(window) + len(rows))
+    g_z, value = exchange.gradient(distance, rows, window, measure)
+    factor = weight * weighting.scale(present, new)
+    g_z = factor * g_z
+
+    error = errors.detach().sum()
+    reconstruction = weighting.reconstruction(exchange.sum(error) if root else error, new, root)
+    g_errors = weighting.slope(errors, reconstruction, new, root)
+
+    # Both gradients are known where they enter the networks, at the errors and at z.
+    optimizer.zero_grad()
+    health = reconstruction + g_z.sum()
+    if z.requires_grad:
+        health = exchange.backward((errors, z), (scaler.scale(g_errors), scaler.scale(g_z)), health)
+    else:  # nothing of the encoder is trained
+        health = exchange.backward((errors,), (scaler.scale(g_errors),), health)
+
+    if admits(health):
+        scaler.step(optimizer)
+        scaler.update()
+        if k < window.n:  # the classical method, k = n, never looks back
+            with torch.no_grad():
+                if reencode:
+                    exchange.push(encoder(x), window)
+                else:
+                    window.push(rows)
+
+    if value is None:
+        return {"reconstruction": error / len(x)}
+    error = exchange.agreed(error, value)
+    loss = weighting.reconstruction(error, new, root) + factor * distance.transform(value)
+    return {"loss": loss, "reconstruction": error / new, "distance": value}
+
+
+def squared_errors(decoded: Tensor, x: Tensor) -> Tensor:
+    """The sum of squares of each element's reconstruction error. [k, ...] -> [k].
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if decoded.shape != x.shape:
+        raise ValueError(f"the decoder gives shape {list(decoded.shape)}; it must be x's, {list(x.shape)}")
+    return (decoded - x).square().flatten(1).sum(1)

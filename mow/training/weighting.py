@@ -1,0 +1,44 @@
+"""How the reconstruction error and the distance are scaled against each other: a row of a table for each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """A way to form the cost R + weight * s * T(F) of a step with k new elements and n rows present.
+
+    k and n count the rows of all processes.
+    """
+
+    divisor: Callable[[int], float]
+    """From k to what the sum of the k reconstruction errors is divided by, which gives R."""
+    scale: Callable[[int, int], float]
+    """From n and k to s."""
+    root: bool = True
+    """Whether the square root of R may be taken in its place; it makes sense of a mean."""
+
+    def reconstruction(self, total: Tensor, k: int, root: bool) -> Tensor:
+        """R, from the sum of all k errors. 0-d -> 0-d."""
+        reduced = total / self.divisor(k)
+        return reduced.sqrt() if root else reduced
+
+    def slope(self, errors: Tensor, reconstruction: Tensor, k: int, root: bool) -> Tensor:
+        """dR / d error for some of the k errors, from R. [<= k] -> [<= k]."""
+        slope = torch.ones_like(errors)
+        if root:
+            slope = slope / (2 * reconstruction)
+        return slope / self.divisor(k)
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    "reference": Weighting(divisor=lambda k: k, scale=lambda n, k: 1.0),
+    "paper": Weighting(divisor=lambda k: 1, scale=lambda n, k: 1.0, root=False),
+    "compensated": Weighting(divisor=lambda k: k, scale=lambda n, k: n / k),
+}
+"""By name; what each means stands in the docstring of `mow.Trainer`."""
