@@ -2,5 +2,12 @@
 
 python -m benchmarks run [--quick]      measures, into one new JSON file in benchmarks/results/
 python -m benchmarks report             makes docs/benchmarks.md, its plots and the table of the README from it
-pytest benchmarks --benchmark-only      the main cases under pytest-benchmark
+pytest benchmarks --benchmark-only      the main cases under pytest-benchmark, in four minutes
+
+The experiments behind the other pages are in studies/, which imports from here and not the other way round.
 """
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository."""

@@ -14,14 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import record, report, runner
+from benchmarks import command, page, record, report, runner
 from benchmarks.candidates import OURS
 from benchmarks.cases import SEED
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command.new(__doc__)
 console = Console()
-
-DOCS, README = record.ROOT / "docs", record.ROOT / "README.md"
 
 
 @app.command()
@@ -66,16 +64,15 @@ def run(
 @app.command(name="report")
 def make_report(
     json: Annotated[Path | None, typer.Option(help="The record (default: the newest).")] = None,
-    docs: Annotated[Path, typer.Option(help="The folder of the page.")] = DOCS,
+    docs: Annotated[Path, typer.Option(help="The folder of the page.")] = page.DOCS,
     readme: Annotated[
         Path | None, typer.Option(help="The README whose table is replaced (default, with our docs: ours).")
     ] = None,
 ) -> None:
     """Make the tables and plots in docs/, and the table of the README, from a record."""
-    if readme is None and docs == DOCS and README.exists() and report.START in README.read_text():
-        readme = README
-    for path in report.write_report(json or record.newest(), docs, readme):
-        console.print(f"[green]wrote[/] {path}", soft_wrap=True, highlight=False)
+    if readme is None and docs == page.DOCS:
+        readme = page.README
+    command.wrote(*report.write_report(json or record.newest(), docs, readme))
 
 
 def _line(section: str, entry: dict) -> str:

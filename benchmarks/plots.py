@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks import drawing
 from benchmarks.cases import DISTANCES
 
 AXES = {"n": {"k": 1, "dim": 64}, "k": {"n": 1024, "dim": 64}, "dim": {"n": 1024, "k": 1}}
@@ -38,7 +37,7 @@ _GAP = 0.058
 """Between labels, as a share of the height."""
 
 
-def scaling(entries: list[dict[str, Any]], axis: str) -> str | None:
+def scaling(entries: list[dict[str, Any]], axis: str) -> bytes | None:
     """An SVG with a panel a distance, or None where nothing was measured at two sizes.
 
     entries: the cases of a record; axis: "n", "k" or "dim".
@@ -48,13 +47,13 @@ def scaling(entries: list[dict[str, Any]], axis: str) -> str | None:
     return _panels(curves, _AXIS_LABELS[axis], "time of value and gradient", held)
 
 
-def windows(entries: list[dict[str, Any]]) -> str | None:
+def windows(entries: list[dict[str, Any]]) -> bytes | None:
     """The same for steps of k = 1 over a window, entries: the windows of a record."""
     curves = _window_curves(entries, lambda row: row["us"]["median"])
     return _panels(curves, _AXIS_LABELS["n"], "time of value, gradient and push", _WINDOW)
 
 
-def window_memory(entries: list[dict[str, Any]]) -> str | None:
+def window_memory(entries: list[dict[str, Any]]) -> bytes | None:
     """The peak memory of those steps."""
     curves = _window_curves(entries, lambda row: row.get("peak_mib"))
     return _panels(curves, _AXIS_LABELS["n"], "memory that the window and its steps take", _WINDOW, _mebibytes)
@@ -93,12 +92,11 @@ def _panels(
     quantity: str,
     held: str,
     unit: Callable[[float, object], str] = _duration,
-) -> str | None:
+) -> bytes | None:
     """A panel a distance, each with its curves: candidate -> (size, quantity)."""
     if not any(curves.values()):
         return None
-    style: Any = {"svg.hashsalt": "mow-kernels", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(style):
+    with drawing.style():
         figure = Figure(figsize=(13, 4.2), facecolor="white", layout="constrained")
         panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for panel, (distance, lines) in zip(panels, curves.items(), strict=True):
@@ -110,9 +108,7 @@ def _panels(
         panels[0].set_ylabel(quantity)
         panels[0].yaxis.set_major_formatter(unit)
         figure.suptitle(f"{held}, float32", x=0.005, ha="left", color="#555555")
-        content = io.StringIO()
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
+        return drawing.svg(figure)
 
 
 def _curves(entries: list[dict[str, Any]], axis: str, distance: str) -> dict[str, list[tuple[int, float]]]:
@@ -131,8 +127,7 @@ def _curves(entries: list[dict[str, Any]], axis: str, distance: str) -> dict[str
 
 def _draw(panel: Axes, curves: dict[str, list[tuple[int, float]]]) -> None:
     panel.set(xscale="log", yscale="log")
-    panel.grid(which="major", color="#e6e6e6", linewidth=0.8)
-    panel.set_axisbelow(True)
+    drawing.grid(panel)
     for name, points in curves.items():
         _, colour, dashes, width = LINES[name]
         sizes, times = zip(*points, strict=True)

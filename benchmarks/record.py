@@ -1,4 +1,4 @@
-"""The file of a run: what it was measured on, written once and never again."""
+"""The files of results: what they were measured on, and how they are written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+import mow_kernels
+from benchmarks import ROOT
+from mow.app.files import write_whole
+
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = 1
 
@@ -54,26 +57,40 @@ def cores() -> int:
 
 def versions() -> dict[str, str | None]:
     """Python's, and those of the packages; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    import mow_kernels
-
+    found = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
     return found | {"mow-kernels": mow_kernels.__version__}  # also where it runs from the source tree
 
 
+def version(package: str) -> str | None:
+    """Of an installed package; None for what is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def short(value: float) -> float:
+    """The four digits of a figure that a record keeps."""
+    return float(f"{value:.4g}")
+
+
+def reason(error: Exception) -> str:
+    """What a record keeps of an error: its kind and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
 def write(content: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """A new file, named by date, machine and commit; a number tells apart what would have the same name."""
+    """A run in a new file, which no other overwrites.
+
+    It is named by date, machine and commit; a number tells apart what would have the same name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     commit = (content["commit"] or "no-commit")[:7] + "-dirty" * content["dirty"]
     stem = f"{content['created'][:10]}-{_slug(content['machine']['cpu'])}-{commit}"
     descriptor, partial = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(_text(content))
+            file.write(text(content))
         os.chmod(partial, 0o644)
         for number in range(1, 1000):
             path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
@@ -85,6 +102,12 @@ def write(content: dict[str, Any], folder: Path = RESULTS) -> Path:
         raise FileExistsError(f"{folder} holds 999 runs named {stem}")
     finally:
         os.unlink(partial)
+
+
+def keep(path: Path, content: dict[str, Any]) -> Path:
+    """The newest result of a study, in place of the one before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def newest(folder: Path = RESULTS) -> Path:
@@ -112,7 +135,7 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _text(content: dict[str, Any]) -> str:
+def text(content: dict[str, Any]) -> str:
     """JSON with one entry a line, and each list of numbers on one line."""
     spread = json.dumps(content, indent=1, allow_nan=False)
     return re.sub(r"\[[-+\d.e,\s]+\]", lambda numbers: " ".join(numbers[0].split()), spread) + "\n"

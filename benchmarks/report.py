@@ -8,9 +8,8 @@ from typing import Any
 
 from benchmarks import plots, record
 from benchmarks.candidates import ALONE, BASELINES, FLOORS, OURS
+from benchmarks.page import about, cores, duration, ratio, size, splice, table, write
 from mow.app.files import write_whole
-
-START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 _HEADINGS = {
     "plain": "plain PyTorch",
@@ -53,30 +52,15 @@ def write_report(source: Path, docs: Path, readme: Path | None = None) -> list[P
         ValueError: the README lacks the markers; nothing is written then.
     """
     content = record.read(source)
-    spliced = splice(readme.read_text(), summary(content)) if readme else ""
+    spliced = splice(readme.read_text(encoding="utf-8"), "benchmarks", summary(content)) if readme else ""
     images = {f"bench_{axis}.svg": plots.scaling(content["cases"], axis) for axis in plots.AXES}
     images["bench_window.svg"] = plots.windows(content.get("windows", []))
     images["bench_window_memory.svg"] = plots.window_memory(content.get("windows", []))
     drawn = {name: svg for name, svg in images.items() if svg is not None}
-    (docs / "images").mkdir(parents=True, exist_ok=True)
-    written = [write_whole(docs / "images" / name, svg) for name, svg in drawn.items()]
-    written.append(write_whole(docs / "benchmarks.md", page(content, source.name, list(drawn))))
+    written = write(docs / "benchmarks.md", page(content, source.name, list(drawn)), drawn)
     if readme:
         written.append(write_whole(readme, spliced))
     return written
-
-
-def splice(text: str, table: str) -> str:
-    """The text with what stands between the two markers replaced.
-
-    Raises:
-        ValueError: a marker is missing, or they stand in the wrong order.
-    """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"the README lacks the markers {START} and, after it, {END}")
-    return f"{before}{START}\n{table}\n{END}{after}"
 
 
 def page(content: dict[str, Any], source: str, images: Sequence[str] = ()) -> str:
@@ -90,9 +74,9 @@ def page(content: dict[str, Any], source: str, images: Sequence[str] = ()) -> st
         _METHOD,
     ]
     for threads in _threads(content["cases"], "main"):
-        parts += [f"## The main cases on {_cores(threads)}", _main(content["cases"], threads, spread=True)]
+        parts += [f"## The main cases on {cores(threads)}", _main(content["cases"], threads, spread=True)]
     for threads in _threads(content["steps"]):
-        parts += [f"## A whole training step on {_cores(threads)}", _STEP, _steps(content["steps"], threads)]
+        parts += [f"## A whole training step on {cores(threads)}", _STEP, _steps(content["steps"], threads)]
     if content.get("windows"):
         parts += ["## A step over a moving window, on one core", _WINDOW, _windows(content["windows"])]
     if content["memory"]:
@@ -110,18 +94,7 @@ def summary(content: dict[str, Any]) -> str:
 
 
 def _about(content: dict[str, Any]) -> str:
-    machine, versions = content["machine"], content["versions"]
-    commit = f"commit {content['commit'][:10]}" if content["commit"] else "no commit"
-    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    loads = [
-        load for entry in content["cases"] + content["steps"] for load in (entry["load_before"], entry["load_after"])
-    ]
-    load = f", load average {min(x[0] for x in loads):g} to {max(x[0] for x in loads):g}" if loads else ""
-    return (
-        f"{machine['cpu']} ({machine['instructions']}), {_cores(machine['cores'])}, {machine['memory_gib']:g} GiB, "
-        f"{machine['system']}{load}. {content['created'][:10]}, {commit}{' with changes' * content['dirty']}, "
-        f"seed {content['seed']}; {packages}. Made with `{content['command']}`."
-    )
+    return about(content, content["cases"] + content["steps"])
 
 
 def _main(entries: Iterable[dict[str, Any]], threads: int, spread: bool) -> str:
@@ -136,7 +109,7 @@ def _main(entries: Iterable[dict[str, Any]], threads: int, spread: bool) -> str:
         for name, baselines in ((OURS, _WITH_VALUE), (ALONE, _WITHOUT)):
             ours = by_name.get(name, _NOT_MEASURED)
             cells.append(_time(ours, spread))
-            cells += [_ratio(ours.get("speedup", {}).get(baseline), spread) for baseline in baselines]
+            cells += [ratio(ours.get("speedup", {}).get(baseline), spread) for baseline in baselines]
             cells += [_floor(ours, by_name, spread)] if name == OURS else []
         rows.append(cells)
     return table(
@@ -152,7 +125,7 @@ def _floor(row: dict[str, Any], by_name: dict[str, dict[str, Any]], spread: bool
     if not measured or row["status"] != "measured":
         return "-"
     higher = max(measured, key=lambda name: by_name[name]["us"]["p20"])
-    return f"{_ratio(row['cost'][higher], spread)} {_FLOOR_NAMES[higher]}"
+    return f"{ratio(row['cost'][higher], spread)} {_FLOOR_NAMES[higher]}"
 
 
 _STEP = """\
@@ -169,7 +142,7 @@ def _steps(entries: Iterable[dict[str, Any]], threads: int) -> str:
         ours, default, reference, plain, empty = entry["candidates"]
         cells = [f"{plots.NAMES[entry['distance']]}, {_OPTIMIZERS[entry['optimizer']]}", _time(empty)]
         for row in (ours, default, reference, plain):
-            cells.append(_ratio(row.get("cost", {}).get("empty"), spread=True) if _measured(row) else row["reason"])
+            cells.append(ratio(row.get("cost", {}).get("empty"), spread=True) if _measured(row) else row["reason"])
         rows.append(cells)
     return table(
         ["Step", "empty", f"{OURS}, as in the paper", f"{OURS}, default options", "reference", "plain PyTorch"], rows
@@ -195,8 +168,8 @@ def _windows(entries: Iterable[dict[str, Any]]) -> str:
         cells = [f"{title}, n = {entry['n']}, k = {entry['k']}", _time(running)]
         for row in (direct, *(found.get(name) for name in (*BASELINES, "keops"))):
             measured = row is not None and _measured(row) and _measured(running)
-            cells.append(_ratio(running["speedup"].get(row["name"]), spread=True) if measured else "-")
-        rows.append([*cells, _size(running.get("peak_mib")), _size(direct.get("peak_mib"))])
+            cells.append(ratio(running["speedup"].get(row["name"]), spread=True) if measured else "-")
+        rows.append([*cells, size(running.get("peak_mib")), size(direct.get("peak_mib"))])
     heads = ["Step", "kept", "against the direct kernel", *(f"against {_HEADINGS[b]}" for b in BASELINES)]
     heads += ["against KeOps", "memory, kept", "memory, direct"]
     return table(heads, rows)
@@ -213,7 +186,7 @@ def _memory(entries: Iterable[dict[str, Any]]) -> str:
     for entry in entries:
         for row in entry["candidates"]:
             reason = row.get("reason", "")
-            cells = [_size(row.get("extra_mib")), _size(row.get("inside_mib")), reason]
+            cells = [size(row.get("extra_mib")), size(row.get("inside_mib")), reason]
             rows.append([_title(entry), row["label"], *cells])
     return table(["Case", "Candidate", "peak from outside", "from inside", ""], rows)
 
@@ -227,7 +200,7 @@ def _everything(entries: Sequence[dict[str, Any]]) -> list[str]:
             continue
         parts.append(f"### {heading}")
         for entry in chosen:
-            title = f"{_title(entry)}, {_cores(entry['threads'])}"
+            title = f"{_title(entry)}, {cores(entry['threads'])}"
             parts.append(f"<details><summary>{title}</summary>\n\n{_candidates(entry)}\n\n</details>")
     return parts
 
@@ -241,7 +214,7 @@ def _candidates(entry: dict[str, Any]) -> str:
         if not _measured(row):
             rows.append([row["label"], row["status"], *[""] * len(against), "", "", row["reason"]])
             continue
-        speedups = [_ratio(row["speedup"].get(name), spread=True) for name in against]
+        speedups = [ratio(row["speedup"].get(name), spread=True) for name in against]
         floor = "" if row["name"] in FLOORS else _floor(row, by_name, spread=False)
         rows.append([row["label"], _time(row), *speedups, floor, _match(row), row["note"]])
     heads = ["Candidate", "time", *(f"against {by_name[name]['label']}" for name in against), "times the floor"]
@@ -269,44 +242,10 @@ def _measured(row: dict[str, Any]) -> bool:
 def _time(row: dict[str, Any], spread: bool = True) -> str:
     if not _measured(row):
         return row["reason"]
-    median, low, high = (_duration(row["us"][name]) for name in ("median", "p20", "p80"))
+    median, low, high = (duration(row["us"][name]) for name in ("median", "p20", "p80"))
     return f"{median} ({low} – {high})" if spread else median
-
-
-def _duration(us: float) -> str:
-    for unit, size in (("s", 1e6), ("ms", 1e3)):
-        if us >= size:
-            return f"{_figures(us / size)} {unit}"
-    return f"{_figures(us)} µs"
-
-
-def _ratio(ratio: dict[str, float] | None, spread: bool) -> str:
-    if ratio is None:
-        return "-"
-    text = f"{_figures(ratio['median'])}×"
-    return f"{text} ({_figures(ratio['p20'])} – {_figures(ratio['p80'])})" if spread else text
-
-
-def _figures(value: float) -> str:
-    """Three significant digits below 100, no fraction above."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _size(mib: float | None) -> str:
-    if mib is None:
-        return "-"
-    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
-
-
-def _cores(count: int) -> str:
-    return f"{count} core{'s' * (count != 1)}"
 
 
 def _threads(entries: Iterable[dict[str, Any]], group: str | None = None) -> list[int]:
     """The numbers of threads that entries were measured with, the largest first."""
     return sorted({e["threads"] for e in entries if group is None or group in e["groups"]}, reverse=True)
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -170,7 +170,7 @@ def _interleaved(
                     entrant.warm_up(effort)
                     entrants.append(entrant)
                 except Exception as error:
-                    reasons[candidate.name] = f"{type(error).__name__}: {_first_line(error)}"
+                    reasons[candidate.name] = record.reason(error)
         samples = interleave(entrants, effort)
     finally:
         torch.set_num_threads(threads_before)
@@ -201,17 +201,13 @@ def _figures(name: str, samples: dict[str, list[float]], baselines: Sequence[str
         "us": _rounded(summary([1e6 * seconds for seconds in own])),
         "speedup": {b: _rounded(ratios(samples[b], own)) for b in baselines if b != name},
         "cost": {f: _rounded(ratios(own, samples[f])) for f in FLOORS if f in samples and f != name},
-        "rounds_us": [float(f"{1e6 * seconds:.4g}") for seconds in own],
+        "rounds_us": [record.short(1e6 * seconds) for seconds in own],
     }
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+    return {name: record.short(value) for name, value in figures.items()}
 
 
 def _load() -> list[float]:
     return [round(load, 2) for load in os.getloadavg()]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

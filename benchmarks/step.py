@@ -41,22 +41,26 @@ class NaiveDistance(Distance):
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         assert isinstance(window, MovingWindow)
-        history = window.history(len(z))
-        if self.name == "cramer_wold":
-            return naive.cramer_wold(z, history)
-        prior = torch.randn(N, DIM)
-        if self.name == "mmd":
-            return naive.mmd(z, history, prior)
-        directions = torch.nn.functional.normalize(torch.randn(DIM, DIRECTIONS), dim=0)
-        return naive.sliced_wasserstein(z, history, prior, directions)
+        return naive_value(self.name, z, window.history(len(z)))
 
 
-_AS_IN_THE_PAPER: dict[str, Callable[[], Distance]] = {
+def naive_value(distance: str, z: Tensor, history: Tensor) -> Tensor:
+    """The naive code over the window, with the prior sample and the directions of this step."""
+    if distance == "cramer_wold":
+        return naive.cramer_wold(z, history)
+    prior = torch.randn(N, DIM, device=z.device)
+    if distance == "mmd":
+        return naive.mmd(z, history, prior)
+    directions = torch.nn.functional.normalize(torch.randn(DIM, DIRECTIONS, device=z.device), dim=0)
+    return naive.sliced_wasserstein(z, history, prior, directions)
+
+
+AS_IN_THE_PAPER: dict[str, Callable[[], Distance]] = {
     "mmd": lambda: mow.MMD("normal-sample"),
     "cramer_wold": lambda: mow.CramerWold(phi="asymptotic"),
     "sliced_wasserstein": lambda: mow.SlicedWasserstein("normal-sample"),
 }
-_BY_DEFAULT: dict[str, Callable[[], Distance]] = {
+BY_DEFAULT: dict[str, Callable[[], Distance]] = {
     "mmd": mow.MMD,
     "cramer_wold": mow.CramerWold,
     "sliced_wasserstein": mow.SlicedWasserstein,
@@ -75,7 +79,7 @@ def entrant(distance: str, optimizer: str, participant: Candidate) -> Entrant:
     """Training steps on noise, one after the other, from a state of their own."""
     modules: dict[str, Callable[[], Distance]] = {"plain": lambda: NaiveDistance(distance), "empty": EmptyDistance}
     default = participant.name == candidates.variant(distance)
-    module = modules.get(participant.name, (_BY_DEFAULT if default else _AS_IN_THE_PAPER)[distance])
+    module = modules.get(participant.name, (BY_DEFAULT if default else AS_IN_THE_PAPER)[distance])
     made = trainer(module(), optimizer)
     pictures = itertools.cycle(torch.rand(256, K, *SHAPE).unbind())
     return Entrant(participant.name, lambda: made.step(next(pictures)), participant.backend)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import record
+from benchmarks import ROOT, record
 from benchmarks.cases import DISTANCES, Case
 from benchmarks.gpu import report, suite
 from benchmarks.gpu.devices import Gpu, StandIn
@@ -92,7 +92,7 @@ def test_junit_reports_are_counted(tmp_path: Path) -> None:
 def test_without_a_gpu_it_says_so() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "run"]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(command, cwd=record.ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "There is no GPU here" in done.stdout, done.stderr
 
 

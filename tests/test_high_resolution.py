@@ -13,12 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import record
-from benchmarks.high_resolution import counted, report
-from benchmarks.high_resolution.kept import kept_bytes
-from benchmarks.high_resolution.photographs import cut
-
-RESULTS = record.RESULTS / "high_resolution"
+from benchmarks import ROOT
+from studies.high_resolution import counted
+from studies.high_resolution.kept import kept_bytes
+from studies.high_resolution.photographs import cut
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -58,10 +56,10 @@ def test_a_full_batch_keeps_forty_times_as_much_as_one_picture() -> None:
 
 def test_what_is_counted_is_held() -> None:
     """The peak of a process grows with k by what the step holds at a time, and by what convolutions work with."""
-    script = "import json; from benchmarks.high_resolution import resident\n"
+    script = "import json; from studies.high_resolution import resident\n"
     script += "print(json.dumps(resident.run(((64, 1), (64, 64)))['rows']))"
     # In a process between, which is small: the peak of a child begins at its parent's.
-    done = subprocess.run([sys.executable, "-c", script], cwd=record.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     one, many = json.loads(done.stdout)
     expected = counted.measure(64, 64)["peak"] - counted.measure(64, 1)["peak"]
     assert 0.8 * expected < many["peak"] - one["peak"] < 4 * expected
@@ -82,11 +80,3 @@ def test_tiles_do_not_overlap_and_lie_around_the_middle(tmp_path: Path) -> None:
     (source / "a.jpg").unlink()
     with pytest.raises(ValueError, match="no .jpg photograph of 16 x 16"):
         cut(source, into, side=16)
-
-
-def test_the_page_is_what_the_results_say(tmp_path: Path) -> None:
-    page = record.ROOT / "docs" / "high-resolution.md"
-    (tmp_path / "images").mkdir()
-    (tmp_path / page.name).write_text(page.read_text())
-    report.write(RESULTS, tmp_path)
-    assert (tmp_path / page.name).read_text() == page.read_text()

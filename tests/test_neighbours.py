@@ -11,12 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.neighbours import critical, grid, report, speed, window
-from benchmarks.neighbours.__main__ import app
-from benchmarks.neighbours.step_memory import step_mib
 from mow import fit_critical_batch
 from mow.app.data import PictureData
 from mow.app.files import append_json_line, read_json_lines
+from studies.neighbours import critical, grid, report, speed, window
+from studies.neighbours.__main__ import app
+from studies.neighbours.step_memory import step_mib
 
 ON = {
     "created": "2026-01-02T00:00:00+00:00",
@@ -84,7 +84,7 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
     assert asked == [1, 0, 2]
     lines = read_json_lines(tmp_path / "speed.jsonl")
     assert [line["settings"]["seed"] for line in lines] == asked
-    assert lines[0]["ms"] == 1 and lines[0]["on"]["command"] == "python -m benchmarks.neighbours run speed"
+    assert lines[0]["ms"] == 1 and lines[0]["on"]["command"] == "python -m studies.neighbours run speed"
 
 
 @pytest.fixture
@@ -165,7 +165,8 @@ def test_without_results_or_markers_nothing_is_written(few_resamples: None, tmp_
     folder = written(tmp_path, {**parts, "grid": []})
     with pytest.raises(FileNotFoundError, match="run grid"):
         report.write(folder, folder)
-    append_json_line(folder / "grid.jsonl", parts["grid"][0])
+    for line in parts["grid"]:
+        append_json_line(folder / "grid.jsonl", line)
     page = folder / "neighbours.md"
     page.write_text(page.read_text().replace("<!-- grid:end -->", ""))
     before = page.read_text()

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import record
+from benchmarks import command, record
 from benchmarks.gpu import report, suite
 from benchmarks.gpu.devices import Gpu, StandIn
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = command.new(__doc__)
 
 
 @app.command()
@@ -69,7 +69,7 @@ def static(targets: Annotated[list[str] | None, typer.Option(help="sm_80, gfx942
 @app.command(name="report")
 def make_report() -> None:
     """Make docs/gpu.md."""
-    print(report.write_page())
+    command.wrote(report.write_page())
 
 
 if __name__ == "__main__":

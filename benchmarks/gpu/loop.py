@@ -17,26 +17,15 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from benchmarks import naive
-from benchmarks.cases import DIRECTIONS, DISTANCES, SEED
+from benchmarks.cases import DISTANCES, SEED
 from benchmarks.gpu.devices import Gpu, StandIn
+from benchmarks.record import short
+from benchmarks.step import AS_IN_THE_PAPER, BY_DEFAULT, DIM, SHAPE, K, N, naive_value
 from mow.app import models
 from mow.window.distances import Distance
 from mow.window.window import MovingWindow
 
-N, K, DIM, SHAPE = 64, 1, 20, (1, 28, 28)
 RATE = 1e-4
-
-_AS_IN_THE_PAPER: dict[str, Callable[[], Distance]] = {
-    "mmd": lambda: mow.MMD("normal-sample"),
-    "cramer_wold": lambda: mow.CramerWold(phi="asymptotic"),
-    "sliced_wasserstein": lambda: mow.SlicedWasserstein("normal-sample", directions=DIRECTIONS),
-}
-_CLOSED_FORM: dict[str, Callable[[], Distance]] = {
-    "mmd": mow.MMD,
-    "cramer_wold": mow.CramerWold,
-    "sliced_wasserstein": lambda: mow.SlicedWasserstein(directions=DIRECTIONS),
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ def measure(machine: Gpu | StandIn, loop: Loop, sample_seconds: float) -> dict[s
     if who == "plain":
         step = _plain(loop.distance, encoder, decoder, rows, how[1:] if "compile" in how else None)
     else:
-        distance = (_CLOSED_FORM if "closed form" in how else _AS_IN_THE_PAPER)[loop.distance]()
+        distance = (BY_DEFAULT if "closed form" in how else AS_IN_THE_PAPER)[loop.distance]()
         step = _ours(distance, encoder, decoder, rows, cuda_graph="graph" in how and machine.has_graphs)
 
     def call() -> object:
@@ -93,9 +82,9 @@ def measure(machine: Gpu | StandIn, loop: Loop, sample_seconds: float) -> dict[s
         samples = sorted(machine.seconds(call, repeats) for _ in range(5))
         return {
             "status": "measured",
-            "us": float(f"{1e6 * samples[2]:.4g}"),
-            "us_range": [float(f"{1e6 * samples[i]:.4g}") for i in (0, -1)],
-            "steps_per_second": float(f"{1 / samples[2]:.4g}"),
+            "us": short(1e6 * samples[2]),
+            "us_range": [short(1e6 * samples[i]) for i in (0, -1)],
+            "steps_per_second": short(1 / samples[2]),
             "ok": bool(torch.isfinite(loss)),
             **machine.profile(call),
         }
@@ -130,15 +119,7 @@ def _plain(
     def measured(x: Tensor, history: Tensor) -> Tensor:
         z = encoder(x)
         errors = (decoder(z) - x).square().flatten(1).sum(1).mean()
-        prior = torch.randn(N, DIM, device=x.device)
-        if distance == "mmd":
-            value = naive.mmd(z, history, prior)
-        elif distance == "cramer_wold":
-            value = naive.cramer_wold(z, history)
-        else:
-            directions = torch.nn.functional.normalize(torch.randn(DIM, DIRECTIONS, device=x.device), dim=0)
-            value = naive.sliced_wasserstein(z, history, prior, directions)
-        return errors + N / K * value
+        return errors + N / K * naive_value(distance, z, history)
 
     loss_of = measured if compiler is None else torch.compile(measured, mode=compiler[0] if compiler else None)
 

@@ -7,21 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record
+from benchmarks import page, record
 from benchmarks.gpu import suite
+from mow.app.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 STATIC = Path(__file__).parent / "static.json"
-PAGE = record.ROOT / "docs" / "gpu.md"
+_COUNTS = {
+    "warps": "warps",
+    "registers": "registers",
+    "local memory": "local",
+    "shared memory": "shared",
+}
+"""Heading -> what the compiler counted."""
+PAGE = page.DOCS / "gpu.md"
 
 
 def write_static(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    STATIC.write_text(record._text({**head, "rows": rows}))
+    write_whole(STATIC, record.text({**head, "rows": rows}))
 
 
-def write_page(page: Path = PAGE) -> Path:
-    page.write_text("\n".join([*_page()]) + "\n")
-    return page
+def write_page(path: Path = PAGE) -> Path:
+    return write_whole(path, "\n".join(_page()) + "\n")
 
 
 def _page() -> Iterator[str]:
@@ -53,11 +60,9 @@ def _page() -> Iterator[str]:
     yield f"Triton {versions['triton']}, {static['created'][:10]}, made with `{static['command']}`."
     yield "On sm_100 and sm_120 an instruction may hold two multiply-adds (FFMA2); it counts once."
     yield ""
-    yield "| kernel | target | warps | registers | local memory | shared memory | loop | multiply-adds |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield page.row(["kernel", "target", *_COUNTS, "loop", "multiply-adds"])
+    yield page.row(["---", "---", *["---:"] * (len(_COUNTS) + 2)])
     for row in static["rows"]:
         share = "" if row.get("share") is None else f"{row['share']:.0%}"
-        yield (
-            f"| {row['kernel']} | {row['target']} | {row['warps']} | {row['registers']} | {row['local']} "
-            f"| {row['shared']} | {row.get('loop') or ''} | {share} |"
-        )
+        counts = (str(row[name]) for name in _COUNTS.values())
+        yield page.row([row["kernel"], row["target"], *counts, str(row.get("loop") or ""), share])

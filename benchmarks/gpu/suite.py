@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 import mow_kernels as mk
-from benchmarks import naive, record
+from benchmarks import ROOT, naive, record
 from benchmarks.cases import DISTANCES, SEED, TOLERANCE, Answer, Case, Inputs, errors, inputs, library
 from benchmarks.gpu import loop
 from benchmarks.gpu.devices import Call, Gpu, StandIn
 from benchmarks.gpu.loop import Loop
+from benchmarks.record import short
 from mow_kernels.registry import BACKENDS, TABLE
 
 OPTIONS: dict[str, dict[str, Any]] = {"mmd": {}, "cramer_wold": {"phi": "asymptotic"}, "sliced_wasserstein": {}}
@@ -134,7 +135,7 @@ def run(machine: Gpu | StandIn, effort: Effort, own: Sequence[str], tell: Callab
     deadline = started + effort.seconds
     about = record.head("make gpu", SEED)
     about["commit"] = os.environ.get("MOW_COMMIT") or about["commit"]
-    about["versions"] |= {name: _version(name) for name in ("triton", "pykeops", "flash-sinkhorn")}
+    about["versions"] |= {name: record.version(name) for name in ("triton", "pykeops", "flash-sinkhorn")}
     content: dict[str, Any] = {**about, "device": machine.describe(), "backends": list(own)}
     if isinstance(machine, Gpu):
         with ThreadPoolExecutor() as side:  # what all of them wait for is the compiler and the host
@@ -167,7 +168,7 @@ def attempt(machine: Gpu | StandIn, effort: Effort, job: Job | Loop, limits: dic
     except torch.cuda.OutOfMemoryError:
         return {"status": "failed", "reason": "out of memory"}
     except Exception as error:
-        return {"status": "failed", "reason": f"{type(error).__name__}: {_first_line(str(error))}"}
+        return {"status": "failed", "reason": record.reason(error)}
     finally:
         torch.compiler.reset()
         machine.release()
@@ -196,9 +197,9 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, 
         samples = sorted(machine.seconds(call, repeats) for _ in range(5 if warm < 1 else 1))
         result: dict[str, Any] = {
             "status": "measured",
-            "us": _short(1e6 * samples[len(samples) // 2]),
-            "us_range": [_short(1e6 * samples[0]), _short(1e6 * samples[-1])],
-            "first_seconds": _short(first),
+            "us": short(1e6 * samples[len(samples) // 2]),
+            "us_range": [short(1e6 * samples[0]), short(1e6 * samples[-1])],
+            "first_seconds": short(first),
             **machine.profile(call),
             "extra_mib": _mib(machine.extra_bytes(call)),
         }
@@ -206,9 +207,9 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, 
             seen = [x.detach().clone() for x in call()]  # type: ignore[attr-defined]  # it returns gradients
             found = errors(case, Answer(float(seen[0]), seen[1].double()), _truth(case, given))
             within = zip(("value", "gradient"), TOLERANCE[case.dtype], strict=True)
-            result |= {"errors": {key: _short(error) for key, error in found.items()}}
+            result |= {"errors": {key: short(error) for key, error in found.items()}}
             result["ok"] = all(found[key] <= bound for key, bound in within)
-    result["share"] = _short(case.dots * case.dim / (1e-6 * result["us"]) / limits["multiply_adds"])
+    result["share"] = short(case.dots * case.dim / (1e-6 * result["us"]) / limits["multiply_adds"])
     return result
 
 
@@ -258,7 +259,7 @@ def tests(seconds: float) -> dict[str, dict[str, int | str]]:
             command = [sys.executable, "-m", "pytest", path, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
             command += ["-k", expression] if expression else []
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            running[name] = (subprocess.Popen(command, cwd=record.ROOT, **pipes), report)  # type: ignore[call-overload]  # **pipes
+            running[name] = (subprocess.Popen(command, cwd=ROOT, **pipes), report)  # type: ignore[call-overload]  # **pipes
         deadline = time.monotonic() + seconds
         results: dict[str, dict[str, int | str]] = {}
         for name, (process, report) in running.items():
@@ -293,7 +294,7 @@ def sanitizer(tool: str, seconds: float) -> str:
         return "unavailable"
     command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu", "probe"]
     try:
-        done = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         return "unfinished"
     return "no errors" if done.returncode == 0 else f"failed: {_last_line(done.stdout + done.stderr)}"
@@ -386,25 +387,8 @@ def rehearsal() -> Effort:
     )
 
 
-def _version(package: str) -> str | None:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
 def _mib(size: int | None) -> float | None:
     return None if size is None else round(size / 2**20, 2)
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0]
 
 
 def _last_line(text: str) -> str:

@@ -11,20 +11,22 @@ import pytest
 import torch
 
 import mow_kernels as mk
-from docs import cuda_static
+from benchmarks import ROOT, page
 from mow_kernels.backends import cuda
+from studies.cuda import compiler
+from studies.cuda.__main__ import PAGE, RESULTS
 
-needs_nvcc = pytest.mark.skipif(cuda_static.nvcc is None, reason="no nvcc")
+needs_nvcc = pytest.mark.skipif(compiler.nvcc is None, reason="no nvcc")
 
 
 @needs_nvcc
 def test_every_kernel_compiles_for_every_default_architecture() -> None:
-    result = cuda_static.compile_all()
+    result = compiler.compile_all()
     built = {(row["kernel"], row["family"], row["type"], row["architecture"]) for row in result["kernels"]}
-    for architecture in cuda_static.ARCHITECTURES:
+    for architecture in compiler.ARCHITECTURES:
         for dtype in ("float", "double"):
             for kernel in ("pairwise_window", "pairwise_tiles"):
-                assert all((kernel, family, dtype, architecture) in built for family in cuda_static.FAMILIES.values())
+                assert all((kernel, family, dtype, architecture) in built for family in compiler.FAMILIES.values())
             for kernel in ("pairwise_finish", "sliced_window", "project", "sort_tiles", "merge_runs", "match_ranks"):
                 assert (kernel, "", dtype, architecture) in built
             assert ("cover_round", "", dtype, architecture) in built
@@ -37,29 +39,28 @@ def test_every_kernel_compiles_for_every_default_architecture() -> None:
 
 @needs_nvcc
 def test_the_table_of_the_docs_is_up_to_date() -> None:
-    recorded, result = json.loads(cuda_static.RESULT.read_text()), cuda_static.compile_all()
+    recorded, result = json.loads((RESULTS / "compiler.json").read_text()), compiler.compile_all()
     if recorded["nvcc"] != result["nvcc"]:
         pytest.skip(f"the table is nvcc {recorded['nvcc']}'s, this is {result['nvcc']}")
-    assert recorded == result, "python -m docs.cuda_static renews it"
+    assert recorded == result, "python -m studies.cuda run renews it"
 
 
 def test_the_docs_show_the_recorded_table() -> None:
-    recorded = json.loads(cuda_static.RESULT.read_text())
-    assert cuda_static.table(recorded) in cuda_static.PAGE.read_text()
+    recorded = json.loads((RESULTS / "compiler.json").read_text())
+    assert compiler.table(recorded) in (page.DOCS / PAGE).read_text()
 
 
-@pytest.mark.skipif(cuda_static.nvcc is None or shutil.which("g++") is None, reason="no nvcc or no g++")
+@pytest.mark.skipif(compiler.nvcc is None or shutil.which("g++") is None, reason="no nvcc or no g++")
 def test_the_ops_compile_against_the_stable_abi() -> None:
     """What registers them with torch, for the oldest torch that the library supports."""
     include = Path(torch.__file__).parent / "include"
-    home = Path(str(shutil.which("ptxas") or cuda_static.nvcc)).resolve().parents[1]
+    home = Path(str(shutil.which("ptxas") or compiler.nvcc)).resolve().parents[1]
     toolkits = [path for path in (home, Path("/usr/local/cuda")) if (path / "include/cuda_runtime_api.h").exists()]
     if not toolkits:
         pytest.skip("no CUDA headers")
-    root = cuda_static.ROOT
     command = ["g++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
-    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{root / 'csrc'}"]
-    command += [f"-isystem{include}", f"-isystem{toolkits[0] / 'include'}", str(root / "csrc/cuda/library.cpp")]
+    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{ROOT / 'csrc'}"]
+    command += [f"-isystem{include}", f"-isystem{toolkits[0] / 'include'}", str(ROOT / "csrc/cuda/library.cpp")]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
 

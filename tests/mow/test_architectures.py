@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.high_resolution.kept import kept_bytes
 from mow.app.architectures import ARCHITECTURES
 from mow.app.models import conv_decoder, conv_encoder
+from studies.high_resolution.kept import kept_bytes
 
 PAPER = {name: architecture for name, architecture in ARCHITECTURES.items() if architecture.shape}
 

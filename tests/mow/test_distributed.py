@@ -468,13 +468,13 @@ def test_what_rank_0_says(two_ranks: Any) -> None:
 
 
 def test_the_page_has_the_newest_result() -> None:
-    """What `python -m benchmarks.distributed report` writes, and the counts of the text beside it."""
-    from benchmarks import record  # not in every process that begins by importing this module
-    from benchmarks.distributed.__main__ import PAGE, RESULTS
-    from benchmarks.distributed.report import tables
+    """What `python -m studies.distributed report` writes, and the counts of the text beside it."""
+    from benchmarks import page, record  # not in every process that begins by importing this module
+    from studies.distributed.__main__ import RESULTS
+    from studies.distributed.report import PAGE, tables
 
     content = record.read(record.newest(RESULTS))
-    assert tables(content) in PAGE.read_text()
+    assert tables(content) in (page.DOCS / PAGE).read_text()
     for world, of_world in content["measured"].items():
         latents = [["all_gather", 2 * (content["sizes"]["dim"] + 1) * 4]] if world != "1" else []
         for kind, found in of_world.items():

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import mow
-from benchmarks.high_resolution.kept import kept_bytes
 from mow.app.architectures import ARCHITECTURES
 from mow.training.precision import Frugal, ScalingTrainer
+from studies.high_resolution.kept import kept_bytes
 
 SHAPE, DIM, N, K = (3, 8, 8), 4, 8, 2
 

@@ -105,14 +105,16 @@ def test_a_window_takes_the_closed_form() -> None:
         model(ours, "WAE_MMD", window=mow.MovingWindow(8, 3), closed_form=False)
 
 
-def test_the_benchmark_measures_and_tabulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import pythae_training as benchmark
+def test_the_study_measures_and_tabulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from studies.pythae import __main__ as study
+    from studies.pythae import report, training
 
-    monkeypatch.setattr(benchmark, "BATCHES", (20,))
-    monkeypatch.setattr(benchmark, "MODELS", ("WAE_MMD",))
+    monkeypatch.setattr(training, "BATCHES", (20,))
+    monkeypatch.setattr(training, "MODELS", ("WAE_MMD",))
     monkeypatch.setattr(logging, "disable", lambda level: None)
-    benchmark.run(epochs=2, seeds=2, pictures=40, out=tmp_path / "result.json")
-    (page := tmp_path / "page.md").write_text("<!-- pythae:start -->\n<!-- pythae:end -->\n")
-    benchmark.report(tmp_path / "result.json", page)
+    study.run(epochs=2, seeds=2, pictures=40, out=tmp_path)
+    (page := tmp_path / report.PAGE).parent.mkdir()
+    page.write_text("<!-- pythae:start -->\n<!-- pythae:end -->\n")
+    report.write(tmp_path, tmp_path)
     own, drawn, closed = (line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| WAE"))
     assert own[1] == drawn[1] and float(drawn[2]) < 1e-5 and 0 < float(closed[2]) < 1e-2

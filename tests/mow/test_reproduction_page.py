@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from benchmarks.reproduce import experiment, report
 from mow.app import grid
+from studies.paired import interval
+from studies.reproduction import experiment, report
 
-ROOT = Path(__file__).parents[2]
 PICTURES = (0, 100, 200)
 
 
@@ -38,7 +38,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_the_interval_is_students() -> None:
-    low, mean, high = report.interval([1.0, 2.0, 3.0])
+    low, mean, high = interval([1.0, 2.0, 3.0])
     assert (low, mean, high) == pytest.approx((2 - 4.30265 / 3**0.5, 2, 2 + 4.30265 / 3**0.5), rel=1e-5)
 
 
@@ -121,14 +121,3 @@ def test_the_stages_of_the_experiment(tmp_path: Path) -> None:
     changed = experiment.variants(1000, 2, "cwae", ("betas",))
     assert {cell.options.steps for cell in changed} == {501}
     assert changed[0].options.evaluate_every * 6 >= 501 and 501 % (runs[0].options.evaluate_every) == 0
-
-
-def test_the_page_is_what_the_results_give(tmp_path: Path) -> None:
-    results = ROOT / "benchmarks" / "results" / "reproduce"
-    if not (results / "compare.json").exists():
-        pytest.skip("nothing has been measured")
-    page = (ROOT / "docs" / report.PAGE).read_text(encoding="utf-8")
-    (tmp_path / "images").mkdir()
-    (tmp_path / report.PAGE).write_text(page, encoding="utf-8")
-    report.write(results, tmp_path)
-    assert (tmp_path / report.PAGE).read_text(encoding="utf-8") == page

@@ -1,1 +1,0 @@
-"""What a step sends and takes in several processes, and a model of many GPUs: the tables of docs/distributed.md."""

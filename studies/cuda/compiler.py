@@ -1,0 +1,92 @@
+"""Compiles the CUDA kernels for the default architectures and tabulates what ptxas says: no GPU is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ROOT
+from benchmarks.page import row
+
+ARCHITECTURES = ("80", "90a", "100", "120")
+FAMILIES = {"0": "inverse multiquadric", "1": "exponential", "2": "series"}
+
+nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
+
+
+def compile_all() -> dict[str, Any]:
+    """{"nvcc": its version, "kernels": [a row for each kernel and architecture]}, compiled once for the same sources.
+
+    Raises:
+        RuntimeError: nvcc failed, with what it said.
+    """
+    version = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"release ([\d.]+)", version)
+    assert release is not None, version
+    files = [path for folder in ("common", "cuda") for path in (ROOT / "csrc" / folder).iterdir()]
+    sources = sorted(path for path in files if path.suffix != ".cpp")
+    digest = hashlib.sha256(b"".join([version.encode(), *(path.read_bytes() for path in sources)])).hexdigest()
+    cached = ROOT / "build/cuda_compiler" / f"{digest[:16]}.json"
+    if not cached.exists():
+        rows = [row for source in sorted((ROOT / "csrc/cuda").glob("*.cu")) for row in _compile(source)]
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.write_text(json.dumps({"nvcc": release[1], "kernels": rows}))
+    result = json.loads(cached.read_text())
+    result["kernels"].sort(key=lambda found: [str(item) for item in found.values()])  # nvcc's threads tell in any order
+    return result
+
+
+def _compile(source: Path) -> list[dict[str, Any]]:
+    codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in ARCHITECTURES]
+    command = [str(nvcc), "-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", *codes, "--threads=2", "-Xptxas=-v"]
+    with tempfile.TemporaryDirectory() as folder:
+        command += ["-c", str(source), "-o", f"{folder}/kernels.o"]
+        finished = subprocess.run(command, capture_output=True, text=True)
+    said = finished.stdout + finished.stderr
+    if finished.returncode != 0:
+        raise RuntimeError(f"nvcc cannot compile {source.name}:\n{said}")
+    said = subprocess.run(["c++filt"], input=said, capture_output=True, text=True, check=True).stdout
+    rows = []
+    for entry in said.split("Compiling entry function '")[1:]:
+        signature, rest = entry.split("' for 'sm_", 1)
+        name = re.search(r"(\w+)<(float|double)(?:, \(mow::Family\)(\d))?>\(", signature)
+        registers = re.search(r"Used (\d+) registers", rest)
+        spilled = re.search(r"(\d+) bytes spill stores", rest)
+        assert name and registers and spilled, entry
+        shared = re.search(r"(\d+) bytes smem", rest)
+        rows.append(
+            {
+                "source": source.name,
+                "kernel": name[1],
+                "family": FAMILIES[name[3]] if name[3] else "",
+                "type": name[2],
+                "architecture": rest.split("'")[0],
+                "registers": int(registers[1]),
+                "spilled_bytes": int(spilled[1]),
+                "static_shared_bytes": int(shared[1]) if shared else 0,
+            }
+        )
+    return rows
+
+
+def table(result: dict[str, Any]) -> str:
+    """The Markdown table of a result."""
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for found in result["kernels"]:
+        kernel, shared = f"{found['source']}: {found['kernel']}", str(found["static_shared_bytes"])
+        spilled = f" ({found['spilled_bytes']} B spilled)" if found["spilled_bytes"] else ""
+        of_kernel = cells.setdefault((kernel, found["family"], found["type"], shared), {})
+        of_kernel[found["architecture"]] = f"{found['registers']}{spilled}"
+    heads = ["kernel", "function", "type", "static shared memory, B", *(f"sm_{name}" for name in ARCHITECTURES)]
+    lines = [f"Registers a thread by nvcc {result['nvcc']}, and what is spilled:", ""]
+    lines += [row(heads), "|" + " --- |" * len(heads)]
+    for key in sorted(cells):
+        lines.append(row([*key, *(cells[key].get(name, "") for name in ARCHITECTURES)]))
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""pythae's own training runs beside those with our MMD: losses and times."""

@@ -1,0 +1,97 @@
+"""The cells of the experiment, stage by stage: learning rates, the comparison of k = 1 with k = 64, what else helps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mow.app import data
+from mow.app.grid import Cell
+from mow.app.options import Options
+from mow.training.trainer import default_learning_rate
+
+SEEDS = (0, 1, 2)
+MULTIPLES = (0.5, 1, 2)
+"""Of the default learning rate 1e-3 sqrt(k/64), for k = 1 and k = 64 alike; doubled while the largest is best."""
+SELECTION_SEED = 100
+"""Unlike those of the comparison."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "reference": {"weighting": "reference"},
+    "no-reencode": {"reencode": False},
+    "refresh": {"refresh": 16},
+    "betas": {"beta1": round(0.9 ** (1 / 64), 8), "beta2": round(0.999 ** (1 / 64), 8)},
+    "beta2": {"beta2": round(0.999 ** (1 / 64), 8)},
+    "sampled-prior": {"prior": "normal-sample"},
+    "no-warm-up": {"warm_up": False},
+}
+"""What is changed in a run with k = 1 and compensated weighting. The betas are those that forget as many pictures."""
+
+
+def selection_data(path: Path) -> Path:
+    """Fashion-MNIST's 60,000 train pictures, the last 10,000 of them for choosing: the test pictures stay out of it."""
+    if not path.exists():
+        source = data.load("fashion-mnist")
+        if source.embedded:
+            raise FileNotFoundError("fashion-mnist was not found; the experiment needs the full data set")
+        train, labels = source.train.numpy()[:, 0], source.train_labels.numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            path,
+            train=train[:-10_000],
+            test=train[-10_000:],
+            train_labels=labels[:-10_000],
+            test_labels=labels[-10_000:],
+        )
+    return path
+
+
+def selection(pictures: int, file: Path, pairs: list[tuple[str, int]], multiples: tuple[float, ...]) -> list[Cell]:
+    return [
+        _cell(f"select-{model}-k{k}-x{multiple:g}", pictures, model, k, SELECTION_SEED, multiple, data=str(file), dim=8)
+        for multiple in multiples
+        for model, k in pairs
+    ]
+
+
+def chosen(results: dict[str, dict[str, Any]], model: str, k: int) -> float:
+    """The multiple of the default learning rate with the least cost on the test part."""
+    prefix = f"select-{model}-k{k}-x"
+    found = {float(name[len(prefix) :]): results[name]["test_cost"] for name in results if name.startswith(prefix)}
+    return min(found, key=found.__getitem__)
+
+
+def comparison(pictures: int, multiples: dict[tuple[str, int], float], models: tuple[str, ...]) -> list[Cell]:
+    return [
+        _cell(f"compare-{model}-k{k}-seed{seed}", pictures, model, k, seed, multiples[model, k])
+        for seed in SEEDS
+        for model in models
+        for k in (1, 64)
+    ]
+
+
+def variants(pictures: int, multiple: float, model: str, names: tuple[str, ...]) -> list[Cell]:
+    """Half as long: as the learning rate is constant, a run of the comparison half way is what they are held to."""
+    half = 3 * math.ceil(pictures / 6)
+    return [
+        _cell(f"variant-{model}-{name}-seed{seed}", half, model, 1, seed, multiple, **VARIANTS[name])
+        for seed in SEEDS
+        for name in names
+    ]
+
+
+def _cell(name: str, pictures: int, model: str, k: int, seed: int, multiple: float, **others: Any) -> Cell:
+    options = {
+        "data": "fashion-mnist",
+        "architecture": "mnist",
+        "lr": multiple * default_learning_rate(k),
+        "steps": math.ceil(pictures / k),
+        "evaluate_every": math.ceil(pictures / k / 6),
+        "checkpoint_every": math.ceil(pictures / k / 6),
+        "log_every": math.ceil(pictures / k / 60),
+        "threads": 1,
+    }
+    return Cell(name, Options(model=model, k=k, seed=seed, **options | others))
