@@ -1,4 +1,4 @@
-"""What docs/extending.md says of data sets and options, done step by step to a copy of the package."""
+"""What docs/extending.md says of data sets, options and weightings, done step by step to a copy of the package."""
 
 from __future__ import annotations
 
@@ -122,3 +122,10 @@ def test_an_option(copy: Path, commands: Commands, small: list[object]) -> None:
 
     ((code, _),) = commands(["train", "--resume", "run", "--steps", 5, "--patience", 9])
     assert (code, options_of(copy / "run")["patience"]) == (0, 9)
+
+
+def test_a_weighting(copy: Path, commands: Commands, small: list[object]) -> None:
+    insert(copy / "mow/training/weighting.py", r"WEIGHTINGS\b.* = \{", lines_of("A weighting"))
+    ((code, said),) = commands([*small, "--weighting", "halved", "--out", "run"])
+    assert code == 0, said
+    assert options_of(copy / "run")["weighting"] == "halved"

@@ -18,7 +18,8 @@ from mow.app.evaluation import score
 from mow.app.optimizers import OPTIMIZERS
 from mow.app.options import DECAY, FIELDS, PANELS, POSITIVE, POSITIVE_COUNT, Options, about, flag
 from mow.app.paper import KS
-from mow.training.trainer import ON_NONFINITE, WEIGHTINGS
+from mow.training.trainer import ON_NONFINITE
+from mow.training.weighting import WEIGHTINGS
 from mow.window.priors import PRIORS
 
 OUTSIDE = {POSITIVE_COUNT: 0, POSITIVE: float("inf"), DECAY: 1.0}
