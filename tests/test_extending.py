@@ -1,4 +1,4 @@
-"""What docs/extending.md says of distances and backends, done step by step to a copy of both packages."""
+"""What docs/extending.md says, done step by step to a copy of both packages."""
 
 from __future__ import annotations
 
