@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/sw_kernels.h"
-#include "cpu/tensors.h"
+#include "tensors.h"
 
 namespace mow::cpu {
 
