@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 
+#define __CUDA_ARCH_LIST__ 900
 #define __global__
 #define __device__
 #define __shared__ static
