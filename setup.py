@@ -149,6 +149,10 @@ class BuildNative(build_ext):
             f"-DMOW_CUDA={'ON' if cuda else 'OFF'}",
         ]
         if cuda:
+            cache = build / "CMakeCache.txt"
+            before = cache.exists() and re.search(r"^CMAKE_CUDA_COMPILER:\w+=(.*)$", cache.read_text(), re.MULTILINE)
+            if before and before[1] != nvcc():
+                shutil.rmtree(build)  # with another compiler, CMake would forget its other arguments
             architectures = os.environ.get("MOW_CUDA_ARCH", "").replace(",", ";")
             configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc()}")
             configure.append(
