@@ -43,6 +43,7 @@ def test_without_a_library_that_does_not_compile_the_installation_goes_on_and_sa
     assert log in said and "left out: mow_kernels._native: the build failed" in log and "this is no kernel" in log
 
 
+@pytest.mark.long
 @pytest.mark.skipif(cuda_static.nvcc is None, reason="no nvcc")
 def test_cuda_kernels_that_are_insisted_on_must_compile(tmp_path: Path) -> None:
     nvcc = failing(str(cuda_static.nvcc), tmp_path)
