@@ -7,7 +7,7 @@ from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
 from mow.window.distances import MMD, CramerWold, SlicedWasserstein
-from mow.window.prior_window import PriorWindow
+from mow.window.priors import PriorWindow
 from mow.window.window import MovingWindow
 from mow_kernels import __version__
 

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ContextDecorator
 from numbers import Real
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-_WIDE = (torch.float32, torch.float64)
-_HALVES = (torch.float16, torch.bfloat16)
-_DTYPES = (*_WIDE, *_HALVES)
-
-_check_values = os.environ.get("MOW_CHECK_FINITE", "0") not in ("", "0")
+WIDE = (torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
+_DTYPES = (*WIDE, *HALVES)
 
 
-@contextmanager
-def check_finite(enabled: bool = True) -> Iterator[None]:
-    """Make the calls inside raise a ValueError on NaN or infinite input (a pass over the data and a host
-    synchronisation for each call, hence off by default). The environment variable MOW_CHECK_FINITE=1 turns it on."""
-    global _check_values
-    previous, _check_values = _check_values, enabled
-    try:
-        yield
-    finally:
-        _check_values = previous
+class check_finite(ContextDecorator):
+    """Make the calls inside raise a ValueError on NaN or infinite input, or with `enabled` False not look for it.
+
+        with mk.check_finite():
+            mk.mmd(current, history)
+
+    It takes a pass over the data and a host synchronisation for each call, hence is off by default. The environment
+    variable MOW_CHECK_FINITE=1 turns it on.
+    """
+
+    enabled: ClassVar[bool] = os.environ.get("MOW_CHECK_FINITE", "0") not in ("", "0")
+    """Whether they do at the moment."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(check_finite.enabled)
+        check_finite.enabled = self._enabled
+
+    def __exit__(self, *error: object) -> None:
+        check_finite.enabled = self._before.pop()
 
 
 def rows(name: str, value: object) -> Tensor:
@@ -43,9 +55,9 @@ def rows(name: str, value: object) -> Tensor:
         raise TypeError(f"{name} has dtype {value.dtype}; it must be float16, bfloat16, float32 or float64")
     if value.dim() != 2 or value.shape[1] == 0:
         raise ValueError(f"{name} has shape {list(value.shape)}; it must be [rows, D] with D >= 1")
-    if _check_values and not torch.isfinite(value).all():
+    if check_finite.enabled and not torch.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or infinite values; they must be finite")
-    return value.float() if value.dtype in _HALVES else value
+    return value.float() if value.dtype in HALVES else value
 
 
 def companion(name: str, value: object, current: Tensor) -> Tensor:
@@ -60,39 +72,7 @@ def companion(name: str, value: object, current: Tensor) -> Tensor:
     checked = rows(name, value)
     if checked.shape[1] != current.shape[1]:
         raise ValueError(f"{name} has shape {list(checked.shape)}; its width must be current's, D = {current.shape[1]}")
-    _constant(name, checked, current)
-    return checked
-
-
-def are_plain(current: object, *others: object) -> bool:
-    """Whether `current` and its companions are all right as they are, with rows each; False says nothing.
-
-    Takes half the time of asking for one after the other, which counts where the window is small.
-    """
-    if not isinstance(current, Tensor) or _check_values:
-        return False
-    dtype, shape, device = current.dtype, current.shape, current.device
-    if dtype not in _WIDE or len(shape) != 2 or 0 in shape:
-        return False
-    for other in others:
-        if type(other) is not Tensor or other.dtype is not dtype or other.device != device or other.requires_grad:
-            return False
-        size = other.shape
-        if len(size) != 2 or size[1] != shape[1] or size[0] == 0:
-            return False
-    return True
-
-
-def directions(value: Tensor, current: Tensor) -> Tensor:
-    """A tensor of directions [D, L] with L >= 1 for `current` [k, D]: same dtype and device, and no gradient."""
-    if value.dtype != current.dtype:
-        raise TypeError(f"directions has dtype {value.dtype} and current {current.dtype}; they must be equal")
-    if value.dim() != 2 or value.shape[0] != current.shape[1] or value.shape[1] == 0:
-        raise ValueError(
-            f"directions has shape {list(value.shape)}; it must be [D, L] with D = {current.shape[1]}, L >= 1"
-        )
-    checked = rows("directions", value)
-    _constant("directions", checked, current)
+    constant(name, checked, current)
     return checked
 
 
@@ -118,7 +98,7 @@ def number(name: str, value: object, *, above: float = -math.inf, at_least: floa
     return converted
 
 
-def scales(value: Iterable[float]) -> tuple[float, ...]:
+def positive_numbers(name: str, value: Iterable[float]) -> tuple[float, ...]:
     """One or more finite positive numbers.
 
     Raises:
@@ -126,14 +106,14 @@ def scales(value: Iterable[float]) -> tuple[float, ...]:
         ValueError: empty, or one of them not positive and finite.
     """
     if isinstance(value, (str, Tensor)) or not isinstance(value, Iterable):
-        raise TypeError(f"scales is {value!r}; it must be a sequence of positive numbers")
-    checked = tuple(number(f"scales[{i}]", scale, above=0) for i, scale in enumerate(value))
+        raise TypeError(f"{name} is {value!r}; it must be a sequence of positive numbers")
+    checked = tuple(number(f"{name}[{i}]", each, above=0) for i, each in enumerate(value))
     if not checked:
-        raise ValueError("scales is empty; it must hold at least one positive number")
+        raise ValueError(f"{name} is empty; it must hold at least one positive number")
     return checked
 
 
-def _constant(name: str, value: Tensor, current: Tensor) -> None:
+def constant(name: str, value: Tensor, current: Tensor) -> None:
     """Raises ValueError unless value is on current's device and needs no gradient."""
     if value.device != current.device:
         raise ValueError(f"{name} is on {value.device} and current on {current.device}; they must be on one device")

@@ -1,156 +1,176 @@
-"""Which backend runs a call: one table, op -> backend -> implementation or the reason why there is none.
+"""The one table: every operation (a row, `mow_kernels/ops`) times every backend (a column, `mow_kernels/backends`).
 
-The choice is made in plain Python from a process-wide setting and the arguments alone, so that torch.compile can
-trace through it and guard on it.
+`TABLE[op][backend]` is an `Implementation`, or the written reason why there is none.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mow_kernels import cuda, operators, reference
-from mow_kernels.operators import Implementation
+import torch
+from torch import Tensor
 
-BACKENDS = ("cuda", "triton", "cpp", "reference")
-"""Every backend, in the order in which "auto" tries them."""
+if TYPE_CHECKING:
+    from mow_kernels.reference.sums import Pairwise, Sliced
+    from mow_kernels.running import Running
+
+Options = dict[str, Any]
+"""The options of a call by name, checked."""
 
 
 class Call(NamedTuple):
-    """A checked call of an op: what its implementations take."""
+    """A checked call of an op: what its implementations take, run(*arguments, **options)."""
 
-    op: str
+    op: Op
     arguments: tuple[Any, ...]
-    options: dict[str, Any]
+    """Tensors: of a distance (current [k, D], history [h, D], prior [m, D] or None for N(0, I))."""
+    options: Options
 
 
-_NOT_YET = "this release has no such kernels"
+class Implementation(NamedTuple):
+    """What one backend has for one op."""
+
+    run: Callable[..., Any]
+    device: str | None = None
+    """The type of the device whose tensors it takes; None for any."""
+    unsupported: Callable[..., str | None] | None = None
+    """Takes the arguments of `run`; the reason why it cannot take them, though they are on such a device, or None."""
+    only: tuple[str, tuple[str, ...]] | None = None
+    """(an option, the values of it that there are kernels for), where it has values without."""
+    gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
+    """Of a distance: gradient(measure, current, history, prior, **options) -> the gradient for current and, with
+    `measure`, the value; neither has a graph."""
+    running: tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]] | None = None
+    """(fwd, push) over what a window can keep for the op, where this backend has kernels for it."""
 
 
-def _entry(backend: operators.Backend, op: str) -> Implementation | str:
-    """What a backend's own table, or the reason why there is none, says of an op."""
-    return backend if isinstance(backend, str) else backend.get(op, _NOT_YET)
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A row of the table: what is known of an operation beside its kernels."""
+
+    name: str
+    function: Callable[..., Any]
+    """The public function, by which users name the op."""
+    check: Callable[..., Call]
+    """Takes all arguments of the public function (`defaults` has those of its options); raises what that raises."""
+    reference: Callable[..., Any]
+    """reference(*arguments, **options) of a checked call, in plain PyTorch: the definition of right."""
+    draw: Callable[[Call], Call] | None = None
+    """Replaces what a call leaves to chance by what is drawn for it; None where nothing is."""
+    fake: Callable[..., Any] | None = None
+    """The shapes of a native op's results from its arguments, for torch.compile; a distance needs none of its own."""
+
+    @functools.cached_property
+    def defaults(self) -> Options:
+        """The options of the public function that have a default, with it."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
-def _reference(op: str) -> Implementation:
-    function = getattr(reference, op)
-    return Implementation(function) if op == "k_center" else operators.by_autograd(function)
+@dataclass(frozen=True, eq=False)
+class Keeps:
+    """What a window can keep for a distance from step to step (`mow_kernels.running`)."""
+
+    begin: Callable[[DistanceOp, int, int, torch.dtype, bool, Options], Running]
+    """begin(op, n, dim, dtype, sampled, options) of an empty window of n rows; sampled says that rows of a prior sample
+    come along."""
+    suffix: str
+    """Its kernels are the native ops NAME_SUFFIX_fwd and NAME_SUFFIX_push."""
+    why_not: Callable[[bool, Options], str | None] = lambda sampled, options: None
+    """why_not(sampled, options): the reason why nothing can be kept for such a distance, or None."""
+    of_rows: Callable[[Options, int], Options] = lambda options, rows: options
+    """of_rows(options, rows): with what None leaves to the number of rows present as a number."""
+    follow_rows: tuple[str, ...] = ()
+    """The options for which None means that they follow from the number of rows present."""
+    may_change: tuple[str, ...] = ()
+    """Options that may change from step to step; `Running.serves` says whether what is kept is still for them."""
 
 
-TABLE: dict[str, dict[str, Implementation | str]] = {
-    op: {
-        "cuda": _entry(cuda.CUDA, op),
-        "triton": _entry(operators.TRITON, op),
-        "cpp": _entry(operators.CPP, op),
-        "reference": _reference(op),
-    }
-    for op in reference.__all__
-}
+@dataclass(frozen=True, eq=False)
+class DistanceOp(Op):
+    """The row of a distance between [history; current] and a prior."""
 
-_PLACES = {"cpu": "the CPU", "cuda": "GPUs"}
-
-
-def _candidates(op: str, device: str | None) -> list[Implementation]:
-    return [entry for entry in TABLE[op].values() if not isinstance(entry, str) and entry.device in (None, device)]
-
-
-_CANDIDATES = {(op, device): _candidates(op, device) for op in TABLE for device in (None, *_PLACES)}
-"""(op, type of device or None for another) -> its implementations in the order of "auto", the reference last: it takes
-every call."""
-
-_wanted = os.environ.get("MOW_BACKEND", "auto")
+    fused_arguments: Callable[[Tensor, int, bool, Options], tuple[Any, ...]] | None = None
+    """fused_arguments(like, n, normal, options): how the options travel to the native ops, what follows (current,
+    history, prior) there; like has current's width, dtype and device, n is the number of rows, normal the prior's."""
+    to_normal: Callable[..., Pairwise | Sliced] | None = None
+    """to_normal(n, dim, **options): what the value to N(0, I) needs, for a window that is spread over several ranks."""
+    alone: Callable[[Options], str | None] = lambda options: None
+    """The reason why a window of a single row has no distance with such options, or None."""
+    of_one: Callable[[Tensor, Tensor | str, Options], Tensor] | None = None
+    """of_one(current [1, D], prior, options): what a growing window measures of its first row all the same."""
+    keeps: Keeps | None = None
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Run the calls inside on one backend: "reference", "cpp", "triton", "cuda", or "auto" for the first that can.
+class Backend(Protocol):
+    """A column of the table: a module of `mow_kernels/backends`, or any object with these."""
 
-    Process-wide, like the environment variable MOW_BACKEND whose value holds outside. A call that the backend cannot
-    take raises with the reason.
+    NAME: str
+
+    def implementation(self, op: Op) -> Implementation | str:
+        """What it has for an op, or the reason why it has nothing."""
+
+
+TABLE: dict[str, dict[str, Implementation | str]] = {}
+"""op -> backend -> implementation or reason; the backends in the order in which "auto" tries them."""
+
+OPS: dict[str, Op] = {}
+"""Every row by name."""
+
+ROWS: dict[Callable[..., Any], Op] = {}
+"""Every row by its public function."""
+
+BACKENDS: dict[str, Backend] = {}
+"""Every column by name, in the order in which "auto" tries them."""
+
+PLACES = {"cpu": "the CPU", "cuda": "GPUs"}
+
+CANDIDATES: dict[tuple[str, str | None], list[Implementation]] = {}
+"""(op, type of a device, None for one that is not among `PLACES`) -> the implementations that may take its tensors, in
+the order of "auto"."""
+
+
+def add_op(op: Op) -> None:
+    """A row more: `op` on every backend. One of the same name is replaced."""
+    OPS[op.name] = op
+    _multiply()
+
+
+def add_backend(backend: Backend, before: str | None = None) -> None:
+    """A column more, tried by "auto" before the one of that name, or last. One of the same name is replaced.
 
     Raises:
-        ValueError: the name is not a backend.
+        ValueError: there is no backend `before`.
     """
-    global _wanted
-    _check_name(name, "use_backend")
-    previous, _wanted = _wanted, name
-    try:
-        yield
-    finally:
-        _wanted = previous
+    if before is not None and before not in BACKENDS:
+        raise ValueError(f"before is {before!r}; it must be one of {', '.join(map(repr, BACKENDS))}")
+    columns = [column for column in BACKENDS.values() if column.NAME != backend.NAME]
+    names = [column.NAME for column in columns]
+    columns.insert(len(names) if before is None else names.index(before), backend)
+    BACKENDS.clear()
+    BACKENDS.update((column.NAME, column) for column in columns)
+    _multiply()
 
 
-def allows(backend: str) -> bool:
-    """Whether the wanted backend is this one or "auto"."""
-    return _wanted in ("auto", backend)
+def remove(name: str) -> None:
+    """A row or a column less, such as a test adds."""
+    OPS.pop(name, None)
+    BACKENDS.pop(name, None)
+    _multiply()
 
 
-def select(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Implementation:
-    """The implementation that runs a checked call.
-
-    Raises:
-        ValueError: the wanted backend is unknown or cannot run this call, with the reason.
-    """
-    if _wanted == "auto":
-        device = arguments[0].device.type
-        for implementation in _CANDIDATES[op, device if device in _PLACES else None]:
-            if implementation.unsupported is None or implementation.unsupported(*arguments, **options) is None:
-                return implementation
-    if _wanted not in TABLE[op]:
-        _check_name(_wanted, "MOW_BACKEND")
-    wanted = TABLE[op][_wanted]
-    reason = why_not(wanted, arguments, options)
-    if reason is not None:
-        raise ValueError(f"backend {_wanted!r} cannot run this {op}: {reason}")
-    return wanted  # type: ignore[return-value]  # a str is its reason
-
-
-def why_not(implementation: Implementation | str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:
-    """The reason why an entry of the table cannot run a call, or None."""
-    if isinstance(implementation, str):
-        return implementation
-    device = arguments[0].device
-    if implementation.device not in (None, device.type):
-        return f"it runs on {_PLACES[implementation.device]} and the tensors are on {device}"
-    return None if implementation.unsupported is None else implementation.unsupported(*arguments, **options)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where a call would run, and why not elsewhere."""
-
-    op: str
-    backend: str | None
-    """The backend that would run the call; None when the wanted one cannot."""
-    reasons: dict[str, str]
-    """Every other backend -> why it does not run the call."""
-
-    def __str__(self) -> str:
-        head = f"{self.op} runs on {self.backend!r}" if self.backend else f"{self.op} cannot run"
-        return "\n".join([head, *(f"  not {backend!r}: {reason}" for backend, reason in self.reasons.items())])
-
-
-def explain_call(call: Call) -> Explanation:
-    """Where a checked call would run."""
-    if _wanted != "auto":
-        _check_name(_wanted, "MOW_BACKEND")
-    chosen, reasons = None, {}
-    for backend in BACKENDS:
-        reason = why_not(TABLE[call.op][backend], call.arguments, call.options)
-        if reason is None and _wanted not in ("auto", backend):
-            reason = f"{_wanted!r} was asked for"
-        elif reason is None and chosen is not None:
-            reason = f"{chosen!r} comes first"
-        if reason is None:
-            chosen = backend
-        else:
-            reasons[backend] = reason
-    return Explanation(call.op, chosen, reasons)
-
-
-def _check_name(name: str, argument: str) -> None:
-    if name not in (*BACKENDS, "auto"):
-        raise ValueError(f"{argument} is {name!r}; it must be one of {', '.join(map(repr, (*BACKENDS, 'auto')))}")
+def _multiply() -> None:
+    ROWS.clear()
+    ROWS.update((op.function, op) for op in OPS.values())
+    TABLE.clear()
+    TABLE.update({name: {at: column.implementation(op) for at, column in BACKENDS.items()} for name, op in OPS.items()})
+    CANDIDATES.clear()
+    for name, row in TABLE.items():
+        for device in (None, *PLACES):
+            CANDIDATES[name, device] = [
+                entry for entry in row.values() if not isinstance(entry, str) and entry.device in (None, device)
+            ]

@@ -2,19 +2,22 @@
 
 For sums over pairs each row of the window keeps the sum of the kernel over the rows newer than it. New rows add to the
 sums of the older ones, and a row that leaves takes its sum along: nothing is subtracted, so nothing drifts and nothing
-is rebuilt, and the newest h rows have their sum for every h: O(k n D) a step (csrc/cpu/running.cpp). For
-sliced-Wasserstein on directions that stay, the projections are kept sorted (csrc/cpu/sorted_projections.cpp). Native.
+is rebuilt, and the newest h rows have their sum for every h: O(k n D) a step (csrc/cpu/running.cpp). What another
+distance can keep stands in the file of its op; its row says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from mow_kernels import checks, functions, operators, reference, registry, tables
+from mow_kernels import autograd, checks
+from mow_kernels.autograd import Launch
+from mow_kernels.calls import distance_row, use_backend, why_not_there
+from mow_kernels.registry import TABLE, DistanceOp, Options
 
 _SLOTS = 16
 """The native code takes slots in tiles of 2, 4, 8 or 16."""
@@ -22,29 +25,46 @@ _SLOTS = 16
 _SPARE = 64
 """Norms that a tile of rows may look at beyond the last slot."""
 
+Samples = Callable[[], tuple[Tensor, Tensor | None]]
+"""Gives the other rows [h, D] of a measurement and all of the prior's [h + k, D], or None for N(0, I)."""
 
-class _Running:
-    """A window of n rows and what is kept with it: what the classes below have in common."""
 
-    def __init__(self, function: Callable[..., Tensor], n: int, dim: int, dtype: torch.dtype, options: dict[str, Any]):
-        reason = unsupported(function, dtype)
-        if reason is not None:
-            raise ValueError(f"nothing can be kept: {reason}")
+class Differentiable(Protocol):
+    """A reference of a `Launch`."""
+
+    def __call__(self, current: Tensor, kept: Tensor, kept_prior: Tensor | None, **options: Any) -> Tensor: ...
+
+
+class Running:
+    """A window of n rows and what is kept with it for one distance: what `begin_running` gives.
+
+    Args:
+        op: the row of the distance.
+        n, dim: rows of the full window and their width D, >= 1.
+        dtype: float32 or float64.
+        options: of the distance, unchecked.
+        sampled: whether rows of a prior sample come with the rows of the window; else the prior is N(0, I).
+
+    Raises:
+        ValueError, TypeError: a bad argument, by name; nothing can be kept (`why_not_running` says why).
+    """
+
+    def __init__(
+        self, op: DistanceOp, n: int, dim: int, dtype: torch.dtype, options: Options, *, sampled: bool = False
+    ) -> None:
         for name, value in (("n", n), ("dim", dim)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be an integer >= 1")
-        self._op, _, self._options = functions.check(function, torch.empty(2, dim, dtype=dtype), **options)
-        self.n, self.dim, self.sampled, self.rows, self._head, self._dtype = n, dim, False, 0, 0, dtype
+        kernels = _kernels(op, torch.empty(2, dim, dtype=dtype), sampled, op.defaults | options)
+        if isinstance(kernels, str):
+            raise ValueError(f"nothing can be kept: {kernels}")
+        self._op, (self._fwd, self._push), self._options = op, *kernels
+        self._alone = op.alone(self._options)
+        self.n, self.dim, self.sampled, self.rows, self._head, self._dtype = n, dim, sampled, 0, 0, dtype
         self._pushes = 0
         self._evaluated: tuple[_Seen, ...] | None = None
 
-    def distance(
-        self,
-        current: Tensor,
-        prior: Tensor | None = None,
-        *,
-        samples: Callable[[], tuple[Tensor, Tensor | None]] | None = None,
-    ) -> Tensor:
+    def distance(self, current: Tensor, prior: Tensor | None = None, *, samples: Samples | None = None) -> Tensor:
         """The distance over [the newest min(rows, n-k) rows; current], with a gradient for current.
 
         Args:
@@ -59,7 +79,7 @@ class _Running:
         Raises:
             TypeError, ValueError: a bad argument, by name; "unbiased" with one row in all.
         """
-        value = operators.run(current, self._checked_call(current, prior, samples))
+        value = autograd.value(current, self._checked_launch(current, prior, samples))
         self._evaluated = _seen(current, prior)
         return value
 
@@ -68,7 +88,7 @@ class _Running:
 
         Arguments and errors as there.
         """
-        g_current, value = operators.gradient(True, current, self._checked_call(current, prior, None))
+        g_current, value = autograd.gradient(True, current, self._checked_launch(current, prior, None))
         self._evaluated = _seen(current, prior)
         return g_current, value  # type: ignore[return-value]  # it was asked for
 
@@ -102,7 +122,11 @@ class _Running:
         if rows.shape[0]:
             self.push(rows, prior)
 
-    def _call(self, prior: Tensor | None, k: int, reference: Callable[..., Tensor]) -> operators.Call:
+    def serves(self, options: Options) -> bool:
+        """Whether what is kept is for these options, of which those that `Keeps.may_change` names have changed."""
+        return True
+
+    def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
         """The measurement of k rows."""
         raise NotImplementedError
 
@@ -110,21 +134,33 @@ class _Running:
         """Write at the head; `evaluated` rows are those of the last measurement."""
         raise NotImplementedError
 
-    def _checked_call(
-        self,
-        current: Tensor,
-        prior: Tensor | None,
-        samples: Callable[[], tuple[Tensor, Tensor | None]] | None,
-    ) -> operators.Call:
+    def _checked_launch(self, current: Tensor, prior: Tensor | None, samples: Samples | None) -> Launch:
         self._check("current", current, prior)
         k = current.shape[0]
         if k > self.n:
             raise ValueError(f"current has {k} rows; it must have at most n = {self.n}")
-        if self._options.get("estimator") == "unbiased" and min(self.rows, self.n - k) + k == 1:
-            raise ValueError("estimator is 'unbiased' and current has 1 row; it needs at least 2 (or 'biased')")
-        return self._call(prior, k, self._differentiable(self._pushes, samples))
+        if self._alone is not None and min(self.rows, self.n - k) + k == 1:
+            raise ValueError(self._alone)
+        return self._launch(prior, k, self._differentiable(self._pushes, samples))
 
-    def _check(self, name: str, value: object, prior: object) -> None:
+    def _check(self, name: str, value: Tensor, prior: Tensor | None) -> None:
+        for rows in (value, prior) if self.sampled else (value,):
+            if not (
+                isinstance(rows, Tensor)
+                and rows.dtype is self._dtype
+                and rows.is_cpu
+                and rows.dim() == 2
+                and rows.shape[0] == value.shape[0] > 0
+                and rows.shape[1] == self.dim
+            ):
+                break
+        else:
+            if not checks.check_finite.enabled and (prior is None or (self.sampled and not prior.requires_grad)):
+                return
+        self._refuse(name, value, prior)
+
+    def _refuse(self, name: str, value: object, prior: object) -> None:
+        """Raises what is wrong with rows that are not plain; they may be right all the same."""
         value = checks.rows(name, value)
         if value.shape[0] == 0 or value.shape[1] != self.dim:
             raise ValueError(f"{name} has shape {list(value.shape)}; it must be [k, {self.dim}] with k >= 1")
@@ -138,24 +174,22 @@ class _Running:
             if prior.shape != value.shape:
                 raise ValueError(f"prior has shape {list(prior.shape)}; it must be {list(value.shape)}, as {name}")
 
-    def _differentiable(
-        self, pushes: int, samples: Callable[[], tuple[Tensor, Tensor | None]] | None
-    ) -> Callable[..., Tensor]:
+    def _differentiable(self, pushes: int, samples: Samples | None) -> Differentiable:
         def differentiable(current: Tensor, kept: Tensor, kept_prior: Tensor | None, **options: Any) -> Tensor:
             if samples is None or pushes != self._pushes:
                 raise RuntimeError(
                     "a gradient from what a window keeps has no graph of its own; to differentiate it (create_graph), "
                     "do so before the next push and give distance() the samples"
                 )
-            return getattr(reference, self._op)(current, *samples(), **options)
+            return self._op.reference(current, *samples(), **options)
 
         return differentiable
 
 
-class RunningSums(_Running):
-    """A window of n rows and the sums over the pairs within it, for `mow_kernels.mmd` or `cramer_wold`.
+class RunningSums(Running):
+    """A window of n rows and the sums over the pairs within it, for a distance that is a sum over pairs.
 
-        sums = RunningSums(mk.mmd, 4096, 64)
+        sums = mk.RunningSums(mk.mmd, 4096, 64)
         distance = sums.distance(z)         # over [the newest n-k rows; z], with a gradient for z [k, D]
         sums.push(z)
 
@@ -173,7 +207,7 @@ class RunningSums(_Running):
         options: of the function. cramer_wold needs its gamma as a number: the sums belong to one gamma.
 
     Raises:
-        ValueError, TypeError: a bad argument, by name; no native library (`unsupported` says why).
+        ValueError, TypeError: a bad argument, by name; no native library (`why_not_running` says why).
     """
 
     def __init__(
@@ -186,76 +220,35 @@ class RunningSums(_Running):
         sampled: bool = False,
         **options: Any,
     ) -> None:
-        if function is functions.sliced_wasserstein:
-            raise ValueError("function is sliced_wasserstein, which is no sum over pairs; SortedProjections are for it")
-        if function is functions.cramer_wold and options.get("gamma") is None:
-            raise ValueError("gamma is None; running sums belong to one gamma, which must be a number")
-        super().__init__(function, n, dim, dtype, options)
-        self.sampled = sampled
-        self._fwd, self._push = operators.RUNNING[self._op]
-        self._numbers: tuple[Any, ...]
-        if self._op == "mmd":
-            self._numbers = (tables.mmd(*(dim, dtype, *self._options.values(), not sampled)),)
-        else:
-            self._numbers = (tables.cramer_wold(dim, dtype, self._options["phi"]), self._options["gamma"])
+        op = distance_row(function)
+        if op.keeps is None or op.keeps.begin != RunningSums.begin:
+            raise ValueError(f"function is {op.name}, which is no sum over pairs that can be kept")
+        super().__init__(op, n, dim, dtype, options, sampled=sampled)
+        assert op.fused_arguments is not None  # it has kernels
+        self._numbers = op.fused_arguments(torch.empty(0, dim, dtype=dtype), n, not sampled, self._options)
         self._sums = self._zeros()
         self._prior_sums = self._zeros() if sampled else None
+
+    @classmethod
+    def begin(cls, op: DistanceOp, n: int, dim: int, dtype: torch.dtype, sampled: bool, options: Options) -> Running:
+        """See `Keeps.begin`."""
+        return cls(op.function, n, dim, dtype=dtype, sampled=sampled, **options)
 
     def _zeros(self) -> Tensor:
         slots = -(-self.n // _SLOTS) * _SLOTS
         numbers = slots * self.dim + slots + _SPARE
         return torch.zeros(4 * slots + numbers // (8 // self._dtype.itemsize), dtype=torch.float64)
 
-    def _call(self, prior: Tensor | None, k: int, reference: Callable[..., Tensor]) -> operators.Call:
+    def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
         arguments = (prior, self.n, self._head, min(self.rows, self.n - k), *self._numbers)
-        return operators.Call(self._fwd, None, self._sums, self._prior_sums, arguments, reference, self._options)
+        return Launch(self._measure, None, self._sums, self._prior_sums, lambda *_: arguments, reference, self._options)
+
+    def _measure(self, current: Tensor, sums: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        return self._fwd(sums, current, *rest)
 
     def _append(self, rows: Tensor, prior: Tensor | None, evaluated: bool) -> None:
         older = min(self.rows, self.n - len(rows))
         self._push(self._sums, rows, self._prior_sums, prior, self.n, self._head, older, *self._numbers, evaluated)
-
-
-class SortedProjections(_Running):
-    """A window of n rows and its projections on directions that stay, sorted, for `mow_kernels.sliced_wasserstein`.
-
-        kept = SortedProjections(4096, directions)      # [D, L]
-        distance = kept.distance(z)                     # over [the newest n-k rows; z] to N(0, I)
-        kept.push(z)
-
-    The value and the gradient are those of the direct call up to rounding. A step takes O(n L) moves of numbers and
-    O(k D L) for the projections of the new rows, and the window itself 3 n L numbers; the direct call projects and
-    sorts all rows, O(n L (D + log^2 n)).
-
-    Args:
-        n: rows of the full window, >= 1.
-        directions: [D, L], float32 or float64.
-
-    Raises:
-        ValueError, TypeError: a bad argument, by name; no native library (`unsupported` says why).
-    """
-
-    def __init__(self, n: int, directions: Tensor) -> None:
-        if not isinstance(directions, Tensor) or directions.dim() != 2:
-            raise ValueError("directions must be a tensor [D, L]")
-        dim, dtype, options = directions.shape[0], directions.dtype, {"directions": directions, "p": 2.0}
-        super().__init__(functions.sliced_wasserstein, n, dim, dtype, options)
-        self._directions, self._version = directions, directions._version
-        keys = torch.int32 if dtype == torch.float32 else torch.int64
-        self._keys = torch.empty(3, directions.shape[1], n, dtype=keys)
-        self._list = 0
-
-    def are_on(self, directions: Tensor) -> bool:
-        """Whether these are the directions, unchanged."""
-        return directions is self._directions and directions._version == self._version
-
-    def _call(self, prior: Tensor | None, k: int, reference: Callable[..., Tensor]) -> operators.Call:
-        bins = tables.normal_bins(min(self.rows, self.n - k) + k)
-        arguments = (self.n, self._head, self.rows, self._list, self._directions, bins)
-        return operators.Call(operators.SORTED[0], None, self._keys, None, arguments, reference, self._options)
-
-    def _append(self, rows: Tensor, prior: Tensor | None, evaluated: bool) -> None:
-        operators.SORTED[1](self._keys, rows, self.n, self._head, self.rows, self._list, self._directions, evaluated)
-        self._list = 1 - self._list
 
 
 class _Seen(NamedTuple):
@@ -281,12 +274,80 @@ def _seen(current: Tensor, prior: Tensor | None) -> tuple[_Seen, ...]:
     return _Seen(current.detach(), current._version), _Seen(prior, 0 if prior is None else prior._version)
 
 
-def unsupported(function: Callable[..., Tensor], dtype: torch.dtype = torch.float32) -> str | None:
-    """The reason why nothing can be kept for a public function, or None."""
-    if function not in (functions.mmd, functions.cramer_wold, functions.sliced_wasserstein):
-        return "only mmd, cramer_wold and sliced_wasserstein have something to keep"
-    if dtype not in (torch.float32, torch.float64):
-        return f"the window is {dtype}, and they are kept for float32 and float64"
-    if isinstance(operators.CPP, str):
-        return operators.CPP
-    return None if registry.allows("cpp") else "another backend than 'cpp' was asked for"
+def begin_running(
+    function: Callable[..., Tensor],
+    n: int,
+    dim: int,
+    *,
+    rows: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    sampled: bool = False,
+    **options: Any,
+) -> Running:
+    """What an empty window of n rows can keep for a distance, by the row of that.
+
+    Args:
+        function: of mow_kernels, e.g. mmd.
+        n, dim, dtype, sampled: as for `RunningSums`.
+        rows: of a measurement, for options that follow from their number; None for n.
+        options: of the function; directions as a tensor.
+
+    Raises:
+        ValueError, TypeError: a bad argument, by name; nothing can be kept, with the reason (`why_not_running`).
+    """
+    op = distance_row(function)
+    if op.keeps is None:
+        raise ValueError(f"nothing can be kept: {_NOTHING.format(op.name)}")
+    options = op.keeps.of_rows(op.defaults | options, n if rows is None else rows)
+    return op.keeps.begin(op, n, dim, dtype, sampled, options)
+
+
+def why_not_running(
+    function: Callable[..., Tensor], like: Tensor, *, sampled: bool = False, rows: int | None = None, **options: Any
+) -> str | None:
+    """The reason why nothing can be kept for a distance over a window, or None.
+
+    Args:
+        function, sampled, options: as for `begin_running`.
+        like: any tensor of the window's width [..., D], dtype and device.
+        rows: of a measurement, for options that follow from their number; None for many.
+
+    Raises:
+        ValueError: function is no distance; and what the function raises for its options.
+    """
+    op = distance_row(function)
+    options = op.defaults | options
+    if op.keeps is not None:
+        options = op.keeps.of_rows(options, 2 if rows is None else rows)
+    kernels = _kernels(op, like.new_empty(1, like.shape[-1]).expand(2, -1), sampled, options)
+    return kernels if isinstance(kernels, str) else None
+
+
+_NOTHING = "{} has nothing to keep"
+
+
+def _kernels(
+    op: DistanceOp, like: Tensor, sampled: bool, options: Options
+) -> tuple[tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]], Options] | str:
+    """Those of the first wanted backend that keeps something for two rows like these, and the options checked; or the
+    reason why there are none."""
+    if op.keeps is None:
+        return _NOTHING.format(op.name)
+    if like.dtype not in checks.WIDE:
+        return f"the window is {like.dtype}, and they are kept for float32 and float64"
+    reason = op.keeps.why_not(sampled, options)
+    if reason is not None:
+        return reason
+    options = op.check(like, None, like if sampled else "normal", **options).options
+    reason = "no backend keeps something for it"
+    for backend, entry in TABLE[op.name].items():
+        if use_backend.wanted not in ("auto", backend):
+            reason = "another backend was asked for than one that keeps something"
+        elif isinstance(entry, str):
+            reason = entry
+        elif entry.running is not None and entry.device == like.device.type:
+            unsupported = why_not_there(entry, (like, like[:0], None), options)
+            if unsupported is None:
+                return entry.running, options
+            reason = f"backend {backend!r} cannot: {unsupported}"
+    return reason

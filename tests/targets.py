@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mow_kernels import triton
+from mow_kernels.backends import triton
 
 HAS_GPU = torch.cuda.is_available() and not triton.INTERPRETED
 

@@ -34,7 +34,7 @@ from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer, default_learning_rate
 from mow.window import priors
 from mow.window.distances import MMD, CramerWold, Distance, SlicedWasserstein
-from mow.window.prior_window import PriorWindow
+from mow.window.priors import PriorWindow
 from mow.window.window import MovingWindow
 
 Model = Literal["cwae", "wae", "swae"]

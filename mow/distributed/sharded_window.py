@@ -9,13 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+import mow_kernels as mk
 from mow.checks import positive
 from mow.distributed.ranks import Ranks
-from mow.window.distances import MMD, CramerWold, KernelDistance, SlicedWasserstein
-from mow_kernels import functions, reference
-from mow_kernels.reference.pairs import Pairwise, Radial, squared_distances, sum_between, sum_within
-
-_DISTANCES = (MMD, CramerWold, SlicedWasserstein)
+from mow.window.distances import Distance, KernelDistance
 
 _CHUNK = 2**22
 """Numbers that the differences between new rows and rows of the window may take at once: 16 MiB in float32."""
@@ -24,9 +21,9 @@ _CHUNK = 2**22
 class ShardedWindow(nn.Module):
     """The newest n rows, of which each of W ranks keeps about n / W: slot s of the ring lies with rank s mod W.
 
-    All ranks make the same calls in the same order, with the same rows. The distances are MMD, Cramer-Wold and
-    sliced-Wasserstein to N(0, I) in closed form, in plain PyTorch. What a step with K new rows computes and sends
-    stands in docs/distributed.md.
+    All ranks make the same calls in the same order, with the same rows. A distance is one to N(0, I) in closed form
+    whose row in `mow_kernels` says what its value is made of (`mow_kernels.to_normal`), in plain PyTorch. What a step
+    with K new rows computes and sends stands in docs/distributed.md.
 
     Its `state_dict` is that of a `MovingWindow` with all n rows, on the CPU, in every rank: either loads the other's,
     in any number of ranks.
@@ -44,8 +41,8 @@ class ShardedWindow(nn.Module):
     latents: Tensor
     """This rank's slots [about n / W, D]."""
     _newer: Tensor
-    """Of each slot the sum of the kernel over the rows newer than it, float64; for the kernel that `_kernel` names."""
-    _radial: Radial | None
+    """Of each slot the sum of the radial function of `_pairs` over the rows newer than it, float64."""
+    _pairs: mk.Pairwise | None
 
     def __init__(
         self,
@@ -78,11 +75,10 @@ class ShardedWindow(nn.Module):
         count = len(rows)
         stay = min(self._length, self.n - count)
         newer = self._newer_among(rows)
-        if self._radial is not None:
+        if self._pairs is not None:
             for part in self._parts(stay):
                 for chunk in self._chunks(part, count):
-                    values = self._radial(squared_distances(self.latents[chunk], rows))
-                    self._newer[chunk] += values.sum(1, dtype=torch.float64)
+                    self._newer[chunk] += self._pairs.matrix(self.latents[chunk], rows).sum(1, dtype=torch.float64)
         slots = torch.arange(self._head, self._head + count) % self.n
         own = (slots % self.ranks.size == self.ranks.rank).nonzero()[:, 0]
         places = slots[own].to(self.latents.device) // self.ranks.size
@@ -97,11 +93,11 @@ class ShardedWindow(nn.Module):
         self._forget()
         self.push(rows)
 
-    def gradient(self, distance: KernelDistance, rows: Tensor, *, measure: bool = True) -> tuple[Tensor, Tensor | None]:
+    def gradient(self, distance: Distance, rows: Tensor, *, measure: bool = True) -> tuple[Tensor, Tensor | None]:
         """As `Distance.gradient` over [the newest n-K rows of the window; rows]: the same result in every rank.
 
         Args:
-            distance: `mow.MMD`, `CramerWold` or `SlicedWasserstein`, with the prior "normal".
+            distance: a `KernelDistance` with the prior "normal", e.g. `mow.MMD`.
             rows: [K, D], the new rows of all ranks, 1 <= K <= n.
             measure: ask for the value too. The logarithm needs it anyway.
 
@@ -111,46 +107,40 @@ class ShardedWindow(nn.Module):
         Raises:
             TypeError, ValueError: not such rows, too many of them, another distance or prior.
         """
-        if type(distance) not in _DISTANCES:  # a subclass may measure in its own way
-            names = ", ".join(kind.__name__ for kind in _DISTANCES)
-            raise TypeError(f"distance is {type(distance).__name__}; over a sharded window it must be {names}")
+        if not isinstance(distance, KernelDistance) or not distance.by_its_row:
+            name = type(distance).__name__
+            raise TypeError(f"distance is {name}; over a sharded window it must be one by its row of mow_kernels")
         if distance.prior != "normal":
             raise ValueError(f"the prior is {distance.prior!r}; over a sharded window it must be 'normal'")
         self._check(rows)
         if len(rows) > self.n:
             raise ValueError(f"rows has {len(rows)} rows and the window n = {self.n}; it must have at most n")
         g_dtype, rows, history = rows.dtype, rows.detach().to(self.latents.dtype), min(self._length, self.n - len(rows))
-        if isinstance(distance, SlicedWasserstein):
-            distance._renew(rows)
-        two = rows.new_empty(2, self.dim)  # what is checked of one row, does not count as one
-        op, _, options = functions.check(distance._function, two, **distance._options(two, len(rows) + history))
+        distance.prepare(rows)
+        terms = mk.to_normal(distance.function, rows, len(rows) + history, **distance.options(rows))
         value: Tensor | None
-        if op == "sliced_wasserstein":
-            g_rows, value = self._sliced(rows, history, options["directions"])
+        if isinstance(terms, mk.Sliced):
+            g_rows, value = self._sliced(rows, history, terms)
         else:
-            terms = reference.TO_NORMAL[op](len(rows) + history, self.dim, **options)
-            kernel = (op, *options.items())
-            g_rows, value = self._pairwise(rows, history, terms, kernel, measure or distance.log)
+            g_rows, value = self._pairwise(rows, history, terms, measure or distance.log)
         if distance.log and value is not None:
-            g_rows = g_rows * distance._slope(value)
+            g_rows = g_rows * distance.slope(value)
         return g_rows.to(g_dtype), value.to(rows.dtype) if measure and value is not None else None
 
     def extra_repr(self) -> str:
         return f"n={self.n}, dim={self.dim}, present={self._length}, rank {self.ranks.rank} of {self.ranks.size}"
 
-    def _pairwise(
-        self, rows: Tensor, history: int, terms: Pairwise, kernel: Any, measure: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def _pairwise(self, rows: Tensor, history: int, terms: mk.Pairwise, measure: bool) -> tuple[Tensor, Tensor | None]:
         """Gradient and value from this rank's rows against all new ones, summed over the ranks: one collective."""
-        if measure and self._kernel != kernel:
-            self._set_up(kernel, terms.radial)
+        if measure and (self._pairs is None or self._pairs.kernel != terms.kernel):
+            self._set_up(terms)
         leaf = rows.clone().requires_grad_()
         sums = rows.new_zeros(rows.numel() + 3, dtype=torch.float64)
         g_between, between, newer, alone = sums[:-3].view_as(rows), sums[-3], sums[-2], sums[-1]
         for part in self._parts(history):
             for chunk in self._chunks(part, len(rows)):
                 with torch.enable_grad():
-                    total = sum_between(terms.radial, leaf, self.latents[chunk])
+                    total = terms.between(leaf, self.latents[chunk])
                 g_between += torch.autograd.grad(total, leaf)[0]
                 between += total.detach()
                 if measure:
@@ -158,7 +148,7 @@ class ShardedWindow(nn.Module):
                     alone += terms.own(self.latents[chunk]).sum()
         self.ranks.sum(sums)
         with torch.enable_grad():
-            among, own = sum_within(terms.radial, leaf), terms.own(leaf).sum()
+            among, own = terms.within(leaf), terms.own(leaf).sum()
             (g_rows,) = torch.autograd.grad(terms.pair * among + terms.single * own, leaf)
         g_rows = g_rows.double() + 2 * terms.pair * g_between
         if not measure:
@@ -166,10 +156,10 @@ class ShardedWindow(nn.Module):
         pairs = 2 * newer + 2 * between + among.detach()
         return g_rows, terms.pair * pairs + terms.single * (alone + own.detach()) + terms.constant
 
-    def _sliced(self, rows: Tensor, history: int, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def _sliced(self, rows: Tensor, history: int, terms: mk.Sliced) -> tuple[Tensor, Tensor]:
         """Gradient and value with the directions split over the ranks: each gets the projections of all rows on its
         own, and sorts those. Two collectives: an all-to-all of history * L numbers in all, and the sum."""
-        columns = directions.split(self.ranks.counts(directions.shape[1]), dim=1)
+        columns = terms.directions.split(self.ranks.counts(terms.directions.shape[1]), dim=1)
         own = columns[self.ranks.rank]
         kept = torch.cat([self.latents[part] for part in self._parts(history)])
         sent = [(kept @ theta).reshape(-1) for theta in columns]
@@ -185,17 +175,16 @@ class ShardedWindow(nn.Module):
         if own.shape[1]:
             with torch.enable_grad():
                 current = (rows @ own).requires_grad_()
-                axes = torch.eye(own.shape[1], dtype=rows.dtype, device=rows.device)  # the columns as they are
-                total = functions.sliced_wasserstein(current, projected, directions=axes) * own.shape[1]
+                total = terms.over(current, projected) * own.shape[1]
                 (g_current,) = torch.autograd.grad(total, current)
             sums[:-1], sums[-1] = (g_current @ own.T).reshape(-1), total.detach()
         self.ranks.sum(sums)
-        sums /= directions.shape[1]
+        sums /= terms.directions.shape[1]
         return sums[:-1].view_as(rows), sums[-1]
 
-    def _set_up(self, kernel: Any, radial: Radial) -> None:
-        """The sums over newer rows for another kernel: every rank sees every shard once. O(n^2 D / W)."""
-        self._kernel, self._radial = kernel, radial
+    def _set_up(self, pairs: mk.Pairwise) -> None:
+        """The sums over newer rows for another radial function: every rank sees every shard once. O(n^2 D / W)."""
+        self._pairs = pairs
         self._newer.zero_()
         if self._length == 0:
             return
@@ -205,14 +194,14 @@ class ShardedWindow(nn.Module):
             for start in range(0, len(shard), step := max(1, _CHUNK // max(1, self.latents.numel()))):
                 stop = start + step
                 newer = theirs[start:stop] < ages[:, None]  # ages of absent rows: largest, so they are newer than none
-                values = radial(squared_distances(self.latents, shard[start:stop])).where(newer, 0)
+                values = pairs.matrix(self.latents, shard[start:stop]).where(newer, 0)
                 self._newer += values.sum(1, dtype=torch.float64)
 
     def _newer_among(self, rows: Tensor) -> Tensor:
-        """Of each new row the sum of the kernel over those after it. [K, D] -> float64 [K]."""
-        if self._radial is None:
+        """Of each new row the sum of the radial function over those after it. [K, D] -> float64 [K]."""
+        if self._pairs is None:
             return rows.new_zeros(len(rows), dtype=torch.float64)
-        return self._radial(squared_distances(rows, rows)).triu(1).sum(1, dtype=torch.float64)
+        return self._pairs.matrix(rows, rows).triu(1).sum(1, dtype=torch.float64)
 
     def _shards(self) -> Iterator[tuple[int, Tensor]]:
         """The slots of each rank in turn, in every rank: one broadcast each."""
@@ -253,7 +242,7 @@ class ShardedWindow(nn.Module):
             yield slice(start, min(start + step, part.stop))
 
     def _forget(self) -> None:
-        self._kernel = self._radial = None
+        self._pairs = None
 
     def _check(self, rows: Tensor) -> None:
         if not isinstance(rows, Tensor) or not rows.is_floating_point():

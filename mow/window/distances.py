@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 import mow_kernels as mk
 from mow.checks import positive
 from mow.window import priors
-from mow.window.kept import Running, Samples
-from mow.window.prior_window import PriorWindow
-from mow.window.priors import Prior
+from mow.window.kept import Following
+from mow.window.priors import Prior, PriorWindow
 from mow.window.window import MovingWindow
 
 LOG_FLOOR = 1e-3
@@ -23,6 +23,8 @@ LOG_FLOOR = 1e-3
 
 class Distance(nn.Module):
     """A distance between the latents of the window and a prior: `loss = distance(z, window)`.
+
+    One of your own defines `value`, or is a `KernelDistance` where its function has a row in `mow_kernels`.
 
     Args:
         prior: "normal" for N(0, I) in closed form; "normal-sample", "uniform", "sphere" or a `mow.priors.Prior` for a
@@ -39,6 +41,8 @@ class Distance(nn.Module):
     def forward(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The distance, or its logarithm, over [history; z].
 
+            loss = reconstruction + distance(encoder(x), window)
+
         Args:
             z: [k, D], the new latents, which receive the gradient.
             window: the history: a window (its newest n-k rows), a tensor [h, D], or None for z alone.
@@ -49,12 +53,15 @@ class Distance(nn.Module):
         Raises:
             ValueError: z is no [k, D], or has more rows than the window holds (k > n); and what mow_kernels raises.
         """
-        return self.transform(self.measure(z, window))
+        value = self.measure(z, window)
+        return self.transform(value) if self.log else value
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The bare distance F over [history; z], without the logarithm; arguments as for `forward`."""
         _check(z, window)
-        return self._distance(z, *self._samples(z, window))
+        self.prepare(z)
+        history = window.history(z.shape[0]) if isinstance(window, MovingWindow) else window
+        return self.value(z, history, self._prior_rows(z, history, window))
 
     def gradient(
         self, z: Tensor, window: MovingWindow | Tensor | None = None, *, measure: bool = True
@@ -69,8 +76,23 @@ class Distance(nn.Module):
         g_z, distance = self._gradient(z, window, measure or self.log)
         if self.log:
             assert distance is not None
-            g_z = g_z * self._slope(distance)
+            g_z = g_z * self.slope(distance)
         return g_z, distance if measure else None
+
+    def value(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        """F over [history; z] against the prior: what a distance is.
+
+        Args:
+            z: [k, D], which receives the gradient.
+            history: [h, D], or None for none.
+            prior: a sample [m, D], or "normal" for N(0, I) in closed form.
+
+        Returns:
+            0-d, differentiable for z.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no value(z, history, prior); a distance has to (docs/extending.md)"
+        )
 
     def transform(self, value: Tensor) -> Tensor:
         """F -> F, or with `log` its logarithm continued by the tangent below eps."""
@@ -80,105 +102,146 @@ class Distance(nn.Module):
         below = math.log(LOG_FLOOR) + (value - LOG_FLOOR) / LOG_FLOOR
         return torch.where(value > LOG_FLOOR, above, below)
 
-    def _slope(self, value: Tensor) -> Tensor:
-        """The derivative of the logarithm with its tangent."""
+    def slope(self, value: Tensor) -> Tensor:
+        """The derivative of the logarithm with its tangent, at F."""
         return value.clamp(min=LOG_FLOOR).reciprocal()
 
-    def _samples(self, z: Tensor, window: MovingWindow | Tensor | None) -> tuple[Tensor | None, Tensor | str]:
-        """The history and the prior that z is measured with."""
-        history = window.history(z.shape[0]) if isinstance(window, MovingWindow) else window
+    def prepare(self, z: Tensor) -> None:
+        """What has to happen before each measurement of new rows z [k, D]; for a distance that counts them."""
+
+    def _prior_rows(self, z: Tensor, history: Tensor | None, window: MovingWindow | Tensor | None) -> Tensor | str:
+        """What [history; z] is compared with: rows of the prior, or the name of the closed form."""
         if isinstance(self.prior, str):
-            return history, self.prior
+            return self.prior
         n = len(z) + (0 if history is None else len(history))
         if isinstance(self.prior, PriorWindow):
             self.prior.advance(len(z))
-            return history, self.prior.newest(max(2, n))
-        return history, self.prior.sample(max(2, window.n if isinstance(window, MovingWindow) else n), z)
-
-    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
-        """F over [history; z] against the prior: what a distance is."""
-        raise NotImplementedError
+            return self.prior.newest(max(2, n))
+        return self.prior.sample(max(2, window.n if isinstance(window, MovingWindow) else n), z)
 
     def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
         """The gradient of F for z, and F where `measure` asks for it."""
-        return self._by_autograd(z, lambda z: self.measure(z, window))
-
-    @staticmethod
-    def _by_autograd(z: Tensor, distance: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            value = distance(z)
-            (g_z,) = torch.autograd.grad(value, z)
-        return g_z, value.detach()
+        return _by_autograd(z, lambda z: self.measure(z, window))
 
 
 class KernelDistance(Distance):
-    """A distance of `mow_kernels`, from the window's running sums where there are any (docs/running-sums.md)."""
+    """A distance by a public function of `mow_kernels`, or by another whose row is in its table.
+
+    Over a window it is measured from what the window keeps for it, as its row says (docs/running-sums.md). A subclass
+    names its `function` and gives its `options`. One that overrides `measure` or `value` has the gradient of that, by
+    autograd, and nothing is kept for it.
+
+    Args:
+        prior, log: as for `Distance`.
+    """
+
+    function: Callable[..., Tensor]
+    """Of `mow_kernels`, as a staticmethod."""
+
+    by_its_row = True
+    """Whether it measures what its function does, and nothing else."""
+
+    def __init__(self, prior: str | Prior | PriorWindow = "normal", *, log: bool = False) -> None:
+        super().__init__(prior, log=log)
+        self.op = mk.distance_row(self.function)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """A subclass that measures in its own way has the gradient of that, not of what it inherits."""
         super().__init_subclass__(**options)
-        if vars(cls).keys() & {"measure", "_distance"} and not vars(cls).keys() & {"_gradient", "_gradient_alone"}:
-            cls._gradient = Distance._gradient  # type: ignore[method-assign]  # by autograd
+        if vars(cls).keys() & {"measure", "value"}:
+            cls.by_its_row = False
 
-    _function: Callable[..., Tensor]
-    """Of `mow_kernels`."""
-
-    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
-        """Of the function; with what depends on the number of rows as a number where `rows` says how many there are."""
-        raise NotImplementedError
+    def options(self, z: Tensor) -> dict[str, Any]:
+        """All options of the function, for new rows z [k, D]."""
+        raise NotImplementedError(f"{type(self).__name__} gives no options(z) of its function; they may be {{}}")
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
-        _check(z, window)
-        if isinstance(window, MovingWindow) and not window.is_small and (sums := self._running(z, window)) is not None:
-            return sums.distance(z, samples=self._samples_again(len(z), window))
-        return self._distance(z, *self._samples(z, window))
+        if not self.by_its_row:
+            return super().measure(z, window)
+        following, history, prior, options = self._terms(z, window)
+        if following is not None:
+            return following.distance(z, functools.partial(self._samples_again, z, window))
+        if z.shape[0] == 1 and (history is None or history.shape[0] == 0) and self._has_one_row_rule(options):
+            return self._of_one_row(z, prior, options)
+        return self.function(z, history, prior, **options)
 
-    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
-        return self._function(z, history, prior, **self._options(z))
-
-    def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
-        _check(z, window)
-        if isinstance(window, MovingWindow) and not window.is_small and (sums := self._running(z, window)) is not None:
-            return sums.gradient(z)
-        return self._gradient_alone(z, *self._samples(z, window), measure)
-
-    def _gradient_alone(
-        self, z: Tensor, history: Tensor | None, prior: Tensor | str, measure: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        return mk.gradient(self._function, z, history, prior, measure=measure, **self._options(z))
+    def value(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+        options = self.options(z)
+        if len(z) == 1 and (history is None or len(history) == 0) and self._has_one_row_rule(options):
+            return self._of_one_row(z, prior, options)
+        return self.function(z, history, prior, **options)
 
     def explain(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> str:
-        """Which backend would measure this, and whether from the window's running sums; arguments as for `forward`."""
+        """Which backend would measure this, and whether from what the window keeps; arguments as for `forward`.
+
+        print(mow.MMD().explain(z, window))
+        """
         history = window.history(len(z)) if isinstance(window, MovingWindow) else window
         prior = self.prior if isinstance(self.prior, str) else z.detach().new_empty(max(2, len(z)), z.shape[1])
-        text = str(mk.explain(self._function, z, history, prior, **self._options(z)))
+        options = self.options(z)
+        text = str(mk.explain(self.function, z, history, prior, **options))
         if not isinstance(window, MovingWindow):
             return text
-        if isinstance(self.prior, Prior):
-            reason: str | None = "the prior is sampled afresh at each step (a mow.PriorWindow is not)"
+        if not self.by_its_row:
+            reason: str | None = f"{type(self).__name__} measures in a way of its own"
+        elif isinstance(self.prior, Prior):
+            reason = "the prior is sampled afresh at each step (a mow.PriorWindow is not)"
         else:
-            reason = window.why_not_running(self._function, z.dtype, **self._running_options(z, window))
+            moving = None if isinstance(self.prior, str) else self.prior
+            reason = window.kept.why_not(window, self.op, z, moving, options)
         return text + ("\n  from running sums" if reason is None else f"\n  not from running sums: {reason}")
 
-    def _running(self, z: Tensor, window: MovingWindow) -> Running | None:
-        """The running sums of a window that is not small for this distance, if there are any."""
-        if isinstance(self.prior, Prior):
-            return None
-        return window.running(self._function, z.dtype, **self._running_options(z, window))
+    def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
+        if not self.by_its_row:
+            return super()._gradient(z, window, measure)
+        following, history, prior, options = self._terms(z, window)
+        if following is not None:
+            return following.gradient(z)
+        if z.shape[0] == 1 and (history is None or history.shape[0] == 0) and self._has_one_row_rule(options):
+            return _by_autograd(z, lambda z: self._of_one_row(z, prior, options))
+        return mk.gradient(self.function, z, history, prior, measure=measure, **options)
 
-    def _running_options(self, z: Tensor, window: MovingWindow) -> dict[str, Any]:
-        prior = None if isinstance(self.prior, str) else self.prior
-        return {"prior": prior, **self._options(z, len(z) + min(len(window), window.n - len(z)))}
+    def _terms(
+        self, z: Tensor, window: MovingWindow | Tensor | None
+    ) -> tuple[Following | None, Tensor | None, Tensor | str, dict[str, Any]]:
+        """What z is measured with: what the window keeps, or else history and prior; and the options.
 
-    def _samples_again(self, k: int, window: MovingWindow) -> Samples:
-        """What a measurement of k rows over a window has just compared them with."""
+        A small window is not asked what it keeps: that would cost more than it saves, as would a call more here.
+        """
+        _check(z, window)
+        self.prepare(z)
+        options, prior = self.options(z), self.prior
+        if not isinstance(window, MovingWindow):
+            history = window
+        elif window.is_small or isinstance(prior, Prior):
+            history = window.history(z.shape[0])
+        else:
+            moving = None if isinstance(prior, str) else prior
+            following = window.kept.find(window, self.op, z, moving, options)
+            if following is not None:
+                return following, None, "normal", options
+            history = window.history(z.shape[0])
+        return None, history, prior if isinstance(prior, str) else self._prior_rows(z, history, window), options
 
-        def samples() -> tuple[Tensor, Tensor | None]:
-            history = window.history(k)
-            return history, self.prior.newest(len(history) + k) if isinstance(self.prior, PriorWindow) else None
+    def _samples_again(self, z: Tensor, window: Any) -> tuple[Tensor, Tensor | None]:
+        """What a measurement of z over a window has just compared it with."""
+        history = window.history(len(z))
+        return history, self.prior.newest(len(history) + len(z)) if isinstance(self.prior, PriorWindow) else None
 
-        return samples
+    def _has_one_row_rule(self, options: dict[str, Any]) -> bool:
+        """Whether a single row has no distance, but something that a growing window measures of it."""
+        return self.op.of_one is not None and self.op.alone(self.op.defaults | options) is not None
+
+    def _of_one_row(self, z: Tensor, prior: Tensor | str, options: dict[str, Any]) -> Tensor:
+        assert self.op.of_one is not None
+        return self.op.of_one(z, prior, self.op.defaults | options)
+
+
+def _by_autograd(z: Tensor, distance: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        value = distance(z)
+        (g_z,) = torch.autograd.grad(value, z)
+    return g_z, value.detach()
 
 
 def _check(z: object, window: MovingWindow | Tensor | None) -> None:
@@ -192,10 +255,12 @@ def _check(z: object, window: MovingWindow | Tensor | None) -> None:
 class MMD(KernelDistance):
     """`mow_kernels.mmd` over a window (WAE-MMD, Tolstikhin et al. 2018).
 
+        distance = mow.MMD("uniform", kernel="gaussian")
+
     Args:
         prior, log: as for `Distance`.
-        kernel: "imq" or "gaussian".
-        scales: of the kernels; None for the seven of the WAE, fitted to the prior's variance.
+        kernel: one of `mow_kernels.mmd`.
+        scales: of the kernels; None for their own, those of the WAE fitted to the prior's variance.
         estimator: "unbiased" or "biased". Where a growing window holds a single row, the unbiased mean over the pairs
             within it is empty and counts as 0.
     """
@@ -211,40 +276,24 @@ class MMD(KernelDistance):
     ) -> None:
         super().__init__(prior, log=log)
         self.kernel, self.scales, self.estimator = kernel, scales, estimator
+        self._fitted: tuple[Any, tuple[float, ...] | None] = None, None
 
-    _function = staticmethod(mk.mmd)
+    function = staticmethod(mk.mmd)
 
-    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
-        return {"kernel": self.kernel, "scales": self._scales(z.shape[1]), "estimator": self.estimator}
-
-    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
-        options = self._options(z)
-        if self._is_alone(z, history):
-            # The row standing twice has the mean k(z, z) = len(scales) within the window and all else unchanged.
-            return mk.mmd(z.expand(2, -1), None, prior, **options) - len(options["scales"])
-        return mk.mmd(z, history, prior, **options)
-
-    def _gradient_alone(
-        self, z: Tensor, history: Tensor | None, prior: Tensor | str, measure: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        if self._is_alone(z, history):
-            return self._by_autograd(z, lambda z: self._distance(z, history, prior))
-        return super()._gradient_alone(z, history, prior, measure)
-
-    def _is_alone(self, z: Tensor, history: Tensor | None) -> bool:
-        """Whether there are no pairs of rows for an estimator that wants some."""
-        return self.estimator == "unbiased" and len(z) + (0 if history is None else len(history)) == 1
-
-    def _scales(self, dim: int) -> Sequence[float]:
-        if self.scales is not None:
-            return self.scales
-        if isinstance(self.prior, str):
-            return mk.SCALES
-        return tuple(self.prior.kernel_scale(dim) * scale for scale in mk.SCALES)
+    def options(self, z: Tensor) -> dict[str, Any]:
+        scales = tuple(self.scales) if isinstance(self.scales, list) else self.scales
+        if scales is None and not isinstance(self.prior, str):
+            fitted_to = self.kernel, self.prior, z.shape[1]
+            if self._fitted[0] != fitted_to:
+                self._fitted = fitted_to, mk.default_scales(self.kernel, self.prior.kernel_scale(z.shape[1]))
+            scales = self._fitted[1]
+        return {"kernel": self.kernel, "scales": scales, "estimator": self.estimator}
 
 
 class CramerWold(KernelDistance):
     """`mow_kernels.cramer_wold` over a window (CWAE, Tabor et al. 2020).
+
+        distance = mow.CramerWold(log=True)
 
     Args:
         prior, log: as for `Distance`.
@@ -263,11 +312,10 @@ class CramerWold(KernelDistance):
         super().__init__(prior, log=log)
         self.gamma, self.phi = gamma, phi
 
-    _function = staticmethod(mk.cramer_wold)
+    function = staticmethod(mk.cramer_wold)
 
-    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
-        gamma = (4 / (3 * rows)) ** 0.4 if self.gamma is None and rows is not None else self.gamma
-        return {"gamma": gamma, "phi": self.phi}
+    def options(self, z: Tensor) -> dict[str, Any]:
+        return {"gamma": self.gamma, "phi": self.phi}
 
 
 class SlicedWasserstein(KernelDistance):
@@ -305,11 +353,22 @@ class SlicedWasserstein(KernelDistance):
         self._uses = 0
         self.register_buffer("directions", None if isinstance(directions, int) else directions)
 
-    _function = staticmethod(mk.sliced_wasserstein)
+    function = staticmethod(mk.sliced_wasserstein)
 
-    def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
-        self._renew(z)
-        return super().measure(z, window)
+    def options(self, z: Tensor) -> dict[str, Any]:
+        kept = self._drawn if self.directions is None else self.directions
+        if kept is None and self.keep > 1:  # before the first measurement, for what only asks
+            kept = z.detach().new_empty(z.shape[1], self.count)
+        return {"directions": self.count if kept is None else kept, "p": self.p, "generator": self.generator}
+
+    def prepare(self, z: Tensor) -> None:
+        """Draws directions to keep, if it is time for new ones."""
+        if self.keep > 1 and self.count is not None:
+            if self._drawn is None or self._uses >= self.keep or self._drawn.shape[0] != z.shape[1]:
+                like = z.detach().float() if z.dtype in (torch.float16, torch.bfloat16) else z.detach()
+                self._drawn, self._uses = mk.draw_directions(like, self.count, self.generator), 0
+            self._drawn = self._drawn.to(z.device)
+            self._uses += 1
 
     def get_extra_state(self) -> dict[str, Any]:
         """Of the state_dict: the directions that are kept, and how often they have been used."""
@@ -317,23 +376,3 @@ class SlicedWasserstein(KernelDistance):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self._drawn, self._uses = state["directions"], state["uses"]
-
-    def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
-        self._renew(z)
-        return super()._gradient(z, window, measure)
-
-    def _renew(self, z: Tensor) -> None:
-        """Before each measurement: directions to keep, if it is time for new ones."""
-        if self.keep > 1 and self.count is not None:
-            _check(z, None)
-            if self._drawn is None or self._uses >= self.keep or self._drawn.shape[0] != z.shape[1]:
-                like = z.detach().float() if z.dtype in (torch.float16, torch.bfloat16) else z.detach()
-                self._drawn, self._uses = mk.draw_directions(like, self.count, self.generator), 0
-            self._drawn = self._drawn.to(z.device)
-            self._uses += 1
-
-    def _options(self, z: Tensor, rows: int | None = None) -> dict[str, Any]:
-        kept = self._drawn if self.directions is None else self.directions
-        if kept is None and self.keep > 1:  # before the first measurement, for what only asks
-            kept = z.detach().new_empty(z.shape[1], self.count)
-        return {"directions": self.count if kept is None else kept, "p": self.p, "generator": self.generator}

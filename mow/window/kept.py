@@ -1,62 +1,81 @@
-"""What a window keeps for the distances that are measured at every step: running sums or sorted projections."""
+"""What a window keeps for the distances that are measured over it at every step: running sums or sorted projections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from mow_kernels import RunningSums, SortedProjections
+import mow_kernels as mk
 
 if TYPE_CHECKING:
-    from mow.window.prior_window import PriorWindow
+    from mow.window.priors import PriorWindow
+    from mow.window.window import MovingWindow
 
 Samples = Callable[[], tuple[Tensor, Tensor | None]]
-"""The history and the prior of a measurement, see `RunningSums.distance`."""
+"""The history and the prior of a measurement, see `mow_kernels.Running.distance`."""
 
 
-class SumsWithPrior:
-    """Running sums against a `PriorWindow`, which they ask for new rows with each measurement."""
+class Following:
+    """A running distance that follows a window, and a `PriorWindow` if there is one, from which it asks new rows.
 
-    def __init__(self, sums: RunningSums, prior: PriorWindow) -> None:
-        self._sums, self._prior = sums, prior
+    Args:
+        begin: makes the running distance from the rows that are present.
+        prior: what is measured against; None for N(0, I).
+    """
+
+    def __init__(self, begin: Callable[[], mk.Running], prior: PriorWindow | None) -> None:
+        self._begin, self._prior = begin, prior
         self._fresh: Tensor | None = None
-        self._drawn: object = prior.state()
+        self._seen: tuple[Tensor | None, int] = None, 0  # the prior's rows as they were when it was last in step
+        self._restart()
 
-    @property
-    def in_step(self) -> bool:
-        """Whether each row of the prior came with a row of the window."""
-        return self._fresh is None and self._drawn == self._prior.state()
-
-    def distance(self, z: Tensor, *, samples: Samples) -> Tensor:
-        """`RunningSums.distance` with new rows."""
-        return self._sums.distance(z, self._advance(len(z)), samples=samples)
+    def distance(self, z: Tensor, samples: Samples) -> Tensor:
+        """`mow_kernels.Running.distance`, with new rows of the prior."""
+        fresh = self._advance(z)
+        return self.running.distance(z, fresh, samples=samples)
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """`RunningSums.gradient` with new rows."""
-        return self._sums.gradient(z, self._advance(len(z)))
+        """`mow_kernels.Running.gradient`, with new rows of the prior."""
+        fresh = self._advance(z)
+        return self.running.gradient(z, fresh)
 
     def push(self, rows: Tensor) -> None:
-        """`RunningSums.push` with the rows that were drawn for the last measurement."""
+        """Follow a push of the window, with the prior rows that were drawn for the last measurement."""
         fresh, self._fresh = self._fresh, None
-        if fresh is not None and len(fresh) == len(rows):
-            self._sums.push(rows, fresh)
+        if self._prior is None or (fresh is not None and len(fresh) == len(rows)):
+            self.running.push(rows, fresh)
         else:
-            self._drawn = None
+            self._seen = None, 0
 
-    def _advance(self, k: int) -> Tensor:
-        self._fresh = self._prior.advance(k)
-        self._drawn = self._prior.state()
+    def _restart(self) -> None:
+        self.running, self._fresh = self._begin(), None
+        if self._prior is not None:
+            self._seen = self._prior.latents, self._prior.latents._version
+
+    def _advance(self, z: Tensor) -> Tensor | None:
+        """New rows of the prior. Where not each of its rows has come with one of the window, all begins anew: it was
+        advanced for somebody else, or for a measurement after which nothing was pushed."""
+        prior = self._prior
+        if prior is None:
+            return None
+        latents = prior.latents
+        if self._fresh is not None or self._seen[0] is not latents or self._seen[1] != latents._version:
+            self._restart()
+        self._fresh = prior.advance(z.shape[0])
+        self._seen = latents, latents._version
         return self._fresh
 
 
-Running = RunningSums | SortedProjections | SumsWithPrior
+class Kept:
+    """What a window keeps for distances, as their rows in `mow_kernels` say; to be asked at every measurement.
 
-
-class KeptSums:
-    """They begin with the second of two steps that measure the same distance, so that a measurement now and then does
-    not set up what nobody uses, and end with a push before which it was not measured."""
+    It begins with the second of two steps that measure the same distance, so that a measurement now and then does not
+    set up what nobody uses, and ends with a push before which it was not measured.
+    """
 
     def __init__(self) -> None:
         self.forget()
@@ -67,34 +86,102 @@ class KeptSums:
         Args:
             begin_at_once: with the first step, as what was saved between two steps did not have to begin again.
         """
-        self._sums: dict[Any, Running] = {}
-        self._measured: set[Any] = set()
-        self._measured_before: set[Any] = set()
+        self.following: dict[Hashable, Following] = {}
+        self._measured: set[Hashable] = set()
+        self._measured_before: set[Hashable] = set()
         self._begin_at_once = begin_at_once
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._sums)
-
-    def measure(
-        self, key: Any, set_up: Callable[[], Running], still_fits: Callable[[Any], bool] = lambda sums: True
-    ) -> Running | None:
-        """The sums for the distance that key stands for, if they have begun; anew if they do not fit any more."""
-        self._measured.add(key)
-        sums = self._sums.get(key)
-        if self.will_be_there(key) and (sums is None or not still_fits(sums)):
-            sums = self._sums[key] = set_up()
-        return sums
-
-    def will_be_there(self, key: Any) -> bool:
-        """Whether `measure` would give sums."""
-        return key in self._sums or key in self._measured_before or self._begin_at_once
+        self.in_use = begin_at_once
 
     def push(self, rows: Tensor) -> None:
-        """To be told of every push."""
-        if self._sums or self._measured or self._begin_at_once:
-            self._sums = {key: sums for key, sums in self._sums.items() if key in self._measured}
-            self._measured_before, self._measured = self._measured, set()
-            self._begin_at_once = False
-            for sums in self._sums.values():
-                sums.push(rows)
+        """To be told of every push of the window while it is `in_use`."""
+        self.following = {key: kept for key, kept in self.following.items() if key in self._measured}
+        self._measured_before, self._measured = self._measured, set()
+        self.in_use = bool(self._measured_before)
+        self._begin_at_once = False
+        for kept in self.following.values():
+            kept.push(rows)
+
+    def find(
+        self, window: MovingWindow, op: mk.DistanceOp, z: Tensor, prior: PriorWindow | None, options: dict[str, Any]
+    ) -> Following | None:
+        """What is kept for a distance that is measured now, if there is something; to be asked at each measurement.
+
+        Args:
+            window: whose it is.
+            op, options: the distance, by its row and the options of its function.
+            z: the new elements [k, D].
+            prior: what is measured against; None for N(0, I).
+        """
+        if op.keeps is None:
+            return None
+        rows = len(z) + min(window.present, window.n - len(z))
+        key = _key(op.keeps, op, z, prior, options, rows)
+        following = self.following.get(key)
+        if following is not None and (not op.keeps.may_change or following.running.serves(options)):
+            self._measured.add(key)
+            return following
+        if _why_never(window, op, z, prior, options, rows) is not None:
+            return None
+        self._measured.add(key)
+        self.in_use = True
+        if following is None and not self._begins(key):
+            return None
+        self.following[key] = Following(functools.partial(_begin, window, op, z.dtype, prior, options, rows), prior)
+        return self.following[key]
+
+    def why_not(
+        self, window: MovingWindow, op: mk.DistanceOp, z: Tensor, prior: PriorWindow | None, options: dict[str, Any]
+    ) -> str | None:
+        """The reason why `find` would give nothing, or None; arguments as there, and nothing is counted."""
+        rows = len(z) + min(window.present, window.n - len(z))
+        reason = _why_never(window, op, z, prior, options, rows)
+        if reason is None and op.keeps is not None:
+            key = _key(op.keeps, op, z, prior, options, rows)
+            if key not in self.following and not self._begins(key):
+                return "they begin with the second step that measures this distance"
+        return reason
+
+    def _begins(self, key: Hashable) -> bool:
+        return key in self._measured_before or self._begin_at_once
+
+
+def _key(
+    keeps: mk.Keeps, op: mk.DistanceOp, z: Tensor, prior: PriorWindow | None, options: dict[str, Any], rows: int
+) -> Hashable:
+    """What tells what is kept for one distance from what is for another."""
+    fixed = tuple([value for name, value in options.items() if name not in keeps.may_change])
+    follows = [name for name in keeps.follow_rows if options[name] is None]
+    return op.name, mk.use_backend.wanted, z.dtype, id(prior), fixed, rows if follows else None
+
+
+def _begin(
+    window: MovingWindow,
+    op: mk.DistanceOp,
+    dtype: torch.dtype,
+    prior: PriorWindow | None,
+    options: dict[str, Any],
+    rows: int,
+) -> mk.Running:
+    """What a window with the rows that it has now has to keep for a distance."""
+    sampled, present = prior is not None, window.present
+    running = mk.begin_running(op.function, window.n, window.dim, rows=rows, dtype=dtype, sampled=sampled, **options)
+    running.fill(window.newest(present), window.first_slot, None if prior is None else prior.newest(present))
+    return running
+
+
+def _why_never(
+    window: MovingWindow,
+    op: mk.DistanceOp,
+    z: Tensor,
+    prior: PriorWindow | None,
+    options: dict[str, Any],
+    rows: int,
+) -> str | None:
+    """The reason why nothing can be kept for a distance over this window, or None."""
+    if window.is_small:
+        return f"a window of {window.present} rows is as quick without"
+    if not window.is_on_host:
+        return f"the window is on {window.latents.device}, or torch.compile traces it"
+    if z.dtype != window.latents.dtype:
+        return f"the window is {window.latents.dtype}"
+    return mk.why_not_running(op.function, window.latents, sampled=prior is not None, rows=rows, **options)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from mow_kernels.reference import laplace
-from mow_kernels.reference.pairs import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
+from mow_kernels.reference.sums import Pairwise, Radial, over_window, sum_between, sum_window, sum_within
 
 
 def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
@@ -46,7 +46,8 @@ def cramer_wold_to_normal(n: int, dim: int, *, gamma: float, phi: str) -> Pairwi
 
     pair = factor / (n**2 * math.sqrt(gamma))
     constant = factor / math.sqrt(1 + gamma) + n * pair  # phi(0) = 1 on the diagonal
-    return Pairwise(_radial(dim, gamma, phi), own, pair, -2 * factor / (n * math.sqrt(gamma + 0.5)), constant)
+    single = -2 * factor / (n * math.sqrt(gamma + 0.5))
+    return Pairwise((dim, gamma, phi), _radial(dim, gamma, phi), own, pair, single, constant)
 
 
 def _radial(dim: int, gamma: float, phi: str) -> Radial:

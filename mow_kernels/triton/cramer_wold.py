@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from mow_kernels import tables
+from mow_kernels.ops.cramer_wold import table
 from mow_kernels.triton import radial
 from mow_kernels.triton.pairs import PairwiseDistance, evaluate_distance
 
@@ -37,5 +37,5 @@ def cramer_wold(
 @functools.lru_cache(maxsize=256)
 def _phi(dim: int, dtype: torch.dtype, phi: str) -> tuple[radial.Radial, float]:
     """phi_D(s) in t = s / knee, and the knee."""
-    table = tables.cramer_wold(dim, torch.float64 if dtype == torch.float64 else torch.float32, phi).tolist()
-    return radial.series(table, half=True) if table else (radial.exponentials([1.0], [1.0]), 1.0)
+    numbers = table(dim, torch.float64 if dtype == torch.float64 else torch.float32, phi).tolist()
+    return radial.series(numbers, half=True) if numbers else (radial.exponentials([1.0], [1.0]), 1.0)

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from mow_kernels import tables
+from mow_kernels.ops.mmd import table
 from mow_kernels.triton import radial
 from mow_kernels.triton.pairs import PairwiseDistance, evaluate_distance
 
@@ -56,7 +56,7 @@ def _radials(
     """k(x, y) as f(r) with its rate, and for the closed form E k(z, v) as g(|z|^2) with its own, and E k(v, v')."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     count = len(scales)
-    _, _, _, *numbers = tables.mmd(dim, wide, kernel, scales, "biased", closed_form).tolist()
+    _, _, _, *numbers = table(dim, wide, kernel, scales, "biased", closed_form).tolist()
     constants, normal = numbers[:count], numbers[count:]
     f = radial.gaussian(constants) if kernel == "gaussian" else radial.inverse_multiquadric(constants, wide)
     if not closed_form:

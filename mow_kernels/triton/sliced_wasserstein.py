@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mow_kernels import tables
+from mow_kernels.ops.sliced_wasserstein import normal_bins
 
 SORTED = 1024
 """Rows that a block sorts: 8 keys a thread, with 64 bits each for the number and its row."""
@@ -47,7 +47,7 @@ def coupling(n: int, m: int) -> Coupling:
 def _bins(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The variance inside the bins of N(0, 1) and the bins' means, of the one table that is on the device: a copy from
     the host would wait in every step, and cannot be captured in a graph."""
-    table = tables.normal_bins(n, device)
+    table = normal_bins(n, device)
     return table[:1], table[1:]
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mow_kernels import tables
+from mow_kernels.ops import cramer_wold as cramer_wold_op
+from mow_kernels.ops import mmd as mmd_op
+from mow_kernels.ops import sliced_wasserstein as sliced_wasserstein_op
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).parent
@@ -93,12 +95,12 @@ def _run(fwd: Callable[[Tensor, bool], tuple], current: Tensor) -> Tensor:
 
 
 def mmd(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
-    table = tables.mmd(current.shape[1], current.dtype, **options, closed_form=prior is None)
+    table = mmd_op.table(current.shape[1], current.dtype, **options, closed_form=prior is None)
     return _run(lambda x, needs_grad: _call("mmd", x, history, prior, needs_grad, *_table(table)), current)
 
 
 def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
-    table = tables.cramer_wold(current.shape[1], current.dtype, phi)
+    table = cramer_wold_op.table(current.shape[1], current.dtype, phi)
     rest = (*_table(table), ctypes.c_double(gamma))
     return _run(lambda x, needs_grad: _call("cramer_wold", x, history, prior, needs_grad, *rest), current)
 
@@ -106,7 +108,7 @@ def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma
 def sliced_wasserstein(
     current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
 ) -> Tensor:
-    bins = tables.normal_bins(len(current) + len(history)) if prior is None else None
+    bins = sliced_wasserstein_op.normal_bins(len(current) + len(history)) if prior is None else None
     numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
     rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
     return _run(lambda x, needs_grad: _call("sliced_wasserstein", x, history, prior, needs_grad, *rest), current)

@@ -10,7 +10,7 @@ import torch
 from cuda_shim import library
 from torch import Tensor
 
-from mow_kernels import tables
+from mow_kernels.ops import cramer_wold, mmd
 from mow_kernels.reference import laplace
 from mow_kernels.reference.sliced_wasserstein import quantile_coupling
 
@@ -46,7 +46,7 @@ def check(value: Tensor, slope: Tensor, truth: Tensor, true_slope: Tensor, toler
 def test_sums_of_inverse_multiquadrics(scales: tuple[float, ...], dtype: torch.dtype, tolerance: float) -> None:
     dim = 20
     r = torch.tensor(DISTANCES, dtype=dtype)
-    value, slope = call("mmd", dtype, tables.mmd(dim, dtype, "imq", scales, "biased", False), r)
+    value, slope = call("mmd", dtype, mmd.table(dim, dtype, "imq", scales, "biased", False), r)
     c, exact = 2 * dim * torch.tensor(scales, dtype=F64), r.double()[:, None]
     check(value, slope, (c / (c + exact)).sum(1), (-c / (c + exact).square()).sum(1), tolerance)
 
@@ -56,7 +56,7 @@ def test_sums_of_inverse_multiquadrics(scales: tuple[float, ...], dtype: torch.d
 def test_sums_of_gaussians(scales: tuple[float, ...], dtype: torch.dtype, tolerance: float) -> None:
     dim = 20
     r = torch.cat([torch.linspace(0, 80, 101, dtype=dtype), torch.tensor([1e4, 1e30, math.inf], dtype=dtype)])
-    value, slope = call("mmd", dtype, tables.mmd(dim, dtype, "gaussian", scales, "biased", False), r)
+    value, slope = call("mmd", dtype, mmd.table(dim, dtype, "gaussian", scales, "biased", False), r)
     c, exact = 2 * dim * torch.tensor(scales, dtype=F64), r.double()[:, None]
     check(value, slope, torch.exp(-exact / c).sum(1), (-torch.exp(-exact / c) / c).sum(1), tolerance)
 
@@ -65,7 +65,7 @@ def test_sums_of_gaussians(scales: tuple[float, ...], dtype: torch.dtype, tolera
 @pytest.mark.parametrize("dim", [1, 2, 20, 64])
 def test_expectations_under_the_normal(dim: int, kernel: str) -> None:
     r = torch.linspace(0, 8 * dim, 101, dtype=F64).requires_grad_()
-    value, slope = call("normal_mean", None, tables.mmd(dim, F64, kernel, SCALES, "biased", True), r.detach())
+    value, slope = call("normal_mean", None, mmd.table(dim, F64, kernel, SCALES, "biased", True), r.detach())
     if kernel == "imq":
         truth = laplace.imq_mean(r, dim, SCALES)
     else:
@@ -80,7 +80,7 @@ def test_expectations_under_the_normal(dim: int, kernel: str) -> None:
 def test_phi(dim: int, dtype: torch.dtype, tolerance: float) -> None:
     width = 0.8
     r = torch.cat([torch.zeros(1), torch.logspace(-6, 2, 60)]).to(dtype)
-    value, slope = call("phi", dtype, tables.cramer_wold(dim, dtype, "exact"), r, width)
+    value, slope = call("phi", dtype, cramer_wold.table(dim, dtype, "exact"), r, width)
     exact = r.double().requires_grad_()
     truth = laplace.phi(exact / width, dim)
     (true_slope,) = torch.autograd.grad(truth.sum(), exact)

@@ -15,9 +15,10 @@ import torch
 from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, run, usable
 from torch import Tensor
 
-from mow_kernels import operators, reference
+from mow_kernels import native
+from mow_kernels.registry import OPS, TABLE
 
-pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
+pytestmark = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
 
 check = functools.partial(check_pairs, "cpp")
 
@@ -89,8 +90,8 @@ def test_few_close_pairs_among_many_far_ones(op: str, options: dict) -> None:
 def test_huge_numbers_are_no_nan(op: str, options: dict, dim: int) -> None:
     window, prior = (draw(20, dim, seed).float() * 1e25 for seed in (6, 7))
     for sample in (prior, None):
-        value = operators.CPP[op].run(window[10:], window[:10], sample, **options)
-        torch.testing.assert_close(value, getattr(reference, op)(window[10:], window[:10], sample, **options))
+        value = TABLE[op]["cpp"].run(window[10:], window[:10], sample, **options)
+        torch.testing.assert_close(value, OPS[op].reference(window[10:], window[:10], sample, **options))
 
 
 @pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
@@ -99,16 +100,16 @@ def test_nan_is_passed_on(op: str, options: dict) -> None:
     for row in (0, 39):
         spoilt = window.clone()
         spoilt[row, 3] = torch.nan
-        assert operators.CPP[op].run(spoilt[30:], spoilt[:30], None, **options).isnan()
-        assert operators.CPP[op].run(window[30:], window[:30], spoilt, **options).isnan()
+        assert TABLE[op]["cpp"].run(spoilt[30:], spoilt[:30], None, **options).isnan()
+        assert TABLE[op]["cpp"].run(window[30:], window[:30], spoilt, **options).isnan()
 
 
 @pytest.mark.parametrize("view", STRIDES)
 @pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
 def test_views_give_the_bits_of_copies(op: str, options: dict, view: str) -> None:
     samples = [STRIDES[view](draw(rows, 37, rows).float()) for rows in (5, 40, 33)]
-    seen = run(operators.CPP[op].run, *samples, options)
-    copied = run(operators.CPP[op].run, *(x.contiguous() for x in samples), options)
+    seen = run(TABLE[op]["cpp"].run, *samples, options)
+    copied = run(TABLE[op]["cpp"].run, *(x.contiguous() for x in samples), options)
     assert all(map(torch.equal, seen, copied))
 
 
@@ -120,7 +121,7 @@ def test_bits_do_not_depend_on_threads(op: str, options: dict) -> None:
     try:
         for threads in (1, 2, 3, 7, 2):
             torch.set_num_threads(threads)
-            results.append(run(operators.CPP[op].run, window[400:], window[:400], prior, options))
+            results.append(run(TABLE[op]["cpp"].run, window[400:], window[:400], prior, options))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
@@ -128,7 +129,7 @@ def test_bits_do_not_depend_on_threads(op: str, options: dict) -> None:
 
 def _large_mmd() -> float:
     window = draw(700, 24, 11).float()
-    return float(operators.CPP["mmd"].run(window[400:], window[:400], window.flip(0) + 1, **UNBIASED))
+    return float(TABLE["mmd"]["cpp"].run(window[400:], window[:400], window.flip(0) + 1, **UNBIASED))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
@@ -147,7 +148,7 @@ def test_instruction_sets_agree(isa: str) -> None:
         "import sys; sys.path[:0] = sys.argv[1:]; import test_cpp_kernels as t; "
         "print(t.small_values(t.torch.float32), t.small_values(t.torch.float64))"
     )
-    paths = [*map(str, Path(__file__).parents[:2]), str(Path(operators.__file__).parents[1])]
+    paths = [*map(str, Path(__file__).parents[:2]), str(Path(native.__file__).parents[1])]
     finished = subprocess.run(
         [sys.executable, "-c", script, *paths], env=environment, capture_output=True, text=True, check=True
     )
@@ -161,7 +162,7 @@ def small_values(dtype: torch.dtype) -> list[float]:
     results = []
     for op, options in VARIANTS:
         for sample in (prior, None):
-            value, gradient = run(operators.CPP[op].run, window[20:], window[:20], sample, options)
+            value, gradient = run(TABLE[op]["cpp"].run, window[20:], window[:20], sample, options)
             results += [value.item(), *gradient[3, :2].tolist()]
     return results
 
@@ -179,13 +180,13 @@ def test_penalty_on_the_gradient_is_differentiated(op: str, options: dict) -> No
         (value + pull.square().sum()).backward()
         return weight.grad
 
-    torch.testing.assert_close(parameter_gradient(operators.CPP[op].run), parameter_gradient(getattr(reference, op)))
+    torch.testing.assert_close(parameter_gradient(TABLE[op]["cpp"].run), parameter_gradient(OPS[op].reference))
 
 
 def test_history_may_be_overwritten_before_backward() -> None:
     current, history = draw(2, 4, 16).requires_grad_(), draw(6, 4, 17)
-    (expected,) = torch.autograd.grad(operators.CPP["mmd"].run(current, history, None, **UNBIASED), current)
-    value = operators.CPP["mmd"].run(current, history, None, **UNBIASED)
+    (expected,) = torch.autograd.grad(TABLE["mmd"]["cpp"].run(current, history, None, **UNBIASED), current)
+    value = TABLE["mmd"]["cpp"].run(current, history, None, **UNBIASED)
     history.zero_()
     assert torch.equal(torch.autograd.grad(value, current)[0], expected)
 
@@ -194,11 +195,11 @@ def test_history_may_be_overwritten_before_backward() -> None:
 @pytest.mark.parametrize("with_prior", [True, False])
 def test_opcheck(op: str, options: dict, with_prior: bool) -> None:
     current, history, prior = draw(3, 4, 18).float(), draw(5, 4, 19).float(), draw(6, 4, 20).float()
-    call = getattr(operators, op)(current, history, prior if with_prior else None, options)
-    samples = (current, call.history, call.prior, *call.arguments)
+    arguments = OPS[op].fused_arguments(current, 8, not with_prior, options)
+    samples = (current, history, prior if with_prior else None, *arguments)
     for needs_grad in (False, True):
-        torch.library.opcheck(call.fwd, (*samples, needs_grad))
-    torch.library.opcheck(call.gradient, samples)
+        torch.library.opcheck(getattr(torch.ops.mow_kernels, f"{op}_fwd").default, (*samples, needs_grad))
+    torch.library.opcheck(getattr(torch.ops.mow_kernels, f"{op}_gradient").default, samples)
 
 
 @pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[3], VARIANTS[5]])
@@ -207,7 +208,7 @@ def test_compiles_into_one_graph(op: str, options: dict, with_prior: bool) -> No
     history, prior = draw(5, 4, 21).float(), draw(6, 4, 22).float() if with_prior else None
 
     def loss(current: Tensor) -> Tensor:
-        return 2 * operators.CPP[op].run(current.tanh(), history, prior, **options)
+        return 2 * TABLE[op]["cpp"].run(current.tanh(), history, prior, **options)
 
     torch.compiler.reset()
     eager, compiled = (draw(3, 4, 23).float().requires_grad_() for _ in range(2))

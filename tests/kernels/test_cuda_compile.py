@@ -12,7 +12,7 @@ import torch
 
 import mow_kernels as mk
 from docs import cuda_static
-from mow_kernels import cuda
+from mow_kernels.backends import cuda
 
 needs_nvcc = pytest.mark.skipif(cuda_static.nvcc is None, reason="no nvcc")
 

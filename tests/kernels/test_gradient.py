@@ -10,11 +10,11 @@ from bounds import STRIDES, draw
 from torch import Tensor
 
 import mow_kernels as mk
-from mow_kernels import operators
+from mow_kernels import native
 
 BACKENDS = [
     "reference",
-    pytest.param("cpp", marks=pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))),
+    pytest.param("cpp", marks=pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))),
 ]
 CALLS: list[tuple[Any, dict[str, Any]]] = [
     (mk.mmd, {}),

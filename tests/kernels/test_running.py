@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import mow_kernels as mk
-from mow_kernels import operators, reference
+from mow_kernels import native
+from mow_kernels.registry import OPS, TABLE
 
-pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
+pytestmark = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
 
 UNBIASED = {"estimator": "unbiased"}
 
@@ -49,9 +50,9 @@ def check(
     prior = None if fresh is None else torch.cat([older, fresh])
     wide = None if prior is None else prior.double()
     live, live_z = z.double().requires_grad_(), z.detach().clone().requires_grad_()
-    truth = getattr(reference, op)(live, history.double(), wide, **options)
+    truth = OPS[op].reference(live, history.double(), wide, **options)
     (true_gradient,) = torch.autograd.grad(truth, live)
-    direct = operators.CPP[op].run(live_z, history, prior, **options)
+    direct = TABLE[op]["cpp"].run(live_z, history, prior, **options)
     (direct_gradient,) = torch.autograd.grad(direct, live_z)
     terms, gradient_terms = absolute_terms(op, z.double(), history.double(), wide, options)
     value, gradient = measured(sums, z, fresh)
@@ -215,7 +216,7 @@ def test_sorted_projections_over_random_steps(
         elif k <= n:
             value, gradient = measured(kept, z)
             live, history = z.clone().requires_grad_(), rows[max(0, len(rows) - (n - k)) :]
-            direct = operators.CPP["sliced_wasserstein"].run(live, history, None, directions=directions, p=2.0)
+            direct = TABLE["sliced_wasserstein"]["cpp"].run(live, history, None, directions=directions, p=2.0)
             (expected,) = torch.autograd.grad(direct, live)
             torch.testing.assert_close(value, direct.detach().double(), rtol=8 * torch.finfo(dtype).eps, atol=0)
             assert torch.equal(gradient, expected.double())
@@ -238,7 +239,7 @@ def test_sorted_projections_of_large_windows_and_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(map(torch.equal, *results))
-    value, gradient = operators.CPP["sliced_wasserstein"].gradient(
+    value, gradient = TABLE["sliced_wasserstein"]["cpp"].gradient(
         True, z, rows[70:], None, directions=directions, p=2.0
     )[::-1]
     torch.testing.assert_close(results[0][0], value.double(), rtol=1e-6, atol=0)
@@ -256,7 +257,7 @@ def test_double_backward(op: str, options: dict) -> None:
         return torch.autograd.grad(gradient.square().sum(), z)[0]
 
     seen = penalty(sums.distance(z, samples=lambda: (rows[2:], None)))
-    torch.testing.assert_close(seen, penalty(getattr(reference, op)(z, rows[2:], None, **options)))
+    torch.testing.assert_close(seen, penalty(OPS[op].reference(z, rows[2:], None, **options)))
     with pytest.raises(RuntimeError, match="create_graph"):
         penalty(sums.distance(z))
     late = sums.distance(z, samples=lambda: (rows[2:], None))
@@ -284,7 +285,7 @@ def test_double_backward_with_a_prior_sample() -> None:
     "use, error, message",
     [
         (lambda: mk.RunningSums(mk.sliced_wasserstein, 4, 2), ValueError, "no sum over pairs"),
-        (lambda: mk.RunningSums(mk.k_center, 4, 2), ValueError, "only mmd, cramer_wold and sliced_wasserstein"),
+        (lambda: mk.RunningSums(mk.k_center, 4, 2), ValueError, "must be mmd, cramer_wold or sliced_wasserstein"),
         (lambda: mk.SortedProjections(0, torch.ones(2, 3)), ValueError, "n is 0"),
         (lambda: mk.SortedProjections(4, 50), ValueError, "directions"),
         (lambda: mk.SortedProjections(4, torch.ones(2, 0)), ValueError, "directions has shape"),

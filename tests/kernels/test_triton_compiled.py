@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mow_kernels import triton
+from mow_kernels.backends import triton
 
 pytestmark = pytest.mark.skipif(bool(triton.unavailable) or triton.INTERPRETED, reason="Triton has to compile here")
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import mow_kernels as mk
-from mow_kernels import triton
+from mow_kernels.backends import triton
+from mow_kernels.registry import TABLE, Implementation
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(bool(triton.unavailable), reason=str(triton.unavailable))
@@ -40,6 +41,9 @@ def test_a_cpu_never_waits_for_triton() -> None:
 
 
 def test_too_wide() -> None:
+    entry = TABLE["mmd"]["triton"]
+    assert isinstance(entry, Implementation) and entry.unsupported is not None
     with torch.device("meta"):
         current, history = torch.empty(2, triton.MAX_DIM + 1), torch.empty(0, triton.MAX_DIM + 1)
-    assert "it takes D up to 8192 and current has D = 8193" in str(triton.unsupported(current, history, None))
+    reason = entry.unsupported(current, history, None, kernel="imq")
+    assert "it takes D up to 8192 and current has D = 8193" in str(reason)

@@ -32,7 +32,7 @@ adam = functools.partial(torch.optim.Adam, lr=0.01, fused=True, capturable=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and captures behave as on a device."""
     monkeypatch.setattr(graph, "CudaGraphs", Rehearsal)
-    monkeypatch.setattr(MovingWindow, "_on_host", lambda window: False)
+    monkeypatch.setattr(MovingWindow, "is_on_host", property(lambda window: False))
 
 
 def trainer_of(distance: Distance | None = None, *, cuda_graph: bool, dropout: float = 0.0, **options: Any) -> Trainer:

@@ -75,7 +75,7 @@ class Recorded(Normal):
 class Constant(Distance):
     """Whatever value the latent has, to look at the logarithm alone."""
 
-    def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+    def value(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
         return z.sum()
 
 
@@ -410,8 +410,8 @@ def test_a_subclass_that_measures_in_its_own_way_has_the_gradient_of_that(randn:
             return 2 * super().measure(z, window)
 
     class Shifted(mow.MMD):
-        def _distance(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
-            return super()._distance(z + 1, history, prior)
+        def value(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
+            return super().value(z + 1, history, prior)
 
     z, window = randn(2, DIM), window_of(randn(5, DIM))
     torch.testing.assert_close(Doubled().gradient(z, window)[0], 2 * mow.CramerWold().gradient(z, window)[0])

@@ -17,9 +17,9 @@ import mow
 import mow_kernels as mk
 from mow import MovingWindow, Trainer
 from mow.window import window
-from mow_kernels import operators
+from mow_kernels import native
 
-pytestmark = pytest.mark.skipif(isinstance(operators.CPP, str), reason=str(operators.CPP))
+pytestmark = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
 
 DIM = 3
 DISTANCES: dict[str, Callable[[], mow.window.distances.Distance]] = {
@@ -289,11 +289,11 @@ def test_a_prior_that_moves_along_is_in_step(name: str) -> None:
     distance = against_prior(name, 8)
     window = steady(distance)
     assert is_running(distance, rows(2, 0), window)
-    (sums,) = window._sums._sums.values()
+    (sums,) = window.kept.following.values()
     for step in range(5):
         distance.gradient(rows(1 + step % 3, step), window)
         window.push(rows(1 + step % 3, 20 + step))
-    assert list(window._sums._sums.values()) == [sums]  # never set up anew
+    assert list(window.kept.following.values()) == [sums]  # never set up anew
 
 
 # Sorted projections
@@ -341,7 +341,7 @@ def test_sorted_projections_begin_and_are_made_anew_for_new_directions() -> None
     assert "they begin with the second" in distance.explain(rows(1, 0), window)
     for step in range(8):
         distance(rows(1, step), window)
-        seen.append(list(window._sums._sums.values()))
+        seen.append(list(window.kept.following.values()))
         window.push(rows(1, step))
     assert seen[0] == [] and seen[1] == seen[2] != seen[3] == seen[4] == seen[5] != seen[6] == seen[7]
     assert "\n  from running sums" in distance.explain(rows(1, 0), window)

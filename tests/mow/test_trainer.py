@@ -332,7 +332,7 @@ def test_a_refreshed_window_is_that_of_the_newest_weights(k: int, warm_up: bool)
     seen = order.take(N - k) if warm_up else data[:0]
     for step, _ in enumerate(trainer.run(ShuffledStream(data, seed=3), 10, warm_up=warm_up), 1):
         seen = torch.cat([seen, order.take(k)])
-        rows, fresh = trainer.window._newest(len(trainer.window)), trainer.encoder(seen[-len(trainer.window) :])
+        rows, fresh = trainer.window.newest(len(trainer.window)), trainer.encoder(seen[-len(trainer.window) :])
         assert torch.allclose(rows, fresh, rtol=1e-12) == (step % 3 == 0 or (step == 1 and not warm_up))
 
 

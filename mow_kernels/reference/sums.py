@@ -1,8 +1,8 @@
-"""Sums of a radial function over pairs of rows: what MMD and Cramer-Wold have in common."""
+"""What distances are sums of: a radial function over pairs of rows, or something over directions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
@@ -16,14 +16,39 @@ class Pairwise(NamedTuple):
     """A distance from n rows z to N(0, I) as sums over pairs of rows and over rows:
 
     pair * sum_{i != j} radial(|z_i - z_j|^2) + single * sum_i own(z_i) + constant.
+
+    Two are over the same radial function where their `kernel` is equal: sums over pairs may be carried from one to the
+    other.
     """
 
+    kernel: Hashable
     radial: Radial
     own: Callable[[Tensor], Tensor]
     """[a, D] -> [a]."""
     pair: float
     single: float
     constant: float
+
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """radial(|x_i - y_j|^2). x [a, D], y [b, D] -> [a, b], by way of a x b x D numbers."""
+        return self.radial(squared_distances(x, y))
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        """sum_ij radial(|x_i - y_j|^2). x [a, D], y [b, D] -> 0-d."""
+        return sum_between(self.radial, x, y)
+
+    def within(self, x: Tensor) -> Tensor:
+        """sum_{i != j} radial(|x_i - x_j|^2). x [a, D] -> 0-d."""
+        return sum_within(self.radial, x)
+
+
+class Sliced(NamedTuple):
+    """A distance from rows to N(0, I) as a mean over directions of a function of the projections on each."""
+
+    directions: Tensor
+    """[D, L]."""
+    over: Callable[[Tensor, Tensor], Tensor]
+    """The mean over any l of the directions, from the projections current [k, l] and history [h, l] on them -> 0-d."""
 
 
 _CHUNK = 2**24  # numbers held at once by the differences of one chunk: 64 MiB in float32

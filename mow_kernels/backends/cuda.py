@@ -1,0 +1,48 @@
+"""The backend "cuda": CUDA C++ for tensors on NVIDIA GPUs (csrc/cuda), in the native library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from mow_kernels import native
+from mow_kernels.ops import mmd
+from mow_kernels.registry import Implementation, Op
+
+NAME = "cuda"
+
+_MOST_SCALES, _MOST_TERMS = 24, 112
+"""kMostScales and kMostTerms of csrc/common/radial_values.h: the kernels take their coefficients as parameters."""
+
+
+def implementation(op: Op) -> Implementation | str:
+    """What csrc/cuda has for an op."""
+    entry = native.implementation(op, "cuda", **_FIELDS.get(op.name, {}))
+    if isinstance(entry, str) and native.unavailable is None:
+        return "the native library was built without CUDA kernels for it (docs/cuda.md says how to build them)"
+    return entry
+
+
+def _mmd_unsupported(
+    current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
+) -> str | None:
+    if len(scales) > _MOST_SCALES:
+        return f"scales has {len(scales)} numbers; it takes {_MOST_SCALES} at most"
+    if prior is None and kernel == "imq":
+        table = mmd.table(current.shape[1], current.dtype, kernel, scales, estimator, True)
+        terms = (table.numel() - len(scales) - 6) // 2
+        if terms > _MOST_TERMS:
+            return f"for these scales the closed form takes {terms} terms; it has {_MOST_TERMS} at most (pass a sample)"
+    return None
+
+
+def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
+    return None if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
+
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "mmd": {"only": ("kernel", ("imq", "gaussian")), "unsupported": _mmd_unsupported},
+    "k_center": {"unsupported": _k_center_unsupported},
+}
+"""op -> fields of its `Implementation`."""

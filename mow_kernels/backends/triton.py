@@ -1,0 +1,105 @@
+"""The backend "triton": Triton kernels for tensors on GPUs (mow_kernels/triton), one op a distance.
+
+The first call imports Triton, not this file: a machine without a GPU never waits for it. torch.compile calls the ops as
+they are, and a CUDA graph sees a few launches.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mow_kernels import autograd
+from mow_kernels.compiling import constant_in_graphs
+from mow_kernels.registry import DistanceOp, Implementation, Op, Options
+
+NAME = "triton"
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "y", "yes")
+"""Whether Triton's interpreter runs the kernels, on the CPU: slow, and for tests."""
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+"""The type of the devices that it takes; ROCm's say "cuda", too."""
+
+unavailable = None if importlib.util.find_spec("triton") else "Triton is not installed"
+"""Why there are no Triton kernels, or None."""
+
+MAX_DIM = 8192
+"""Of sums over pairs: one program holds a row of the gradient."""
+
+_SCHEMAS = {
+    "mmd": "str kernel, float[] scales, str estimator",
+    "cramer_wold": "float gamma, str phi",
+    "sliced_wasserstein": "Tensor directions, float p",
+}
+"""op -> its options, as its function in the file of its name takes them after the samples."""
+
+_LIBRARY = torch.library.Library("mow_triton", "DEF")
+
+
+def implementation(op: Op) -> Implementation | str:
+    """What mow_kernels/triton has for an op."""
+    if unavailable is not None:
+        return unavailable
+    if op.name not in _SCHEMAS or not isinstance(op, DistanceOp):
+        return "this release has no such kernels"
+    return autograd.fused(_defined(op.name), None, _in_order, op.reference, device=DEVICE, **_FIELDS[op.name])
+
+
+@functools.cache
+def _defined(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The op of one distance, defined."""
+    _LIBRARY.define(
+        f"{name}(Tensor current, Tensor history, Tensor? prior, {_SCHEMAS[name]}, bool needs_grad) "
+        "-> (Tensor value, Tensor g_current)"
+    )
+    _LIBRARY.impl(name, _kernels(name), DEVICE.upper())
+    torch.library.register_fake(f"mow_triton::{name}", autograd.fake, lib=_LIBRARY)
+    return getattr(torch.ops.mow_triton, name).default
+
+
+def _kernels(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    @functools.cache
+    def load() -> Callable[..., tuple[Tensor, Tensor]]:
+        return getattr(importlib.import_module(f"mow_kernels.triton.{name}"), name)
+
+    return lambda *arguments: load()(*arguments)
+
+
+def _in_order(like: Tensor, n: int, normal: bool, options: Options) -> tuple[Any, ...]:
+    return tuple(options.values())
+
+
+def _any_width(current: Tensor, *samples: Any, **options: Any) -> str | None:
+    return None if INTERPRETED else _too_old(current.device)
+
+
+def _pairs_unsupported(current: Tensor, *samples: Any, **options: Any) -> str | None:
+    if current.shape[1] > MAX_DIM:
+        return f"it takes D up to {MAX_DIM} and current has D = {current.shape[1]}"
+    return _any_width(current)
+
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "mmd": {"only": ("kernel", ("imq", "gaussian")), "unsupported": _pairs_unsupported},
+    "cramer_wold": {"unsupported": _pairs_unsupported},
+    "sliced_wasserstein": {"unsupported": _any_width},
+}
+"""op -> fields of its `Implementation`."""
+
+
+@constant_in_graphs
+@functools.cache
+def _too_old(device: torch.device) -> str | None:
+    if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
+        return None
+    return "it needs a GPU of compute capability 8.0 and {} has {}.{}".format(
+        device, *torch.cuda.get_device_capability(device)
+    )
