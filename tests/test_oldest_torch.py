@@ -26,22 +26,22 @@ OLDEST = re.search(r'torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1
 LOAD = """
 import json, torch
 import mow_kernels as mk
-from mow_kernels.registry import TABLE
 
 found = {key: torch._C._dispatch_get_registrations_for_dispatch_key(key) for key in ("CPU", "CUDA")}
 ops = {key: sorted(n.split("::")[1] for n in names if n.startswith("mow_kernels::")) for key, names in found.items()}
 codes = torch.ops.mow_kernels.cuda_architectures() if ops["CUDA"] else ""
-results = []
 torch.manual_seed(0)
 current, history, prior = (torch.randn(rows, 5, dtype=torch.float64) for rows in (2, 6, 7))
 current.requires_grad_()
-for function in (mk.mmd, mk.cramer_wold, mk.sliced_wasserstein):
+directions = {"directions": torch.eye(5, dtype=torch.float64)}
+results = []
+for function, options in ((mk.mmd, {}), (mk.cramer_wold, {}), (mk.sliced_wasserstein, directions)):
     for backend in ("cpp", "reference"):
         with mk.use_backend(backend):
-            distance = function(current, history, prior, **({"directions": torch.eye(5, dtype=torch.float64)}
-                                                            if function is mk.sliced_wasserstein else {}))
+            distance = function(current, history, prior, **options)
             results.append([*torch.autograd.grad(distance, current)[0].flatten().tolist(), distance.item()])
-print(json.dumps({"torch": torch.__version__, "ops": ops, "codes": codes, "results": results}))
+why = mk.explain(mk.mmd, current, history, prior).reasons["cuda"]
+print(json.dumps({"torch": torch.__version__, "ops": ops, "codes": codes, "results": results, "why": why}))
 """
 
 
@@ -127,4 +127,5 @@ def test_without_the_cuda_kernels_if_they_alone_do_not_compile(python: Path, fol
     assert status == 0 and "built: mow_kernels._native without CUDA kernels" in said, said
     log = (folder / "mow_kernels/_native.log").read_text()
     assert log in said and "left out: the CUDA kernels of mow_kernels._native" in log and "this is no kernel" in log
-    assert load(python, folder)["ops"]["CUDA"] == []
+    found = load(python, folder)
+    assert found["ops"]["CUDA"] == [] and "_native.log says why" in found["why"]

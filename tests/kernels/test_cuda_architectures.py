@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from mow_kernels import architectures
+from mow_kernels.backends import cuda
 
 DEFAULT = ("sm_80", "sm_90a", "sm_100", "sm_120", "compute_120")
 
@@ -32,15 +37,27 @@ def test_a_code_of_another_name_is_refused() -> None:
         architectures.covers(["gfx942"], (9, 0))
 
 
-@pytest.mark.parametrize(
-    "capability, reason", [((9, 0), None), ((7, 5), "7.5; the native library was built for sm_80")]
-)
-def test_a_gpu_that_is_not_covered_gets_the_reason(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], reason: str | None
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Any]]:
+    """A stand-in for a tensor on a GPU of a compute capability, where the library has the default code."""
     monkeypatch.setattr(torch.ops.mow_kernels, "cuda_architectures", lambda: " ".join(DEFAULT), raising=False)
+
+    def make(major: int, minor: int) -> Any:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
+        architectures._uncovered.cache_clear()
+        return SimpleNamespace(device=torch.device("cuda", 0))
+
+    yield make
     architectures._uncovered.cache_clear()
-    said = architectures.uncovered(torch.device("cuda", 0))
-    architectures._uncovered.cache_clear()
-    assert said is None if reason is None else f"cuda:0 has compute capability {reason}" in str(said)
+
+
+def test_a_gpu_without_code_gets_the_reason(gpu: Callable[[int, int], Any]) -> None:
+    unsupported = cuda._on_the_gpu(None)
+    assert unsupported(gpu(9, 0)) is None
+    assert "cuda:0 has compute capability 7.5; the native library was built for sm_80" in str(unsupported(gpu(7, 5)))
+
+
+def test_a_gpu_with_code_is_asked_for_the_rest(gpu: Callable[[int, int], Any]) -> None:
+    unsupported = cuda._on_the_gpu(lambda x, scales: f"{scales} is too much")
+    assert unsupported(gpu(9, 0), scales=25) == "25 is too much"
+    assert "7.5" in str(unsupported(gpu(7, 5), scales=25))
