@@ -1,4 +1,4 @@
-"""setup.py and `make gpu` where the CUDA kernels do not compile: what is insisted on fails, and says why."""
+"""The native library's sources, and setup.py and `make gpu` where they do not compile: what is insisted on must."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from native_build import ROOT, build, failing
 
 from docs import cuda_static
+from mow_kernels.registry import OPS
 
 GPU = """\
 #!/bin/sh
@@ -23,6 +24,15 @@ case "$*" in
 esac
 """
 """What stands in for Python on a machine with a GPU."""
+
+
+def test_an_op_of_the_library_is_named_in_its_own_files_alone() -> None:
+    ops = {path.stem for path in (ROOT / "csrc/ops").glob("*.cpp")}
+    assert ops == OPS.keys()
+    for path in (ROOT / "csrc").rglob("*.[ch]*"):
+        code = re.sub("//.*", "", path.read_text())
+        others = [op for op in ops if path.stem != op and not path.stem.startswith(f"{op}_")]
+        assert [op for op in others if re.search(rf"(?<![a-z]){op}(?![a-z])", code)] == [], path
 
 
 def test_the_oldest_torch_is_the_same_everywhere() -> None:

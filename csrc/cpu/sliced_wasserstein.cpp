@@ -1,6 +1,8 @@
 // The sliced-Wasserstein op: independent tasks project a sample on a few groups of directions and sort it there, others
 // match the samples; sums in a fixed order.
 
+#include "cpu/sliced_wasserstein.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -10,9 +12,8 @@
 #include <utility>
 
 #include "cpu/buffer.h"
-#include "cpu/matrix.h"
 #include "cpu/parallel.h"
-#include "cpu/sorted_projections.h"
+#include "cpu/sliced_wasserstein_sorted.h"
 
 namespace mow::cpu {
 namespace {

@@ -13,8 +13,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mow_kernels, m) {
       "sliced_wasserstein_gradient(Tensor current, Tensor history, Tensor? prior, Tensor directions, Tensor? normal, "
       "float p) -> Tensor g_current");
 
-  // Over a window whose projections are kept sorted in `keys` (csrc/cpu/sorted_projections.h): rows [head - rows, head) of a
-  // ring of `size`.
+  // Over a window whose projections are kept sorted in `keys` (csrc/cpu/sliced_wasserstein_sorted.h): rows
+  // [head - rows, head) of a ring of `size`.
   m.def(
       "sliced_wasserstein_sorted_fwd(Tensor(a!) keys, Tensor current, int size, int head, int rows, int list, "
       "Tensor directions, Tensor normal, bool needs_grad) -> (Tensor value, Tensor g_current)");

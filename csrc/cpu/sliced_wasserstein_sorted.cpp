@@ -1,12 +1,12 @@
-#include "cpu/sorted_projections.h"
+#include "cpu/sliced_wasserstein_sorted.h"
 
 #include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "cpu/buffer.h"
-#include "cpu/matrix.h"
 #include "cpu/parallel.h"
+#include "cpu/sliced_wasserstein.h"
 
 namespace mow::cpu {
 namespace {
