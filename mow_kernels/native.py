@@ -79,9 +79,10 @@ _MISSING = "the native library has no such kernels; if it is of another version,
 
 def _op(name: str, device: str) -> Callable[..., Any] | None:
     """An op of the library, if it has kernels for such a device."""
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"mow_kernels::{name}", device.upper()):
+    op = getattr(torch.ops.mow_kernels, name, None)
+    if op is None or not torch._C._dispatch_has_kernel_for_dispatch_key(f"mow_kernels::{name}", device.upper()):
         return None
-    return getattr(torch.ops.mow_kernels, name).default
+    return op.default
 
 
 def _with_options(op: Callable[..., Any]) -> Callable[..., Any]:
