@@ -57,7 +57,7 @@ def test_the_ops_compile_against_the_stable_abi() -> None:
     if not toolkits:
         pytest.skip("no CUDA headers")
     root = cuda_static.ROOT
-    command = ["g++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    command = ["g++", "-std=c++20", "-fsyntax-only", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
     command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", '-DMOW_CUDA_CODES="sm_90a"', f"-I{root / 'csrc'}"]
     command += [f"-isystem{include}", f"-isystem{toolkits[0] / 'include'}"]
     sources = map(str, (root / "csrc/cuda").glob("*.cpp"))
