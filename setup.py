@@ -4,8 +4,11 @@
 
 both build mow_kernels/_native.so. Where a tool is missing or the build fails, the installation goes on without it, says
 so, and the package runs on its reference backend. The CUDA kernels are part of it where there is nvcc and torch has
-CUDA: docs/cuda.md. The environment variable MOW_SANITIZE=address,undefined builds with sanitizers; to run that, preload
-the sanitizer's library into Python:
+CUDA: docs/cuda.md. If they alone fail, the library is built without them, unless MOW_CUDA=1 insists on them. What a
+compiler said of a failure is repeated at the end, and stands in mow_kernels/_native.log: pip hides what is printed.
+
+The environment variable MOW_SANITIZE=address,undefined builds with sanitizers; to run that, preload the sanitizer's
+library into Python:
 
     LD_PRELOAD=$(c++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 pytest tests/kernels/test_cpp_*.py
 """
@@ -13,6 +16,7 @@ the sanitizer's library into Python:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +34,9 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 NAME = "mow_kernels._native"
 OLDEST_TORCH = (2, 11)
+MOW_CUDA = os.environ.get("MOW_CUDA", "")
+SHOWN = 20
+"""Lines of a compiler's that are repeated."""
 
 
 def tool(name: str) -> str | None:
@@ -56,12 +63,11 @@ def wants_cuda() -> bool:
     """Whether to build the CUDA kernels."""
     import torch
 
-    forced = os.environ.get("MOW_CUDA", "")
-    if forced not in ("", "0", "1"):
-        sys.exit(f"mow-kernels: MOW_CUDA is {forced!r}; it must be 0, 1 or unset")
-    if forced == "1" and nvcc() is None:
+    if MOW_CUDA not in ("", "0", "1"):
+        sys.exit(f"mow-kernels: MOW_CUDA is {MOW_CUDA!r}; it must be 0, 1 or unset")
+    if MOW_CUDA == "1" and nvcc() is None:
         sys.exit("mow-kernels: MOW_CUDA is 1, but there is no nvcc (CUDACXX or CUDA_HOME may name it)")
-    return forced == "1" or (forced == "" and torch.version.cuda is not None and nvcc() is not None)
+    return MOW_CUDA == "1" or (MOW_CUDA == "" and torch.version.cuda is not None and nvcc() is not None)
 
 
 def missing() -> str | None:
@@ -81,6 +87,27 @@ def missing() -> str | None:
     return None
 
 
+class BuildFailed(Exception):
+    """What the compiler said."""
+
+
+def run(*command: str) -> None:
+    """Runs a command and shows what it says.
+
+    Raises:
+        BuildFailed: it failed; the message has what it said from its first error on, or its last lines.
+    """
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip())
+    if process.returncode != 0:
+        errors = [number for number, line in enumerate(lines) if re.search(r"\berror\b", line, re.IGNORECASE)]
+        first = errors[0] if errors else -SHOWN
+        raise BuildFailed("\n".join(lines[first:][:SHOWN]))
+
+
 class BuildNative(build_ext):
     def get_ext_filename(self, fullname: str) -> str:
         """A plain name: the library has no Python in it, so it is tied to no version of Python."""
@@ -88,8 +115,30 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = Path(self.build_temp).resolve() / "native"
-        torch = torch_folder()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        log = target.with_suffix(".log")
+        log.unlink(missing_ok=True)
+        for cuda in (True, False) if wants_cuda() else (False,):
+            try:
+                built = self.compile(cuda)
+                break
+            except BuildFailed as error:
+                message = f"left out: {'the CUDA kernels of ' if cuda else ''}{NAME}: the build failed:\n{error}"
+                if MOW_CUDA == "1":
+                    sys.exit(f"mow-kernels: {message}")
+                say(message)
+                with log.open("a") as file:
+                    file.write(f"{message}\n")
+        else:
+            return
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(built, partial)
+        partial.replace(target)  # a process that has the old library loaded keeps it
+        say(f"built: {NAME} {'with' if cuda else 'without'} CUDA kernels ({target})")
+
+    def compile(self, cuda: bool) -> Path:
+        """The library, in the folder for what is temporary."""
+        build, torch = Path(self.build_temp).resolve() / "native", torch_folder()
         configure = [
             *("-S", str(ROOT), "-B", str(build)),
             *("-G", "Ninja" if tool("ninja") else "Unix Makefiles"),
@@ -97,31 +146,21 @@ class BuildNative(build_ext):
             f"-DMOW_TORCH_INCLUDE={torch / 'include'}",
             f"-DMOW_TORCH_LIB={torch / 'lib'}",
             f"-DMOW_SANITIZE={os.environ.get('MOW_SANITIZE', '')}",
+            f"-DMOW_CUDA={'ON' if cuda else 'OFF'}",
         ]
-        architectures = os.environ.get("MOW_CUDA_ARCH", "").replace(",", ";")
-        if architectures:
-            configure.append(f"-DMOW_CUDA_ARCHITECTURES={architectures}")
-        for cuda in (True, False) if wants_cuda() else (False,):
-            try:
-                self.run_cmake([*configure, f"-DMOW_CUDA={'ON' if cuda else 'OFF'}"], build, cuda)
-                break
-            except subprocess.CalledProcessError as error:
-                say(f"left out: {'the CUDA kernels of ' if cuda else ''}{NAME}: the build failed ({error})")
-        else:
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        shutil.copyfile(build / target.name, partial)
-        partial.replace(target)  # a process that has the old library loaded keeps it
-        say(f"built: {NAME} ({target})")
-
-    @staticmethod
-    def run_cmake(configure: list[str], build: Path, cuda: bool) -> None:
-        cmake = tool("cmake")
         if cuda:
-            configure = [*configure, f"-DCMAKE_CUDA_COMPILER={nvcc()}"]
-        subprocess.run([cmake, *configure], check=True)
-        subprocess.run([cmake, "--build", str(build), "--parallel", str(os.cpu_count())], check=True)
+            cache = build / "CMakeCache.txt"
+            before = cache.exists() and re.search(r"^CMAKE_CUDA_COMPILER:\w+=(.*)$", cache.read_text(), re.MULTILINE)
+            if before and before[1] != nvcc():
+                shutil.rmtree(build)  # with another compiler, CMake would forget its other arguments
+            architectures = os.environ.get("MOW_CUDA_ARCH", "").replace(",", ";")
+            configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc()}")
+            configure.append(
+                f"-DMOW_CUDA_ARCHITECTURES={architectures}" if architectures else "-UMOW_CUDA_ARCHITECTURES"
+            )
+        run(tool("cmake"), *configure)
+        run(tool("cmake"), "--build", str(build), "--parallel", str(os.cpu_count()))
+        return build / "_native.so"
 
 
 class PlainWheel(bdist_wheel):
@@ -136,6 +175,8 @@ def say(message: str) -> None:
 
 
 reason = missing()
+if reason and MOW_CUDA == "1":
+    sys.exit(f"mow-kernels: MOW_CUDA is 1, but {reason}")
 if reason:
     say(f"left out: {NAME}: {reason}; the package runs on its reference backend")
 setup(

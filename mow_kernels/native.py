@@ -17,10 +17,16 @@ _LIBRARY = Path(os.environ.get("MOW_NATIVE") or Path(__file__).with_name("_nativ
 """The environment variable MOW_NATIVE names another build of it, one with sanitizers for example."""
 
 
+def build_failed() -> str:
+    """What to add to the reason why something is missing: where its build said why, if it failed."""
+    log = _LIBRARY.with_suffix(".log")
+    return f"; {log} says why it failed here" if log.exists() else ""
+
+
 def _load() -> str | None:
     """Loads the library; the reason why it cannot be had, or None."""
     if not _LIBRARY.exists():
-        return "the native library was not built (python setup.py build_ext --inplace builds it)"
+        return f"the native library was not built (python setup.py build_ext --inplace builds it{build_failed()})"
     try:
         torch.ops.load_library(_LIBRARY)
     except OSError as error:

@@ -1,7 +1,9 @@
 // Cramer-Wold distance; common/cramer_wold.h says what is summed.
 
 #include "common/cramer_wold.h"
-#include "cpu/ops.h"
+
+#include <torch/csrc/stable/library.h>
+
 #include "cpu/pairwise.h"
 #include "cpu/running.h"
 
@@ -10,13 +12,11 @@ namespace {
 
 CramerWoldTable table_of(const Tensor& phi) { return {static_cast<const double*>(phi.data_ptr()), phi.numel()}; }
 
-}  // namespace
-
 std::tuple<Tensor, Tensor> cramer_wold_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
     bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, rows_of(current, history), rows_of(prior));
+    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, window_rows(current, history), prior_rows(prior));
     return evaluate(distance, current, history, prior, needs_grad);
   });
 }
@@ -24,7 +24,7 @@ std::tuple<Tensor, Tensor> cramer_wold_fwd(
 Tensor cramer_wold_gradient(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma) {
   return with_dtype(current, [&]<class T>(T) {
-    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, rows_of(current, history), rows_of(prior));
+    const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, window_rows(current, history), prior_rows(prior));
     return gradient(distance, current, history, prior);
   });
 }
@@ -47,6 +47,15 @@ void cramer_wold_running_push(
     const auto distance = cramer_wold_distance<T>(table_of(phi), gamma, n, prior ? std::optional(n) : std::nullopt);
     push_running(distance, {sums, rows}, kept(prior_sums, prior), {size, head, older}, evaluated);
   });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
+  m.impl("cramer_wold_fwd", TORCH_BOX(&cramer_wold_fwd));
+  m.impl("cramer_wold_gradient", TORCH_BOX(&cramer_wold_gradient));
+  m.impl("cramer_wold_running_fwd", TORCH_BOX(&cramer_wold_running_fwd));
+  m.impl("cramer_wold_running_push", TORCH_BOX(&cramer_wold_running_push));
 }
 
 }  // namespace mow::cpu

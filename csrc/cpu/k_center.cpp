@@ -2,14 +2,17 @@
 
 #include "cpu/k_center_kernels.h"
 
+#include <torch/csrc/stable/library.h>
+
 #include <algorithm>
 #include <limits>
+#include <tuple>
+#include <utility>
 #include <vector>
 
-#include "cpu/ops.h"
 #include "cpu/packed_rows.h"
 #include "cpu/parallel.h"
-#include "cpu/tensors.h"
+#include "tensors.h"
 
 namespace mow::cpu {
 namespace {
@@ -24,7 +27,7 @@ int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64_t* counts) {
-  const Rows<T> rows(x);
+  const Rows<T> rows = rows_of<T>(x);
   const int64_t dim = x.size(1), lanes = kernels<T>().tile;
   const int64_t tiles = ceil_divide(rows.count, lanes), tasks = ceil_divide(tiles, kTask);
   const PackedRows<T> packed(rows, dim);
@@ -56,14 +59,16 @@ Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64
   return squared_radius;
 }
 
-}  // namespace
-
 std::tuple<Tensor, Tensor, Tensor> k_center(const Tensor& x, int64_t k, int64_t start) {
-  Tensor indices = empty(aoti_torch_dtype_int64(), {k}), counts = empty(aoti_torch_dtype_int64(), {k});
+  Tensor indices = empty(x, aoti_torch_dtype_int64(), {k}), counts = empty(x, aoti_torch_dtype_int64(), {k});
   Tensor squared_radius = with_dtype(x, [&]<class T>(T) {
     return select<T>(x, k, start, static_cast<int64_t*>(indices.data_ptr()), static_cast<int64_t*>(counts.data_ptr()));
   });
   return {std::move(indices), std::move(squared_radius), std::move(counts)};
 }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) { m.impl("k_center", TORCH_BOX(&k_center)); }
 
 }  // namespace mow::cpu

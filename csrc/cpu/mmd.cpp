@@ -1,7 +1,9 @@
 // Maximum mean discrepancy; common/mmd.h says what is summed.
 
 #include "common/mmd.h"
-#include "cpu/ops.h"
+
+#include <torch/csrc/stable/library.h>
+
 #include "cpu/pairwise.h"
 #include "cpu/running.h"
 
@@ -12,13 +14,11 @@ MmdTable table_of(const Tensor& numbers) {
   return MmdTable(static_cast<const double*>(numbers.data_ptr()), numbers.numel());
 }
 
-}  // namespace
-
 std::tuple<Tensor, Tensor> mmd_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table,
     bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    const auto distance = mmd_distance<T>(table_of(table), rows_of(current, history), rows_of(prior));
+    const auto distance = mmd_distance<T>(table_of(table), window_rows(current, history), prior_rows(prior));
     return evaluate(distance, current, history, prior, needs_grad);
   });
 }
@@ -26,7 +26,7 @@ std::tuple<Tensor, Tensor> mmd_fwd(
 Tensor mmd_gradient(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table) {
   return with_dtype(current, [&]<class T>(T) {
-    const auto distance = mmd_distance<T>(table_of(table), rows_of(current, history), rows_of(prior));
+    const auto distance = mmd_distance<T>(table_of(table), window_rows(current, history), prior_rows(prior));
     return gradient(distance, current, history, prior);
   });
 }
@@ -49,6 +49,15 @@ void mmd_running_push(
     const auto distance = mmd_distance<T>(table_of(table), n, prior ? std::optional(n) : std::nullopt);
     push_running(distance, {sums, rows}, kept(prior_sums, prior), {size, head, older}, evaluated);
   });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
+  m.impl("mmd_fwd", TORCH_BOX(&mmd_fwd));
+  m.impl("mmd_gradient", TORCH_BOX(&mmd_gradient));
+  m.impl("mmd_running_fwd", TORCH_BOX(&mmd_running_fwd));
+  m.impl("mmd_running_push", TORCH_BOX(&mmd_running_push));
 }
 
 }  // namespace mow::cpu

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 
+#include "common/rows.h"
 #include "cpu/buffer.h"
 #include "cpu/pairwise_kernels.h"
 #include "cpu/parallel.h"
-#include "cpu/tensors.h"
 
 namespace mow::cpu {
 

@@ -169,7 +169,7 @@ std::tuple<Tensor, Tensor> evaluate(
   Tensor value = empty(current, {});
   Tensor g_current = needs_grad ? empty(current, {k, dim}) : empty(current, {0});
   const Evaluation<T> evaluation(
-      distance, Rows<T>(current), Rows<T>(history), prior ? Rows<T>(*prior) : Rows<T>(), dim);
+      distance, rows_of<T>(current), rows_of<T>(history), rows_of<T>(prior), dim);
   T* gradient = needs_grad ? static_cast<T*>(g_current.data_ptr()) : nullptr;
   *static_cast<T*>(value.data_ptr()) = T(evaluation.run(gradient));
   return {std::move(value), std::move(g_current)};
@@ -181,7 +181,7 @@ Tensor gradient(
   const int64_t dim = current.size(1);
   Tensor g_current = empty(current, {current.size(0), dim});
   const Evaluation<T> evaluation(
-      distance, Rows<T>(current), Rows<T>(history), prior ? Rows<T>(*prior) : Rows<T>(), dim);
+      distance, rows_of<T>(current), rows_of<T>(history), rows_of<T>(prior), dim);
   evaluation.run_gradient(static_cast<T*>(g_current.data_ptr()));
   return g_current;
 }

@@ -5,9 +5,17 @@
 #include <tuple>
 
 #include "common/distance.h"
-#include "cpu/tensors.h"
+#include "tensors.h"
 
 namespace mow::cpu {
+
+inline double window_rows(const Tensor& current, const Tensor& history) {
+  return double(current.size(0) + history.size(0));
+}
+
+inline std::optional<double> prior_rows(const std::optional<Tensor>& prior) {
+  return prior ? std::optional(double(prior->size(0))) : std::nullopt;
+}
 
 // The value [] and the gradient for current [k, D], or [0] where none is needed.
 template <class T>

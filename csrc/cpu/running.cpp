@@ -70,7 +70,7 @@ struct Side {
   const Sums<T> sums;
   const PackedRows<T> fresh;
 
-  Side(const Kept& kept, int64_t size, int64_t dim) : sums(kept.sums, size, dim), fresh(Rows<T>(kept.fresh), dim) {}
+  Side(const Kept& kept, int64_t size, int64_t dim) : sums(kept.sums, size, dim), fresh(rows_of<T>(kept.fresh), dim) {}
 };
 
 // The latents and, where it is kept, the prior; and the visits of fresh rows to others.

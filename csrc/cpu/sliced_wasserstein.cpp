@@ -1,13 +1,19 @@
 // The sliced-Wasserstein op: independent tasks project a sample on a few groups of directions and sort it there, others
 // match the samples; sums in a fixed order.
 
+#include "cpu/sliced_wasserstein.h"
+
+#include <torch/csrc/stable/library.h>
+
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <tuple>
+#include <utility>
 
 #include "cpu/buffer.h"
-#include "cpu/matrix.h"
-#include "cpu/ops.h"
 #include "cpu/parallel.h"
+#include "cpu/sliced_wasserstein_sorted.h"
 
 namespace mow::cpu {
 namespace {
@@ -154,8 +160,6 @@ Slicing<T> slicing_of(
       prior ? nullptr : static_cast<const double*>(normal->data_ptr()) + 1, matrix<T>(directions), p};
 }
 
-}  // namespace
-
 // normal, where there is no prior: float64 [1 + n], the mean variance of N(0, 1) inside n equal quantile bins, then the
 // bins' means, ascending.
 std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
@@ -181,6 +185,29 @@ Tensor sliced_wasserstein_gradient(
     Evaluation(slicing, false).run(static_cast<T*>(g_current.data_ptr()));
   });
   return g_current;
+}
+
+std::tuple<Tensor, Tensor> sliced_wasserstein_sorted_fwd(
+    const Tensor& keys, const Tensor& current, int64_t size, int64_t head, int64_t rows, int64_t list,
+    const Tensor& directions, const Tensor& normal, bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    return evaluate_sorted<T>({keys, size, head, rows, list}, current, directions, normal, needs_grad);
+  });
+}
+
+void sliced_wasserstein_sorted_push(
+    const Tensor& keys, const Tensor& rows, int64_t size, int64_t head, int64_t older, int64_t list,
+    const Tensor& directions, bool evaluated) {
+  with_dtype(rows, [&]<class T>(T) { push_sorted<T>({keys, size, head, older, list}, rows, directions, evaluated); });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CPU, m) {
+  m.impl("sliced_wasserstein_fwd", TORCH_BOX(&sliced_wasserstein_fwd));
+  m.impl("sliced_wasserstein_gradient", TORCH_BOX(&sliced_wasserstein_gradient));
+  m.impl("sliced_wasserstein_sorted_fwd", TORCH_BOX(&sliced_wasserstein_sorted_fwd));
+  m.impl("sliced_wasserstein_sorted_push", TORCH_BOX(&sliced_wasserstein_sorted_push));
 }
 
 }  // namespace mow::cpu

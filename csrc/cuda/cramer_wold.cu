@@ -1,8 +1,7 @@
 // Cramer-Wold distance; common/cramer_wold.h says what is summed.
 
-#include "common/cramer_wold.h"
+#include "cuda/cramer_wold.h"
 
-#include "cuda/ops.h"
 #include "cuda/pairwise.cuh"
 
 namespace mow::cuda {

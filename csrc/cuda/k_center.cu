@@ -4,12 +4,13 @@
 // each block's own. Nothing comes back to the host in between. Products and sums are rounded one by one, in the order of
 // the columns, so that all backends take the same rows.
 
+#include "cuda/k_center.h"
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "cuda/block.cuh"
-#include "cuda/ops.h"
 
 namespace mow::cuda {
 namespace {

@@ -96,7 +96,7 @@ struct Block {
 
   __device__ Sequence<T> sample(bool window) const {
     if (window) return {p.samples.history, p.samples.current};
-    return {p.samples.prior, Rows<T>{nullptr, 0, 0, 0}};
+    return {p.samples.prior, Rows<T>{}};
   }
 
   // Calls each(row, its place in the gradient) for the current rows of a tile that belong to this thread's warp.
@@ -372,7 +372,7 @@ cudaError_t run(
   return fits ? run(p, scratch, stream) : cudaErrorInvalidValue;
 }
 
-// Instantiated in mmd.cu; Cramer-Wold needs them for D = 1.
+// Instantiated in pairwise.cu: MMD needs them, and Cramer-Wold for D = 1.
 extern template cudaError_t run(const Pairwise<float, Family::kExponentials>&, void*, cudaStream_t);
 extern template cudaError_t run(const Pairwise<double, Family::kExponentials>&, void*, cudaStream_t);
 

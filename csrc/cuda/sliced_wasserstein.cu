@@ -8,6 +8,8 @@
 //     search in the other run. No two entries are equal, so no merge has a tie to break. log2(n / kRun) passes over
 //     the entries; up to 4096 rows (2048 in double precision) there is none.
 
+#include "cuda/sliced_wasserstein.h"
+
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -15,7 +17,6 @@
 
 #include "common/ranking.h"
 #include "cuda/block.cuh"
-#include "cuda/ops.h"
 #include "cuda/team.cuh"
 
 namespace mow::cuda {
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) sliced_window(const __grid_constant_
   Entry<T>* const prior = window + group * size;
   T* const slopes = reinterpret_cast<T*>(prior + (m > 0 ? group * size : 0));
 
-  const Sequence<T> rows{samples.history, samples.current}, prior_rows{samples.prior, Rows<T>{nullptr, 0, 0, 0}};
+  const Sequence<T> rows{samples.history, samples.current}, prior_rows{samples.prior, Rows<T>{}};
   const Coupling coupling(n, m > 0 ? m : n);
   const double weight = 1 / (double(coupling.whole) * double(count));
   const Sorted<T> sorted{prior, size, m > 0 ? nullptr : p.bins + 1};
@@ -337,7 +338,7 @@ cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* sc
   auto* const totals = reinterpret_cast<double*>(take(plan.totals));
   auto* const slopes = reinterpret_cast<T*>(take(plan.slopes));
 
-  const Rows<T> none{nullptr, 0, 0, 0};
+  const Rows<T> none{};
   const int64_t blocks = ceil_divide(n, kThreads);
   for (int64_t first = 0; first < count; first += plan.chunk) {
     const int64_t here = std::min(plan.chunk, count - first);

@@ -4,6 +4,7 @@
 #include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 
@@ -43,6 +44,9 @@ unsigned char* dynamic_shared();
 
 constexpr int kMostBlocks = 8;  // of a cluster that every device with clusters can run
 
+// Whether a device with clusters runs code that knows of them: one that is newer than all others here runs the newest.
+constexpr bool kKnowsClusters = std::max({__CUDA_ARCH_LIST__}) >= 900;
+
 // How many blocks a team of at most `wanted` has on the current device: a power of two. The environment variable
 // MOW_CUDA_CLUSTER, read at the first call, sets a limit: 1 for no clusters.
 inline int team_size(int64_t wanted) {
@@ -52,7 +56,7 @@ inline int team_size(int64_t wanted) {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   int size = 1;
-  while (major >= 9 && 2 * size <= wanted && 2 * size <= most && 2 * size <= kMostBlocks) size *= 2;
+  while (kKnowsClusters && major >= 9 && 2 * size <= wanted && 2 * size <= most && 2 * size <= kMostBlocks) size *= 2;
   return size;
 }
 

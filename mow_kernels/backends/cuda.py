@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
-from mow_kernels import native
+from mow_kernels import architectures, native
 from mow_kernels.ops import mmd
 from mow_kernels.registry import Implementation, Op
 
@@ -18,10 +19,22 @@ _MOST_SCALES, _MOST_TERMS = 24, 112
 
 def implementation(op: Op) -> Implementation | str:
     """What csrc/cuda has for an op."""
-    entry = native.implementation(op, "cuda", **_FIELDS.get(op.name, {}))
+    fields = _FIELDS.get(op.name, {})
+    entry = native.implementation(op, "cuda", **fields | {"unsupported": _on_the_gpu(fields.get("unsupported"))})
     if isinstance(entry, str) and native.unavailable is None:
-        return "the native library was built without CUDA kernels for it (docs/cuda.md says how to build them)"
+        how = f"docs/cuda.md says how to build them{native.build_failed()}"
+        return f"the native library was built without CUDA kernels for it ({how})"
     return entry
+
+
+def _on_the_gpu(unsupported: Callable[..., str | None] | None) -> Callable[..., str | None]:
+    """`Implementation.unsupported` by that function, for GPUs that the library has code for."""
+
+    def reason(*arguments: Any, **options: Any) -> str | None:
+        why = architectures.uncovered(arguments[0].device)
+        return why if why is not None or unsupported is None else unsupported(*arguments, **options)
+
+    return reason
 
 
 def _mmd_unsupported(

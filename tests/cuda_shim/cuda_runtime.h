@@ -9,6 +9,9 @@
 #include <cstdint>
 #include <functional>
 
+#if !defined(__CUDA_ARCH_LIST__)
+#define __CUDA_ARCH_LIST__ 900
+#endif
 #define __global__
 #define __device__
 #define __shared__ static

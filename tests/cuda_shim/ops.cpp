@@ -1,8 +1,11 @@
-// The ops of csrc/cuda/ops.h for ctypes.
+// The host functions of csrc/cuda for ctypes.
 #include <cstring>
 #include <vector>
 
-#include "cuda/ops.h"
+#include "cuda/cramer_wold.h"
+#include "cuda/k_center.h"
+#include "cuda/mmd.h"
+#include "cuda/sliced_wasserstein.h"
 
 namespace {
 
@@ -13,7 +16,7 @@ template <class T>
 cuda::Samples<T> samples_of(const int64_t* numbers) {
   const auto rows = [&](int i) {
     const int64_t* const n = numbers + 4 * i;
-    return cuda::Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
+    return Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
   };
   return {rows(0), rows(1), rows(2), numbers[12]};
 }
@@ -42,7 +45,7 @@ int run_cramer_wold(
 template <class T>
 int run_sliced(
     const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value, void* g_current) {
-  const cuda::Rows<T> rows{reinterpret_cast<const T*>(directions[0]), directions[1], directions[2], directions[3]};
+  const Rows<T> rows{reinterpret_cast<const T*>(directions[0]), directions[1], directions[2], directions[3]};
   const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
   const cuda::Sliced<T> problem{samples_of<T>(numbers), rows, bins, p, results};
   auto memory = scratch(cuda::sliced_scratch(problem));
@@ -52,7 +55,7 @@ int run_sliced(
 template <class T>
 int run_k_center(
     const int64_t* x, int64_t dim, int64_t k, int64_t start, int64_t* indices, void* squared_radius, int64_t* counts) {
-  const cuda::Rows<T> rows{reinterpret_cast<const T*>(x[0]), x[1], x[2], x[3]};
+  const Rows<T> rows{reinterpret_cast<const T*>(x[0]), x[1], x[2], x[3]};
   auto memory = scratch(cuda::k_center_scratch<T>(rows.count, dim));
   return cuda::k_center(rows, dim, k, start, {indices, static_cast<T*>(squared_radius), counts}, memory.data(), nullptr);
 }

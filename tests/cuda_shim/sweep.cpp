@@ -7,7 +7,10 @@
 #include <random>
 #include <vector>
 
-#include "cuda/ops.h"
+#include "cuda/cramer_wold.h"
+#include "cuda/k_center.h"
+#include "cuda/mmd.h"
+#include "cuda/sliced_wasserstein.h"
 
 extern "C" void cuda_shim_turn(int major_capability, int order);
 
@@ -25,7 +28,7 @@ std::vector<T> draw(int64_t count, unsigned seed) {
 }
 
 template <class T>
-cuda::Rows<T> rows_of(const std::vector<T>& numbers, int64_t dim) {
+Rows<T> rows_of(const std::vector<T>& numbers, int64_t dim) {
   return {numbers.data(), int64_t(numbers.size()) / dim, dim, 1};
 }
 

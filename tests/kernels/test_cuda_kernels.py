@@ -186,3 +186,14 @@ def test_sanitizers_find_nothing(sanitizer: str, sizes: str) -> None:
     program = library.build(f"sweep-{sizes}", sources, *flags)
     finished = subprocess.run([str(program), sizes], capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("architectures, blocks", [("800", 1), ("800,900", 8)])
+def test_clusters_are_for_code_that_knows_of_them(architectures: str, blocks: int) -> None:
+    """Code for older devices alone, which a device with clusters can run, takes a small window for one block's."""
+    program = library.build(
+        f"team-{architectures}",
+        [library.SHIM / "shim.cpp", library.SHIM / "team.cpp"],
+        f"-D__CUDA_ARCH_LIST__={architectures}",
+    )
+    assert int(subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout) == blocks

@@ -1,7 +1,7 @@
 // Sliced-Wasserstein: projections on kLanes directions at once, a row's in a vector; the columns sorted by a network; and
 // for the gradient only the ranks of the current rows. Compiled once per instruction set (csrc/cpu/isa.h).
 
-#include "cpu/sw_kernels.h"
+#include "cpu/sliced_wasserstein_kernels.h"
 
 #include <cmath>
 

@@ -1,13 +1,12 @@
-#include "cpu/sorted_projections.h"
+#include "cpu/sliced_wasserstein_sorted.h"
 
 #include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "cpu/buffer.h"
-#include "cpu/matrix.h"
-#include "cpu/ops.h"
 #include "cpu/parallel.h"
+#include "cpu/sliced_wasserstein.h"
 
 namespace mow::cpu {
 namespace {
@@ -195,19 +194,5 @@ void push_sorted(const SortedWindow& window, const Tensor& fresh, const Tensor& 
 MOW_INSTANTIATE(float)
 MOW_INSTANTIATE(double)
 #undef MOW_INSTANTIATE
-
-std::tuple<Tensor, Tensor> sliced_wasserstein_sorted_fwd(
-    const Tensor& keys, const Tensor& current, int64_t size, int64_t head, int64_t rows, int64_t list,
-    const Tensor& directions, const Tensor& normal, bool needs_grad) {
-  return with_dtype(current, [&]<class T>(T) {
-    return evaluate_sorted<T>({keys, size, head, rows, list}, current, directions, normal, needs_grad);
-  });
-}
-
-void sliced_wasserstein_sorted_push(
-    const Tensor& keys, const Tensor& rows, int64_t size, int64_t head, int64_t older, int64_t list,
-    const Tensor& directions, bool evaluated) {
-  with_dtype(rows, [&]<class T>(T) { push_sorted<T>({keys, size, head, older, list}, rows, directions, evaluated); });
-}
 
 }  // namespace mow::cpu

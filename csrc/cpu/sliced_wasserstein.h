@@ -1,8 +1,8 @@
-// Tensors as the kernels of csrc/cpu/sw_kernels.h take them.
+// Tensors as the kernels of csrc/cpu/sliced_wasserstein_kernels.h take them.
 #pragma once
 
-#include "cpu/sw_kernels.h"
-#include "cpu/tensors.h"
+#include "cpu/sliced_wasserstein_kernels.h"
+#include "tensors.h"
 
 namespace mow::cpu {
 

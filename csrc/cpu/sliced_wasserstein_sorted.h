@@ -4,7 +4,7 @@
 
 #include <tuple>
 
-#include "cpu/tensors.h"
+#include "tensors.h"
 
 namespace mow::cpu {
 

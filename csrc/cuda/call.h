@@ -1,0 +1,62 @@
+// From an op's tensors to the host functions of this folder.
+//
+// Everything is enqueued on the current stream and nothing waits for the device, so that a CUDA graph can capture it. The
+// tables are read on the host, before that.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include <optional>
+#include <tuple>
+
+#include "cuda/samples.h"
+#include "tensors.h"
+
+// Part of torch's stable ABI where torch was built with CUDA. Weak, so that the library also loads beside one that was not.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+
+namespace mow::cuda {
+
+// run(scratch, stream) -> the error of its launches. On the device of `like`, which must be the current one.
+template <class Run>
+void enqueue(const Tensor& like, int64_t scratch_bytes, const Run& run) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream));
+  std::optional<Tensor> scratch;  // given back at once: what comes after it on the stream may have the memory
+  if (scratch_bytes > 0) scratch = empty(like, aoti_torch_dtype_uint8(), {scratch_bytes});
+  const cudaError_t failed = run(scratch ? scratch->data_ptr() : nullptr, static_cast<cudaStream_t>(stream));
+  STD_TORCH_CHECK(failed == cudaSuccess, "backend \"cuda\": ", cudaGetErrorString(failed));
+}
+
+// A call of a distance: its device, its samples and where the results go.
+template <class T>
+class Call {
+ public:
+  Call(const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, bool needs_grad)
+      : current_(current),
+        guard_(current.get_device_index()),
+        value_(empty(current, {})),
+        g_current_(needs_grad ? empty(current, {current.size(0), current.size(1)}) : empty(current, {0})),
+        samples{rows_of<T>(current), rows_of<T>(history), rows_of<T>(prior), current.size(1)},
+        results{static_cast<T*>(value_.data_ptr()), needs_grad ? static_cast<T*>(g_current_.data_ptr()) : nullptr} {}
+
+  // As `enqueue`; the value and the gradient.
+  template <class Run>
+  std::tuple<Tensor, Tensor> run(int64_t scratch_bytes, const Run& run) {
+    enqueue(current_, scratch_bytes, run);
+    return {value_, g_current_};
+  }
+
+ private:
+  const Tensor& current_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  Tensor value_, g_current_;
+
+ public:
+  const Samples<T> samples;
+  const Results<T> results;
+};
+
+}  // namespace mow::cuda

@@ -1,0 +1,26 @@
+// The op on CUDA devices.
+
+#include "cuda/cramer_wold.h"
+
+#include "cuda/call.h"
+
+namespace mow::cuda {
+namespace {
+
+std::tuple<Tensor, Tensor> cramer_wold_fwd(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
+    bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    Call<T> call(current, history, prior, needs_grad);
+    const CramerWoldTable table{static_cast<const double*>(phi.data_ptr()), phi.numel()};
+    return call.run(pairwise_scratch(call.samples, needs_grad), [&](void* scratch, cudaStream_t stream) {
+      return cramer_wold(table, gamma, call.samples, call.results, scratch, stream);
+    });
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) { m.impl("cramer_wold_fwd", TORCH_BOX(&cramer_wold_fwd)); }
+
+}  // namespace mow::cuda

@@ -1,0 +1,14 @@
+// Cramer-Wold distance on CUDA devices, past torch.
+#pragma once
+
+#include "common/cramer_wold.h"
+#include "cuda/pairwise.h"
+
+namespace mow::cuda {
+
+template <class T>
+cudaError_t cramer_wold(
+    const CramerWoldTable& table, double gamma, const Samples<T>& samples, const Results<T>& results, void* scratch,
+    cudaStream_t stream);
+
+}  // namespace mow::cuda

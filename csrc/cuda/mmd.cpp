@@ -1,0 +1,26 @@
+// The op on CUDA devices.
+
+#include "cuda/mmd.h"
+
+#include "cuda/call.h"
+
+namespace mow::cuda {
+namespace {
+
+std::tuple<Tensor, Tensor> mmd_fwd(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table,
+    bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    Call<T> call(current, history, prior, needs_grad);
+    const MmdTable numbers(static_cast<const double*>(table.data_ptr()), table.numel());
+    return call.run(pairwise_scratch(call.samples, needs_grad), [&](void* scratch, cudaStream_t stream) {
+      return mmd(numbers, call.samples, call.results, scratch, stream);
+    });
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) { m.impl("mmd_fwd", TORCH_BOX(&mmd_fwd)); }
+
+}  // namespace mow::cuda

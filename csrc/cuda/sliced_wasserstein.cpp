@@ -1,0 +1,34 @@
+// The op on CUDA devices.
+
+#include "cuda/sliced_wasserstein.h"
+
+#include "cuda/call.h"
+
+namespace mow::cuda {
+namespace {
+
+std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
+    const std::optional<Tensor>& normal, double p, bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    Call<T> call(current, history, prior, needs_grad);
+    const Rows<T> columns = rows_of<T>(directions);
+    const Sliced<T> problem{
+        call.samples,
+        {columns.data, directions.size(1), columns.column_stride, columns.row_stride},
+        prior ? nullptr : static_cast<const double*>(normal->data_ptr()),
+        p,
+        call.results};
+    return call.run(sliced_scratch(problem), [&](void* scratch, cudaStream_t stream) {
+      return sliced_wasserstein(problem, scratch, stream);
+    });
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) {
+  m.impl("sliced_wasserstein_fwd", TORCH_BOX(&sliced_wasserstein_fwd));
+}
+
+}  // namespace mow::cuda

@@ -1,0 +1,8 @@
+// The schema of greedy k-centre, for every device: 1 <= k <= rows of x, `start` is the first centre. Both numbers of rows
+// are int64.
+
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mow_kernels, m) {
+  m.def("k_center(Tensor x, int k, int start) -> (Tensor indices, Tensor squared_radius, Tensor counts)");
+}
