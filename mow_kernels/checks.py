@@ -20,8 +20,8 @@ _DTYPES = (*WIDE, *HALVES)
 class check_finite(ContextDecorator):
     """Make the calls inside raise a ValueError on NaN or infinite input, or with `enabled` False not look for it.
 
-        with mk.check_finite():
-            mk.mmd(current, history)
+        >>> with mk.check_finite():
+        ...     value = mk.mmd(z, history)
 
     It takes a pass over the data and a host synchronisation for each call, hence is off by default. The environment
     variable MOW_CHECK_FINITE=1 turns it on.

@@ -189,9 +189,9 @@ class Running:
 class RunningSums(Running):
     """A window of n rows and the sums over the pairs within it, for a distance that is a sum over pairs.
 
-        sums = mk.RunningSums(mk.mmd, 4096, 64)
-        distance = sums.distance(z)         # over [the newest n-k rows; z], with a gradient for z [k, D]
-        sums.push(z)
+        >>> sums = mk.RunningSums(mk.mmd, 4096, 8)
+        >>> value = sums.distance(z)        # over [the newest n-k rows; z], with a gradient for z [k, D]
+        >>> sums.push(z)
 
     The value and the gradient are those of the direct call up to rounding. A step takes O(k n D), `fill` O(h^2 D), and
     the window itself n (D + 1) numbers and 4n doubles; the direct call takes O(n^2 D).
@@ -286,6 +286,8 @@ def begin_running(
 ) -> Running:
     """What an empty window of n rows can keep for a distance, by the row of that.
 
+        >>> running = mk.begin_running(mk.cramer_wold, 4096, 8)
+
     Args:
         function: of mow_kernels, e.g. mmd.
         n, dim, dtype, sampled: as for `RunningSums`.
@@ -306,6 +308,9 @@ def why_not_running(
     function: Callable[..., Tensor], like: Tensor, *, sampled: bool = False, rows: int | None = None, **options: Any
 ) -> str | None:
     """The reason why nothing can be kept for a distance over a window, or None.
+
+        >>> mk.why_not_running(mk.mmd, torch.empty(1, 8, dtype=torch.float16))
+        'the window is torch.float16, and they are kept for float32 and float64'
 
     Args:
         function, sampled, options: as for `begin_running`.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mow.distributed.gathering import Gathering, gather
-from mow.distributed.ranks import Ranks, told_apart
+from mow.distributed.ranks import Ranks, lost_rank_errors
 from mow.distributed.sharded_window import ShardedWindow
 from mow.training.exchange import Exchange
 from mow.window.distances import Distance
@@ -119,7 +119,7 @@ class RankExchange(Exchange):
         return sum(self._counts)
 
     def guard(self, step: int) -> AbstractContextManager[None]:
-        return told_apart(step)
+        return lost_rank_errors(step)
 
     def _all(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """The rows of all ranks, of which each knows how many there are."""

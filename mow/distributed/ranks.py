@@ -80,7 +80,7 @@ class Ranks:
 
 
 @contextmanager
-def told_apart(step: int) -> Iterator[None]:
+def lost_rank_errors(step: int) -> Iterator[None]:
     """Turns what a collective raises when a rank is lost into a RankError that says where and what to do."""
     try:
         yield

@@ -142,6 +142,10 @@ def fit_critical_batch(
 ) -> CriticalBatch:
     """Fit both laws of the critical batch size to the steps that a quality took, at learning rates held constant.
 
+        >>> fitted = mow.fit_critical_batch([1, 4, 16, 64], [4000, 1100, 390, 210])
+        >>> 1 < fitted.noise_scale.critical_batch < 1000
+        True
+
     Least squares on ln K, since what varies from seed to seed is the ratio. Intervals are percentiles of a bootstrap of
     the residuals, scaled by sqrt(N/(N-2)); they take misfit for noise, so a law that does not fit gets wide ones.
 

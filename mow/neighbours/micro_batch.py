@@ -59,6 +59,8 @@ def accumulate(
 ) -> Tensor:
     """Forward and backward of a batch in pieces of `micro_batch` rows, with the gradient of the whole batch.
 
+        >>> loss = mow.accumulate(lambda x: (decoder(encoder(x)) - x).square().mean(), x, micro_batch=2)
+
     As `loss_fn(*tensors).backward()` does, adds to the `.grad` of what the loss depends on. On an error every gradient
     is as it was before.
 
@@ -110,7 +112,8 @@ def accumulate_coupled(
 ) -> Tensor:
     """`accumulate` for a loss that couples all rows, such as a distance over their latents: exact, by equation (1).
 
-        accumulate_coupled(encoder, distance, x, separable=lambda z, x: error(decoder(z), x), micro_batch=8)
+        >>> error = lambda z, x: (decoder(z) - x).square().mean()
+        >>> loss = mow.accumulate_coupled(encoder, mow.MMD(), x, separable=error, micro_batch=2)
 
     Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers that
     `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes.

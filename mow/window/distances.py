@@ -41,7 +41,7 @@ class Distance(nn.Module):
     def forward(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The distance, or its logarithm, over [history; z].
 
-            loss = reconstruction + distance(encoder(x), window)
+            >>> loss = reconstruction + mow.CramerWold()(encoder(x), window)
 
         Args:
             z: [k, D], the new latents, which receive the gradient.
@@ -255,7 +255,7 @@ def _check(z: object, window: MovingWindow | Tensor | None) -> None:
 class MMD(KernelDistance):
     """`mow_kernels.mmd` over a window (WAE-MMD, Tolstikhin et al. 2018).
 
-        distance = mow.MMD("uniform", kernel="gaussian")
+        >>> value = mow.MMD("uniform", kernel="gaussian")(z, window)
 
     Args:
         prior, log: as for `Distance`.
@@ -293,7 +293,7 @@ class MMD(KernelDistance):
 class CramerWold(KernelDistance):
     """`mow_kernels.cramer_wold` over a window (CWAE, Tabor et al. 2020).
 
-        distance = mow.CramerWold(log=True)
+        >>> value = mow.CramerWold(log=True)(z, window)
 
     Args:
         prior, log: as for `Distance`.
@@ -320,6 +320,8 @@ class CramerWold(KernelDistance):
 
 class SlicedWasserstein(KernelDistance):
     """`mow_kernels.sliced_wasserstein` over a window (SWAE, Kolouri et al. 2018).
+
+        >>> value = mow.SlicedWasserstein(directions=20)(z, window)
 
     Args:
         prior, log: as for `Distance`.

@@ -90,7 +90,7 @@ def sample(prior: str | Prior, m: int, like: Tensor, generator: torch.Generator 
 class PriorWindow(MovingWindow):
     """The newest n rows drawn from a prior, in place of a sample drawn afresh at each step.
 
-        distance = mow.MMD(mow.PriorWindow(n=4096, dim=64, prior="uniform"))
+        >>> distance = mow.MMD(mow.PriorWindow(n=4096, dim=64, prior="uniform"))
 
     A measurement over [history; z] draws as many new rows as z has, and compares with them and the newest of those
     drawn before, as many rows in all as the window has. At every single step that is a sample of the prior like a fresh

@@ -17,6 +17,12 @@ RUNNING_PAIRS = 1 << 14
 class MovingWindow(nn.Module):
     """The newest n latents, in buffers, so that `.to()`, `state_dict` and resuming just work.
 
+        >>> window = mow.MovingWindow(n=64, dim=8)
+        >>> window.fill(torch.randn(63, 8))
+        >>> window.push(torch.randn(1, 8))
+        >>> len(window), window.history(1).shape
+        (64, torch.Size([63, 8]))
+
     Fill it with the latents of n-k elements (step 1 of the paper), or let it grow from empty; after each optimiser
     step, push the k new ones. `len(window)` rows are present.
 

@@ -158,9 +158,9 @@ def _to_normal(n: int, dim: int, *, directions: Tensor, p: float) -> Sliced:
 class SortedProjections(Running):
     """A window of n rows and its projections on directions that stay, sorted, for `mow_kernels.sliced_wasserstein`.
 
-        kept = mk.SortedProjections(4096, directions)      # [D, L]
-        distance = kept.distance(z)                     # over [the newest n-k rows; z] to N(0, I)
-        kept.push(z)
+        >>> kept = mk.SortedProjections(4096, mk.draw_directions(z, 50))
+        >>> value = kept.distance(z)        # over [the newest n-k rows; z] to N(0, I)
+        >>> kept.push(z)
 
     The value and the gradient are those of the direct call up to rounding. A step takes O(n L) moves of numbers and
     O(k D L) for the projections of the new rows, and the window itself 3 n L numbers; the direct call projects and
