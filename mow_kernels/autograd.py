@@ -25,7 +25,7 @@ class Launch(NamedTuple):
     alone: Callable[..., Tensor] | None
     """alone(current, history, prior, *arguments) -> that gradient, where it takes less by itself."""
     history: Tensor
-    """Or what else stands for the rows before current."""
+    """[h, D], or what else stands for the rows before current."""
     prior: Tensor | None
     arguments: Arguments
     reference: Callable[..., Tensor]

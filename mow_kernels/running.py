@@ -334,8 +334,8 @@ _NOTHING = "{} has nothing to keep"
 def _kernels(
     op: DistanceOp, like: Tensor, sampled: bool, options: Options
 ) -> tuple[tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]], Options] | str:
-    """Those of the first wanted backend that keeps something for two rows like these, and the options checked; or the
-    reason why there are none."""
+    """The kernels of the first wanted backend that keeps something for two rows like these, and the checked options; or
+    the reason why there are none."""
     if op.keeps is None:
         return _NOTHING.format(op.name)
     if like.dtype not in checks.WIDE:

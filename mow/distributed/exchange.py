@@ -19,7 +19,7 @@ from mow.window.window import MovingWindow
 
 
 class RankExchange(Exchange):
-    """Of one of several ranks, each of which has a share of the new elements; all make the same calls.
+    """The exchange of one of several ranks, each of which has a share of the new elements; all make the same calls.
 
     A step has one collective beside DistributedDataParallel's averaging of the gradients: latents alone are gathered,
     while the decoder works. A latent that was encoded again is pushed with the gathering of the next step.

@@ -35,7 +35,7 @@ class Ranks:
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | None = None) -> Ranks:
-        """Those of a process group, None for all processes."""
+        """The ranks of a process group, None for all processes."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(group), dist.get_world_size(group), group)

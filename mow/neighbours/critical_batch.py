@@ -20,7 +20,7 @@ class Law:
     shape: Callable[[Tensor, Tensor], Tensor]
     """K(b) / K_min of b and the critical batch size, which broadcast."""
     place: Callable[[Tensor, float, float], Tensor]
-    """From [0, 1], the smallest and the largest b to a critical batch size: the range in which a fit looks for it."""
+    """The critical batch size from [0, 1], the smallest and the largest b: the range in which a fit looks for it."""
 
 
 HYPERBOLA = Law(

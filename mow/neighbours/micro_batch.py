@@ -36,7 +36,7 @@ log = logging.getLogger("mow")
 MicroBatch = int | Literal["auto"]
 
 FREE_SHARE = 0.5
-"""Of the free memory, how much "auto" lets a piece fill with what it saves for its backward pass."""
+"""How much of the free memory "auto" lets a piece fill with what it saves for its backward pass."""
 
 _PROBES = (2, 4)  # rows of the two pieces that "auto" measures; not 1, which batch norm refuses
 
@@ -312,7 +312,7 @@ class _Work:
 
 
 def _weighing(rows: int, reduction: str, count: float | Tensor | None) -> Callable[[Tensor, int], Tensor]:
-    """From the loss of a piece and its rows to its share in the loss of the whole batch."""
+    """The share of a piece in the loss of the whole batch, from its loss and its rows."""
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}; it must be 'mean' or 'sum'")
     if count is None:

@@ -28,7 +28,7 @@ ON_NONFINITE = ("stop", "skip", "ignore")
 
 
 def default_learning_rate(k: int) -> float:
-    """For Adam with k new elements a step: 1e-3 at k = 64, falling with the square root of k."""
+    """The learning rate of Adam with k new elements a step: 1e-3 at k = 64, falling with the square root of k."""
     return 1e-3 * (k / 64) ** 0.5
 
 

@@ -136,7 +136,7 @@ class KernelDistance(Distance):
     """
 
     function: Callable[..., Tensor]
-    """Of `mow_kernels`, as a staticmethod."""
+    """A public function of `mow_kernels`, as a staticmethod."""
 
     by_its_row = True
     """Whether it measures what its function does, and nothing else."""
@@ -373,7 +373,7 @@ class SlicedWasserstein(KernelDistance):
             self._uses += 1
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Of the state_dict: the directions that are kept, and how often they have been used."""
+        """What the state_dict has of it: the directions that are kept, and how often they have been used."""
         return {"directions": self._drawn, "uses": self._uses}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ class Prior:
         raise NotImplementedError
 
     def kernel_scale(self, dim: int) -> float:
-        """By what the kernel constants C = 2Ds of N(0, I) are multiplied for this prior."""
+        """The factor by which the kernel constants C = 2Ds of N(0, I) are multiplied for this prior."""
         raise NotImplementedError
 
     def _draw(self, m: int, like: Tensor, draw: Callable[..., Tensor] = torch.randn) -> Tensor:
@@ -144,5 +144,5 @@ class PriorWindow(MovingWindow):
         return self._newest(rows)
 
     def kernel_scale(self, dim: int) -> float:
-        """That of the prior, see `mow.priors.Prior`."""
+        """The factor of the prior, see `mow.priors.Prior`."""
         return self.prior.kernel_scale(dim)

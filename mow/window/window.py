@@ -158,7 +158,7 @@ class MovingWindow(nn.Module):
         return id(latents), latents._version, id(head), head._version
 
     def get_extra_state(self) -> Tensor:
-        """Of the state_dict: whether something is kept, so that a resumed training goes on with the same bits."""
+        """Whether something is kept, for the state_dict: a resumed training then goes on with the same bits."""
         return torch.tensor(bool(self._kept.following))
 
     def set_extra_state(self, state: Tensor) -> None:

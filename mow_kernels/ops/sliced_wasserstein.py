@@ -115,7 +115,7 @@ def _checked_directions(value: Tensor, current: Tensor) -> Tensor:
 
 
 def _draw(call: Call) -> Call:
-    """With the directions in the place of what draws them."""
+    """The call with directions in the place of what draws them."""
     directions = call.options["directions"]
     if isinstance(directions, Tensor):
         return call
@@ -139,7 +139,7 @@ def _normal_bins(n: int, device: torch.device | None) -> Tensor:
 
 
 _CAPTURED: dict[int, Tensor] = {}
-"""Those that a CUDA graph reads at every replay: no cache may give back their memory."""
+"""The tables that a CUDA graph reads at every replay: no cache may give back their memory."""
 
 
 def _fused_arguments(like: Tensor, n: int, normal: bool, options: Options) -> tuple[Any, ...]:
