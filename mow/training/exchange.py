@@ -36,7 +36,7 @@ class Exchange:
     def gradient(
         self, distance: Distance, rows: Tensor, window: MovingWindow, measure: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """What `Distance.gradient` gives over the window and all rows, but the gradient for this process's alone [k, D]."""
+        """What `Distance.gradient` gives over the window and all rows, but the gradient for this process's rows."""
         return distance.gradient(rows, window, measure=measure)
 
     def sum(self, value: Tensor) -> Tensor:
