@@ -32,7 +32,7 @@ Samples = Callable[[], tuple[Tensor, Tensor | None]]
 class Differentiable(Protocol):
     """A reference of a `Launch`."""
 
-    def __call__(self, current: Tensor, kept: Tensor, kept_prior: Tensor | None, **options: Any) -> Tensor: ...
+    def __call__(self, current: Tensor, history: None, prior: None, **options: Any) -> Tensor: ...
 
 
 class Running:
@@ -175,7 +175,7 @@ class Running:
                 raise ValueError(f"prior has shape {list(prior.shape)}; it must be {list(value.shape)}, as {name}")
 
     def _differentiable(self, pushes: int, samples: Samples | None) -> Differentiable:
-        def differentiable(current: Tensor, kept: Tensor, kept_prior: Tensor | None, **options: Any) -> Tensor:
+        def differentiable(current: Tensor, history: None, prior: None, **options: Any) -> Tensor:
             if samples is None or pushes != self._pushes:
                 raise RuntimeError(
                     "a gradient from what a window keeps has no graph of its own; to differentiate it (create_graph), "
@@ -241,7 +241,16 @@ class RunningSums(Running):
 
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
         arguments = (prior, self.n, self._head, min(self.rows, self.n - k), *self._numbers)
-        return Launch(self._measure, None, self._sums, self._prior_sums, lambda *_: arguments, reference, self._options)
+        return Launch(
+            self._measure,
+            None,
+            self._sums,
+            self._prior_sums,
+            lambda *_: arguments,
+            reference,
+            self._options,
+            stays=False,
+        )
 
     def _measure(self, current: Tensor, sums: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         return self._fwd(sums, current, *rest)

@@ -196,7 +196,9 @@ class SortedProjections(Running):
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
         bins = normal_bins(min(self.rows, self.n - k) + k)
         arguments = (self.n, self._head, self.rows, self._list, self._directions, bins)
-        return Launch(self._measure, None, self._keys, None, lambda *_: arguments, reference, self._options)
+        return Launch(
+            self._measure, None, self._keys, None, lambda *_: arguments, reference, self._options, stays=False
+        )
 
     def _measure(self, current: Tensor, keys: Tensor, prior: None, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self._fwd(keys, current, *arguments)
