@@ -52,11 +52,11 @@ class _ValueWithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, launch: Launch, current: Tensor) -> Tensor:
-        value, g_current = launch.fwd(*launch.samples(current), True)
         samples = (launch.history, launch.prior) if launch.stays else (None, None)
         tensors = {name: option for name, option in launch.options.items() if isinstance(option, Tensor)}
         ctx.reference, ctx.tensors = launch.reference, tuple(tensors)
         ctx.options = launch.options if not tensors else {k: v for k, v in launch.options.items() if k not in tensors}
+        value, g_current = launch.fwd(*launch.samples(current), True)
         ctx.save_for_backward(g_current, current, *samples, *tensors.values())
         return value
 

@@ -53,9 +53,10 @@ class MovingWindow(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
         self.present = 0  # count on the host, so that nothing waits for a device
-        self._position = 0  # head on the host, as long as the window is in the state that _seen tells
+        self._position = 0  # head on the host, as long as the window is in the state that `seen` tells
         self._kept = Kept()
-        self._seen: tuple[int, ...] | None = self.state()
+        self.seen: tuple[int, ...] | None = self.state()
+        """The state in which the window was when it was last looked at."""
 
     def __len__(self) -> int:
         return self.present
@@ -112,7 +113,7 @@ class MovingWindow(nn.Module):
             self.head.fill_(self._position)
             if self.present != before:
                 self.count.fill_(self.present)
-            self._seen = self.state()
+            self.seen = self.state()
         else:
             self.latents[self._ring(self.head, rows)] = z.to(self.latents.dtype)
             self.head.add_(rows).remainder_(self.n)
@@ -174,7 +175,7 @@ class MovingWindow(nn.Module):
             errors.append(f"latents has shape {list(latents.shape)}; this window's is {list(self.latents.shape)}")
             return
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.present, self._position, self._seen = int(self.count), int(self.head), self.state()
+        self.present, self._position, self.seen = int(self.count), int(self.head), self.state()
 
     def _newest(self, rows: int) -> Tensor:
         if self.is_on_host:
@@ -195,14 +196,14 @@ class MovingWindow(nn.Module):
     def _synchronise(self) -> int:
         """head on the host; forgets what is kept if the window was changed by other means than a push."""
         state = self.state()
-        if self._seen != state:
+        if self.seen != state:
             self._kept.forget()
-            self._position, self._seen = int(self.head), state
+            self._position, self.seen = int(self.head), state
         return self._position
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies begin with nothing kept."""
-        return {**self.__dict__, "_kept": Kept(), "_seen": None}
+        return {**self.__dict__, "_kept": Kept(), "seen": None}
 
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():
