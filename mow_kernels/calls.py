@@ -211,7 +211,8 @@ def gradient(
         measure: compute the value, too.
 
     Returns:
-        [k, D] of current's dtype, and 0-d or None; neither has a graph.
+        [k, D], float32 for half inputs, else of current's dtype, and 0-d or None; neither has a graph. A gradient of
+        many rows is small: scale it first, then cast it to a half type (autograd does that by itself).
 
     Raises:
         ValueError: function is none of them.
@@ -221,8 +222,7 @@ def gradient(
     call = op.check(current, history, prior, **(op.defaults | options))
     op_, arguments, checked = call if op.draw is None else op.draw(call)
     alone = select(op_, arguments, checked).gradient
-    g_current, value = alone(measure, *arguments, **checked)  # type: ignore[misc]  # every distance has one
-    return g_current.to(current.dtype), value
+    return alone(measure, *arguments, **checked)  # type: ignore[misc]  # every distance has one
 
 
 def to_normal(function: Callable[..., Tensor], like: Tensor, n: int, **options: Any) -> Pairwise | Sliced:

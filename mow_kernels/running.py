@@ -161,15 +161,18 @@ class Running:
 
     def _refuse(self, name: str, value: object, prior: object) -> None:
         """Raises what is wrong with rows that are not plain; they may be right all the same."""
+        dtype = getattr(value, "dtype", None)
         value = checks.rows(name, value)
         if value.shape[0] == 0 or value.shape[1] != self.dim:
             raise ValueError(f"{name} has shape {list(value.shape)}; it must be [k, {self.dim}] with k >= 1")
-        if value.dtype != self._dtype or not value.is_cpu:
-            raise ValueError(f"{name} is {value.dtype} on {value.device}; it must be {self._dtype} on the CPU")
+        if dtype != self._dtype or not value.is_cpu:
+            raise ValueError(f"{name} is {dtype} on {value.device}; it must be {self._dtype} on the CPU")
         if (prior is not None) != self.sampled:
             allowed = f"{len(value)} rows of the prior" if self.sampled else "None: this is for N(0, I)"
             raise ValueError(f"prior is {'None' if prior is None else 'a sample'}; it must be {allowed}")
         if self.sampled:
+            if getattr(prior, "dtype", dtype) != dtype:  # as `companion` does not see, since half types go with float32
+                raise TypeError(f"prior has dtype {prior.dtype}; it must be {dtype}")  # type: ignore[attr-defined]
             prior = checks.companion("prior", prior, value)
             if prior.shape != value.shape:
                 raise ValueError(f"prior has shape {list(prior.shape)}; it must be {list(value.shape)}, as {name}")

@@ -115,7 +115,8 @@ class ShardedWindow(nn.Module):
         self._check(rows)
         if len(rows) > self.n:
             raise ValueError(f"rows has {len(rows)} rows and the window n = {self.n}; it must have at most n")
-        g_dtype, rows, history = rows.dtype, rows.detach().to(self.latents.dtype), min(self._length, self.n - len(rows))
+        wide = torch.promote_types(rows.dtype, torch.float32)  # half types would lose what is scaled later
+        rows, history = rows.detach().to(self.latents.dtype), min(self._length, self.n - len(rows))
         distance.prepare(rows)
         terms = mk.to_normal(distance.function, rows, len(rows) + history, **distance.options(rows))
         value: Tensor | None
@@ -125,7 +126,7 @@ class ShardedWindow(nn.Module):
             g_rows, value = self._pairwise(rows, history, terms, measure or distance.log)
         if distance.log and value is not None:
             g_rows = g_rows * distance.slope(value)
-        return g_rows.to(g_dtype), value.to(rows.dtype) if measure and value is not None else None
+        return g_rows.to(wide), value.to(rows.dtype) if measure and value is not None else None
 
     def extra_repr(self) -> str:
         return f"n={self.n}, dim={self.dim}, present={self._length}, rank {self.ranks.rank} of {self.ranks.size}"

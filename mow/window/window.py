@@ -100,7 +100,7 @@ class MovingWindow(nn.Module):
             ValueError: its shape or device does not fit; the window stays as it was.
         """
         self._check(z)
-        z = z.detach()[-self.n :]
+        z = z.detach()[-self.n :].to(self.latents.dtype)
         rows, before = len(z), self.present
         self.present = min(self.n, before + rows)
         if self.is_on_host:
@@ -115,7 +115,7 @@ class MovingWindow(nn.Module):
                 self.count.fill_(self.present)
             self.seen = self.state()
         else:
-            self.latents[self._ring(self.head, rows)] = z.to(self.latents.dtype)
+            self.latents[self._ring(self.head, rows)] = z
             self.head.add_(rows).remainder_(self.n)
             self.count.fill_(self.present)
 

@@ -103,8 +103,7 @@ def _check(
 
 
 def _checked_directions(value: Tensor, current: Tensor) -> Tensor:
-    if value.dtype != current.dtype:
-        raise TypeError(f"directions has dtype {value.dtype} and current {current.dtype}; they must be equal")
+    checks.alike("directions", value, current)
     if value.dim() != 2 or value.shape[0] != current.shape[1] or value.shape[1] == 0:
         raise ValueError(
             f"directions has shape {list(value.shape)}; it must be [D, L] with D = {current.shape[1]}, L >= 1"
