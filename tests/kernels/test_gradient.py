@@ -12,10 +12,6 @@ from torch import Tensor
 import mow_kernels as mk
 from mow_kernels import native
 
-BACKENDS = [
-    "reference",
-    pytest.param("cpp", marks=pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))),
-]
 CALLS: list[tuple[Any, dict[str, Any]]] = [
     (mk.mmd, {}),
     (mk.mmd, {"kernel": "gaussian", "estimator": "biased"}),
@@ -24,16 +20,19 @@ CALLS: list[tuple[Any, dict[str, Any]]] = [
     (mk.sliced_wasserstein, {"p": 1}),
     (mk.sliced_wasserstein, {"p": 3}),
 ]
-SIZES = [
-    *((2, 1, 2, 3), (9, 9, 4, 5), (64, 1, 20, 64), (65, 33, 33, 40), (300, 7, 5, 299), (700, 130, 8, 500)),
-    (2600, 3, 4, 1700),
+SIZES = [(2, 1, 2, 3), (9, 9, 4, 5), (64, 1, 20, 64), (65, 33, 33, 40), (300, 7, 5, 299), (700, 130, 8, 500)]
+LARGE = (2600, 3, 4, 1700)  # several pieces
+native_only = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+CASES = [
+    *(("reference", *size) for size in SIZES),
+    pytest.param("reference", *LARGE, marks=pytest.mark.long),
+    *(pytest.param("cpp", *size, marks=native_only) for size in (*SIZES, LARGE)),
 ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n, k, dim, m", SIZES)
+@pytest.mark.parametrize("backend, n, k, dim, m", CASES)
 @pytest.mark.parametrize("function, options", CALLS)
 def test_it_is_the_gradient_of_the_value(
     backend: str, function: Any, options: dict, n: int, k: int, dim: int, m: int, dtype: torch.dtype, sampled: bool
@@ -124,13 +123,15 @@ def test_half_rows_go_with_float32_ones(function: Any, dtype: torch.dtype, half_
         function(current, history.double(), prior, **options)
 
 
-def test_it_runs_in_a_compiled_graph() -> None:
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_it_runs_in_a_compiled_graph(compiler: str) -> None:
     current, history = draw(2, 4, 10).float(), draw(6, 4, 11).float()
 
     def scaled(current: Tensor) -> Tensor:
         return 2 * mk.gradient(mk.mmd, current.tanh(), history)[0]
 
-    torch.testing.assert_close(torch.compile(scaled, fullgraph=True)(current), scaled(current))
+    compiled = torch.compile(scaled, fullgraph=True, backend=compiler)
+    torch.testing.assert_close(compiled(current), scaled(current))
 
 
 def test_what_is_no_distance_is_refused() -> None:
