@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -42,7 +41,7 @@ class Implementation(NamedTuple):
     only: tuple[str, tuple[str, ...]] | None = None
     """(an option, the values of it that there are kernels for), where it has values without."""
     gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
-    """Of a distance: gradient(measure, current, history, prior, **options) -> the gradient for current and, with
+    """A distance has gradient(measure, current, history, prior, **options) -> the gradient for current and, with
     `measure`, the value; neither has a graph."""
     running: tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]] | None = None
     """(fwd, push) over what a window can keep for the op, where this backend has kernels for it."""
@@ -64,11 +63,13 @@ class Op:
     fake: Callable[..., Any] | None = None
     """The shapes of a native op's results from its arguments, for torch.compile; a distance needs none of its own."""
 
-    @functools.cached_property
-    def defaults(self) -> Options:
-        """The options of the public function that have a default, with it."""
+    defaults: Options = field(init=False)
+    """The options of the public function that have a default, with it."""
+
+    def __post_init__(self) -> None:
         parameters = inspect.signature(self.function).parameters.values()
-        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+        defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+        object.__setattr__(self, "defaults", defaults)  # the dataclass is frozen
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,6 +47,12 @@ def _page() -> Iterator[str]:
         yield "interpreter against the reference in float64, and compiled for the targets below. `make gpu` tests and"
         yield "measures them within eight minutes where there is a GPU: it needs PyTorch with CUDA, Triton, pytest and"
         yield "typer, and no network. No ratio or time on a GPU is claimed anywhere."
+        yield ""
+        yield (
+            "The rehearsal on the interpreter takes Triton 3.6 with NumPy before 2.4 "
+            "(PyTorch 2.11 brings Triton 3.6), or"
+        )
+        yield "Triton 3.7 with any NumPy."
     yield ""
     yield "## What the compiler says (static)"
     yield ""

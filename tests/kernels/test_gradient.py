@@ -90,10 +90,37 @@ def test_bits_do_not_depend_on_threads() -> None:
     assert all(torch.equal(result, results[i % 3]) for i, result in enumerate(results))
 
 
-def test_half_rows_have_a_half_gradient() -> None:
-    current, history = draw(2, 4, 8).half(), draw(6, 4, 9).half()
-    g_current, value = mk.gradient(mk.cramer_wold, current, history, measure=True)
-    assert g_current.dtype == torch.float16 and value.dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [mk.mmd, mk.cramer_wold, mk.sliced_wasserstein])
+def test_half_rows_have_a_float32_gradient_which_can_be_scaled(function: Any, dtype: torch.dtype) -> None:
+    current, history = (
+        draw(1, 4, 8).to(dtype),
+        draw(65_535 if function is mk.sliced_wasserstein else 4095, 4, 9).to(dtype),
+    )
+    options = {"directions": torch.eye(4)} if function is mk.sliced_wasserstein else {}
+    g_current, value = mk.gradient(function, current, history, measure=True, **options)
+    assert g_current.dtype == value.dtype == torch.float32
+    wide, _ = mk.gradient(function, current.float(), history.float(), **options)
+    n = 1 + len(history)
+    torch.testing.assert_close((n * g_current).to(dtype), (n * wide).to(dtype))
+    assert not (n * wide).to(dtype).eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [mk.mmd, mk.cramer_wold, mk.sliced_wasserstein])
+@pytest.mark.parametrize("half_history", [False, True])
+def test_half_rows_go_with_float32_ones(function: Any, dtype: torch.dtype, half_history: bool) -> None:
+    current, history, prior = draw(3, 4, 8).to(dtype), draw(5, 4, 9).float(), draw(6, 4, 10).float()
+    history = history.to(dtype) if half_history else history
+    options = {"directions": torch.eye(4)} if function is mk.sliced_wasserstein else {}
+    expected = function(current.float(), history.float(), prior, **options)
+    live = current.clone().requires_grad_()
+    value = function(live, history, prior, **options)
+    assert torch.equal(value, expected)
+    value.backward()
+    assert live.grad is not None and live.grad.dtype == dtype
+    with pytest.raises(TypeError, match="history has dtype torch.float64"):
+        function(current, history.double(), prior, **options)
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])

@@ -301,6 +301,18 @@ def test_double_backward_with_a_prior_sample() -> None:
         (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(1, 2)), ValueError, "'unbiased'"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(2, 3)), ValueError, r"\[2, 3\]"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(2, 2).double()), ValueError, "float64"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(2, 2).half()), ValueError, "rows is torch.float16"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(2, 2).bfloat16()), ValueError, "bfloat16"),
+        (
+            lambda: mk.RunningSums(mk.mmd, 4, 2, sampled=True).push(torch.ones(2, 2), torch.ones(2, 2).half()),
+            TypeError,
+            "prior has dtype torch.float16",
+        ),
+        (
+            lambda: mk.SortedProjections(4, torch.ones(2, 3)).push(torch.ones(2, 2).half()),
+            ValueError,
+            "rows is torch.float16",
+        ),
         (
             lambda: mk.RunningSums(mk.mmd, 4, 2).push(torch.ones(2, 2), torch.ones(2, 2)),
             ValueError,
