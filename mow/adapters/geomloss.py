@@ -64,7 +64,7 @@ class SamplesLoss(nn.Module):
         return f"{self.loss!r}, p={self.p}, blur={self.blur}"
 
     def _distance(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Of x [N, D] to others: symmetric, with a gradient to its first argument."""
+        """The distance of x [N, D] to others: symmetric, with a gradient to its first argument."""
         if self.loss == "cramer_wold":
             gamma = (4 / (3 * len(x))) ** 0.4
             return lambda x, y: mk.cramer_wold(x, None, y, gamma=gamma)

@@ -32,7 +32,7 @@ unavailable = None if importlib.util.find_spec("triton") else "Triton is not ins
 """Why there are no Triton kernels, or None."""
 
 MAX_DIM = 8192
-"""Of sums over pairs: one program holds a row of the gradient."""
+"""The widest latents of a sum over pairs: one program holds a row of the gradient."""
 
 _SCHEMAS = {
     "mmd": "str kernel, float[] scales, str estimator",

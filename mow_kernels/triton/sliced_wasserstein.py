@@ -34,7 +34,7 @@ class Coupling(NamedTuple):
     per_prior: int
     whole: int
     steps: int
-    """Of the prior that a row meets at most."""
+    """The most steps of the prior that a row meets."""
 
 
 @functools.lru_cache(maxsize=256)

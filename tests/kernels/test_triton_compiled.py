@@ -9,6 +9,9 @@ from mow_kernels.backends import triton
 pytestmark = pytest.mark.skipif(bool(triton.unavailable) or triton.INTERPRETED, reason="Triton has to compile here")
 
 
+each_nvidia = pytest.mark.parametrize("target", ["sm_90", pytest.param("sm_80", marks=pytest.mark.long)])
+
+
 @pytest.fixture
 def static():
     static = pytest.importorskip("benchmarks.gpu.static")
@@ -23,7 +26,7 @@ def stays_in_registers(static, row: dict) -> bool:
     return row["loop_spills"] == 0 and row["local"] <= (40 if older else 0)
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@each_nvidia
 @pytest.mark.parametrize("distance, dim", [("mmd", 20), ("mmd", 64), ("cramer_wold", 256)])
 def test_pairs_stay_in_registers(static, distance: str, dim: int, target: str) -> None:
     for kernel in static.pair_kernels(distance, dim):
@@ -33,7 +36,7 @@ def test_pairs_stay_in_registers(static, distance: str, dim: int, target: str) -
         assert row["share"] > (0.6 if dim >= 32 else 0.2), row  # a loop of products is mostly multiply-adds
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@each_nvidia
 def test_sliced_stays_in_registers(static, target: str) -> None:
     for kernel in static.sliced_kernels():
         if "1024" not in kernel.name:
@@ -41,7 +44,7 @@ def test_sliced_stays_in_registers(static, target: str) -> None:
             assert stays_in_registers(static, row), row
 
 
-@pytest.mark.parametrize("target", ["sm_100", "sm_120", "gfx942"])
+@pytest.mark.parametrize("target", ["gfx942", *(pytest.param(f"sm_{n}", marks=pytest.mark.long) for n in (100, 120))])
 def test_other_targets(static, target: str) -> None:
     for kernel in (*static.pair_kernels("mmd", 64), next(static.sliced_kernels())):
         row = static.inspect(kernel, target)
