@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
@@ -64,11 +63,13 @@ class Op:
     fake: Callable[..., Any] | None = None
     """The shapes of a native op's results from its arguments, for torch.compile; a distance needs none of its own."""
 
-    @functools.cached_property
-    def defaults(self) -> Options:
-        """The options of the public function that have a default, with it."""
+    defaults: Options = field(init=False)
+    """The options of the public function that have a default, with it."""
+
+    def __post_init__(self) -> None:
         parameters = inspect.signature(self.function).parameters.values()
-        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+        defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+        object.__setattr__(self, "defaults", defaults)  # a cached property takes a lock, which torch.compile refuses
 
 
 @dataclass(frozen=True, eq=False)
