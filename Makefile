@@ -10,8 +10,8 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
 help:
 	@echo "make demo       train a one-element-batch auto-encoder on Fashion-MNIST (about five minutes)"
-	@echo "make test       run the tests (a few minutes)"
-	@echo "make test-long  run the tests that take longer: kill loops, long runs, sanitizers"
+	@echo "make test       run the tests on every core (a few minutes)"
+	@echo "make test-long  run the tests that take longer: kill loops, long runs, sanitizers, more sizes and compilers"
 	@echo "make bench      measure, and make the tables and plots of the docs from it"
 	@echo "make gpu        test and measure on a GPU, with what is installed there (eight minutes)"
 	@echo "make sanitize   run the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -33,8 +33,10 @@ demo: $(VENV)/.installed
 	$(BIN)/mow train --model cwae --data fashion-mnist --n 64 --k 1 --steps 30000 --seed 0 --out $(DEMO)
 	@echo "The report lies in $(CURDIR)/$(DEMO)/report.html"
 
+# A file is one worker's, so that what it builds for all of its tests is built once, and the slow ones, which are the
+# kernels', begin first. One thread a process: what the tests start would else wait for each other's.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n logical --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long

@@ -25,12 +25,15 @@ class Launch(NamedTuple):
     alone: Callable[..., Tensor] | None
     """alone(current, history, prior, *arguments) -> that gradient, where it takes less by itself."""
     history: Tensor
-    """Or what else stands for the rows before current."""
+    """[h, D], or what else stands for the rows before current."""
     prior: Tensor | None
     arguments: Arguments
     reference: Callable[..., Tensor]
     """reference(current, history, prior, **options): differentiable, and says the same as `fwd`."""
     options: Options
+    stays: bool = True
+    """Whether history and prior stay as they are until backward. Where they do not, what a window keeps for one, the
+    reference knows by itself what was measured, and gets None for them."""
 
     def samples(self, current: Tensor) -> tuple[Any, ...]:
         """(current, history, prior, *arguments)."""
@@ -43,23 +46,28 @@ class _ValueWithGradient(torch.autograd.Function):
     """The value of a launch for `current`, and in backward the gradient that came with it.
 
     That gradient has no graph. Where one is wanted (create_graph), backward differentiates the reference instead, so
-    that a penalty on the gradient keeps its own.
+    that a penalty on the gradient keeps its own. Every tensor is saved by PyTorch, which frees it after backward and
+    sees when it was changed.
     """
 
     @staticmethod
     def forward(ctx: Any, launch: Launch, current: Tensor) -> Tensor:
-        value, ctx.g_current = launch.fwd(*launch.samples(current), True)
-        ctx.launch = launch
-        ctx.save_for_backward(current)
+        samples = (launch.history, launch.prior) if launch.stays else (None, None)
+        tensors = {name: option for name, option in launch.options.items() if isinstance(option, Tensor)}
+        ctx.reference, ctx.tensors = launch.reference, tuple(tensors)
+        ctx.options = launch.options if not tensors else {k: v for k, v in launch.options.items() if k not in tensors}
+        value, g_current = launch.fwd(*launch.samples(current), True)
+        ctx.save_for_backward(g_current, current, *samples, *tensors.values())
         return value
 
     @staticmethod
     def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
+        g_current, current, history, prior, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            (current,) = ctx.saved_tensors
-            value = ctx.launch.reference(current, ctx.launch.history, ctx.launch.prior, **ctx.launch.options)
+            options = {**ctx.options, **dict(zip(ctx.tensors, tensors, strict=True))}
+            value = ctx.reference(current, history, prior, **options)
             return None, *torch.autograd.grad(value, current, g_out, create_graph=True)
-        return None, g_out * ctx.g_current
+        return None, g_out * g_current
 
 
 def value(current: Tensor, launch: Launch) -> Tensor:

@@ -20,8 +20,8 @@ _DTYPES = (*WIDE, *HALVES)
 class check_finite(ContextDecorator):
     """Make the calls inside raise a ValueError on NaN or infinite input, or with `enabled` False not look for it.
 
-        with mk.check_finite():
-            mk.mmd(current, history)
+        >>> with mk.check_finite():
+        ...     value = mk.mmd(z, history)
 
     It takes a pass over the data and a host synchronisation for each call, hence is off by default. The environment
     variable MOW_CHECK_FINITE=1 turns it on.
@@ -61,14 +61,13 @@ def rows(name: str, value: object) -> Tensor:
 
 
 def companion(name: str, value: object, current: Tensor) -> Tensor:
-    """Further rows that belong to `current`: same dtype, device and width, and no gradient.
+    """Further rows that belong to `current`: same dtype once half types are widened, device and width, no gradient.
 
     Raises:
         TypeError: not a tensor, or of another dtype than current.
         ValueError: another rank, width or device, or it requires grad.
     """
-    if isinstance(value, Tensor) and value.dtype != current.dtype:
-        raise TypeError(f"{name} has dtype {value.dtype} and current {current.dtype}; they must be equal")
+    alike(name, value, current)
     checked = rows(name, value)
     if checked.shape[1] != current.shape[1]:
         raise ValueError(f"{name} has shape {list(checked.shape)}; its width must be current's, D = {current.shape[1]}")
@@ -111,6 +110,17 @@ def positive_numbers(name: str, value: Iterable[float]) -> tuple[float, ...]:
     if not checked:
         raise ValueError(f"{name} is empty; it must hold at least one positive number")
     return checked
+
+
+def alike(name: str, value: object, current: Tensor) -> None:
+    """Raises TypeError for a tensor of another dtype than current; half types go with float32."""
+    if isinstance(value, Tensor) and widened(value.dtype) != widened(current.dtype):
+        raise TypeError(f"{name} has dtype {value.dtype} and current {current.dtype}; they must be equal")
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """float32 for a half type, in which sums would lose their digits; any other stays."""
+    return torch.float32 if dtype in HALVES else dtype
 
 
 def constant(name: str, value: Tensor, current: Tensor) -> None:

@@ -41,7 +41,7 @@ class Implementation(NamedTuple):
     only: tuple[str, tuple[str, ...]] | None = None
     """(an option, the values of it that there are kernels for), where it has values without."""
     gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
-    """Of a distance: gradient(measure, current, history, prior, **options) -> the gradient for current and, with
+    """A distance has gradient(measure, current, history, prior, **options) -> the gradient for current and, with
     `measure`, the value; neither has a graph."""
     running: tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]] | None = None
     """(fwd, push) over what a window can keep for the op, where this backend has kernels for it."""
@@ -69,7 +69,7 @@ class Op:
     def __post_init__(self) -> None:
         parameters = inspect.signature(self.function).parameters.values()
         defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-        object.__setattr__(self, "defaults", defaults)  # a cached property takes a lock, which torch.compile refuses
+        object.__setattr__(self, "defaults", defaults)  # the dataclass is frozen
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ Samples = Callable[[], tuple[Tensor, Tensor | None]]
 class Differentiable(Protocol):
     """A reference of a `Launch`."""
 
-    def __call__(self, current: Tensor, kept: Tensor, kept_prior: Tensor | None, **options: Any) -> Tensor: ...
+    def __call__(self, current: Tensor, history: None, prior: None, **options: Any) -> Tensor: ...
 
 
 class Running:
@@ -161,21 +161,24 @@ class Running:
 
     def _refuse(self, name: str, value: object, prior: object) -> None:
         """Raises what is wrong with rows that are not plain; they may be right all the same."""
+        dtype = getattr(value, "dtype", None)
         value = checks.rows(name, value)
         if value.shape[0] == 0 or value.shape[1] != self.dim:
             raise ValueError(f"{name} has shape {list(value.shape)}; it must be [k, {self.dim}] with k >= 1")
-        if value.dtype != self._dtype or not value.is_cpu:
-            raise ValueError(f"{name} is {value.dtype} on {value.device}; it must be {self._dtype} on the CPU")
+        if dtype != self._dtype or not value.is_cpu:
+            raise ValueError(f"{name} is {dtype} on {value.device}; it must be {self._dtype} on the CPU")
         if (prior is not None) != self.sampled:
             allowed = f"{len(value)} rows of the prior" if self.sampled else "None: this is for N(0, I)"
             raise ValueError(f"prior is {'None' if prior is None else 'a sample'}; it must be {allowed}")
         if self.sampled:
+            if getattr(prior, "dtype", dtype) != dtype:  # as `companion` does not see, since half types go with float32
+                raise TypeError(f"prior has dtype {prior.dtype}; it must be {dtype}")  # type: ignore[attr-defined]
             prior = checks.companion("prior", prior, value)
             if prior.shape != value.shape:
                 raise ValueError(f"prior has shape {list(prior.shape)}; it must be {list(value.shape)}, as {name}")
 
     def _differentiable(self, pushes: int, samples: Samples | None) -> Differentiable:
-        def differentiable(current: Tensor, kept: Tensor, kept_prior: Tensor | None, **options: Any) -> Tensor:
+        def differentiable(current: Tensor, history: None, prior: None, **options: Any) -> Tensor:
             if samples is None or pushes != self._pushes:
                 raise RuntimeError(
                     "a gradient from what a window keeps has no graph of its own; to differentiate it (create_graph), "
@@ -189,9 +192,9 @@ class Running:
 class RunningSums(Running):
     """A window of n rows and the sums over the pairs within it, for a distance that is a sum over pairs.
 
-        sums = mk.RunningSums(mk.mmd, 4096, 64)
-        distance = sums.distance(z)         # over [the newest n-k rows; z], with a gradient for z [k, D]
-        sums.push(z)
+        >>> sums = mk.RunningSums(mk.mmd, 4096, 8)
+        >>> value = sums.distance(z)        # over [the newest n-k rows; z], with a gradient for z [k, D]
+        >>> sums.push(z)
 
     The value and the gradient are those of the direct call up to rounding. A step takes O(k n D), `fill` O(h^2 D), and
     the window itself n (D + 1) numbers and 4n doubles; the direct call takes O(n^2 D).
@@ -241,7 +244,16 @@ class RunningSums(Running):
 
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
         arguments = (prior, self.n, self._head, min(self.rows, self.n - k), *self._numbers)
-        return Launch(self._measure, None, self._sums, self._prior_sums, lambda *_: arguments, reference, self._options)
+        return Launch(
+            self._measure,
+            None,
+            self._sums,
+            self._prior_sums,
+            lambda *_: arguments,
+            reference,
+            self._options,
+            stays=False,
+        )
 
     def _measure(self, current: Tensor, sums: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         return self._fwd(sums, current, *rest)
@@ -286,6 +298,8 @@ def begin_running(
 ) -> Running:
     """What an empty window of n rows can keep for a distance, by the row of that.
 
+        >>> running = mk.begin_running(mk.cramer_wold, 4096, 8)
+
     Args:
         function: of mow_kernels, e.g. mmd.
         n, dim, dtype, sampled: as for `RunningSums`.
@@ -306,6 +320,9 @@ def why_not_running(
     function: Callable[..., Tensor], like: Tensor, *, sampled: bool = False, rows: int | None = None, **options: Any
 ) -> str | None:
     """The reason why nothing can be kept for a distance over a window, or None.
+
+        >>> mk.why_not_running(mk.mmd, torch.empty(1, 8, dtype=torch.float16))
+        'the window is torch.float16, and they are kept for float32 and float64'
 
     Args:
         function, sampled, options: as for `begin_running`.
@@ -329,8 +346,8 @@ _NOTHING = "{} has nothing to keep"
 def _kernels(
     op: DistanceOp, like: Tensor, sampled: bool, options: Options
 ) -> tuple[tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]], Options] | str:
-    """Those of the first wanted backend that keeps something for two rows like these, and the options checked; or the
-    reason why there are none."""
+    """The kernels of the first wanted backend that keeps something for two rows like these, and the checked options; or
+    the reason why there are none."""
     if op.keeps is None:
         return _NOTHING.format(op.name)
     if like.dtype not in checks.WIDE:

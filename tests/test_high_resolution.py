@@ -54,6 +54,7 @@ def test_a_full_batch_keeps_forty_times_as_much_as_one_picture() -> None:
     assert checkpointing["kept"] < one["kept"] / 10 and checkpointing["peak"] > 0.9 * one["peak"], "as the page has it"
 
 
+@pytest.mark.long
 def test_what_is_counted_is_held() -> None:
     """The peak of a process grows with k by what the step holds at a time, and by what convolutions work with."""
     script = "import json; from studies.high_resolution import resident\n"

@@ -40,6 +40,14 @@ for function, options in ((mk.mmd, {}), (mk.cramer_wold, {}), (mk.sliced_wassers
         with mk.use_backend(backend):
             distance = function(current, history, prior, **options)
             results.append([*torch.autograd.grad(distance, current)[0].flatten().tolist(), distance.item()])
+for function, options in ((mk.mmd, {}), (mk.cramer_wold, {}), (mk.sliced_wasserstein, directions)):
+    for backend in ("cpp", "reference"):
+        for sample in (prior, "normal"):
+            torch.compiler.reset()
+            with mk.use_backend(backend):
+                for call in (function, torch.compile(function, fullgraph=True, backend="eager")):
+                    value = call(current, history, sample, **options)
+                    results.append([*torch.autograd.grad(value, current)[0].flatten().tolist(), value.item()])
 why = mk.explain(mk.mmd, current, history, prior).reasons["cuda"]
 print(json.dumps({"torch": torch.__version__, "ops": ops, "codes": codes, "results": results, "why": why}))
 """

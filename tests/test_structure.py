@@ -18,7 +18,7 @@ import torch
 import mow
 import mow_kernels as mk
 from mow_kernels import native
-from mow_kernels.registry import BACKENDS, OPS, TABLE
+from mow_kernels.registry import BACKENDS, OPS, TABLE, Implementation, Op
 
 ROOT = Path(mow.__file__).resolve().parents[1]
 PACKAGES = ("mow_kernels", "mow")
@@ -93,6 +93,20 @@ def test_a_distance_has_the_same_file_name_everywhere() -> None:
 def test_there_is_one_order_of_backends() -> None:
     assert [list(row) for row in TABLE.values()] == [list(BACKENDS)] * len(OPS)
     assert list(BACKENDS) == ["cuda", "triton", "cpp", "reference"]
+
+
+def test_explain_asks_the_function_that_selects(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def select(op: Op, arguments: tuple[Any, ...], options: dict[str, Any]) -> Implementation | str:
+        asked.append(op.name)
+        return TABLE[op.name]["reference"]
+
+    monkeypatch.setattr("mow_kernels.calls.select", select)
+    assert mk.explain(mk.cramer_wold, torch.zeros(3, 2)).backend == "reference"
+    mk.cramer_wold(torch.zeros(3, 2))
+    mk.gradient(mk.cramer_wold, torch.zeros(3, 2))
+    assert asked == ["cramer_wold"] * 3
 
 
 # What knows what

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mow.training.cuda_graph import CudaGraphs
+
 Call = Callable[[], object]
 
 
@@ -29,18 +31,13 @@ class Gpu:
 
     def captured(self, call: Call) -> Call:
         """The call as the replay of a graph."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                call()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            kept = call()  # what the graph writes has to live as long as it does
+        graphs = CudaGraphs(self.device, [])
+        for _ in range(3):
+            graphs.warm_up(call)
+        repeat, kept = graphs.record(call)  # what the graph writes has to live as long as it does
 
         def replay() -> object:
-            graph.replay()
+            repeat()
             return kept
 
         return replay

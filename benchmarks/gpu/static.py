@@ -152,7 +152,8 @@ def _run(name: str, *arguments: str) -> str:
 
 
 def _loop(code: str) -> dict[str, Any]:
-    """Of the innermost loop with the most float32 multiply-adds: its instructions, and the share of those."""
+    """Of the innermost loop with the most float32 multiply-adds: its instructions, and the share of those. And the
+    loads and stores of spilled registers within all innermost loops."""
     operations: list[str] = []
     labels: dict[str, int] = {}
     loops: list[tuple[int, int]] = []
@@ -164,12 +165,15 @@ def _loop(code: str) -> dict[str, Any]:
             if found[1] == "BRA" and found[2] in labels and labels[found[2]] < len(operations) - 1:
                 loops.append((labels[found[2]], len(operations)))
     inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    spills = sum(operation in ("STL", "LDL") for first, last in inner for operation in operations[first:last])
+    found: dict[str, Any] = {"loop": None, "share": None, "loop_spills": spills}
     if not inner:
-        return {"loop": None, "share": None}
+        return found
 
     def multiply_adds(loop: tuple[int, int]) -> int:
         return sum(operation.startswith("FFMA") for operation in operations[loop[0] : loop[1]])
 
     first, last = max(inner, key=multiply_adds)
-    count = multiply_adds((first, last))
-    return {"loop": last - first, "share": round(count / (last - first), 3)} if count else {"loop": None, "share": None}
+    if count := multiply_adds((first, last)):
+        found |= {"loop": last - first, "share": round(count / (last - first), 3)}
+    return found

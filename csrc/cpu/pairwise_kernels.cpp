@@ -39,11 +39,11 @@ inline int64_t tiles(int64_t rows) {
 // R rows of a panel from `row` on, which begins a tile unless R is 1: coordinate d of row i is at(i, d). Beyond the last
 // tile stand its first rows again.
 template <class T, int R>
-struct Rows {
+struct PanelRows {
   static constexpr int L = kLanes<T>, kTiles = (R + L - 1) / L;
   const T* tile[kTiles];
 
-  Rows(const Panel<T>& panel, int64_t row, int64_t dim) {
+  PanelRows(const Panel<T>& panel, int64_t row, int64_t dim) {
     for (int t = 0; t < kTiles; ++t) {
       const int64_t first = t == 0 || row + t * L < panel.rows ? row + t * L : row;
       tile[t] = panel.data + first / L * L * dim + first % L;
@@ -57,7 +57,7 @@ struct Rows {
 // rows at a time: a row's number, once it is in a register, serves every tile, and fewer instructions wait for memory.
 template <class T, int R, int C, class Add>
 inline void sum_coordinates(
-    const Rows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>* sums, const Add& add) {
+    const PanelRows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>* sums, const Add& add) {
   constexpr int H = C == 1 || R == 1 ? R : R / 2;
   for (int first = 0; first < R; first += H) {
     for (int64_t start = 0; start < dim; start += kRun) {
@@ -79,7 +79,7 @@ inline void sum_coordinates(
 }
 
 template <class T, int R>
-inline void distances_from_differences(const Rows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>& r) {
+inline void distances_from_differences(const PanelRows<T, R>& rows, const T* columns, int64_t dim, Batch<T, R>& r) {
   sum_coordinates<T, R, 1>(rows, columns, dim, &r, [](Vec<T>& sum, T a, const Vec<T>& b) {
     const Vec<T> difference = b - a;
     sum += difference * difference;
@@ -87,7 +87,7 @@ inline void distances_from_differences(const Rows<T, R>& rows, const T* columns,
 }
 
 template <class T, int R, int C>
-inline void multiply(const Rows<T, R>& rows, const T* columns, int count, int64_t dim, Batch<T, R>* products) {
+inline void multiply(const PanelRows<T, R>& rows, const T* columns, int count, int64_t dim, Batch<T, R>* products) {
   if constexpr (C > 1) {
     if (count < C) return multiply<T, R, C - 1>(rows, columns, count, dim, products);
   }
@@ -143,7 +143,7 @@ struct Products {
 // |row_i - column_j|^2 from the products row_i column_j, which it overwrites.
 template <class T, int R>
 inline void distances_from_products(
-    const Rows<T, R>& rows, const T* row_norms, const T* columns, const T* column_norms, int64_t dim, const Cut& cut,
+    const PanelRows<T, R>& rows, const T* row_norms, const T* columns, const T* column_norms, int64_t dim, const Cut& cut,
     Products& products, Batch<T, R>& r) {
   const Vec<T> norms = load(column_norms);
   const auto cancels = [](const Vec<T>& r, const Vec<T>& sum) { return ~(r >= T(kCancelled) * sum); };  // a NaN does
@@ -207,7 +207,7 @@ inline void visit_tile(
 // gradient[i] += factor * sum_j slopes[i][j] (row_i - column_j) over the first `count` tiles of a strip.
 template <class T, int R>
 inline void add_gradient(
-    const Rows<T, R>& rows, const T* columns, int64_t count, int64_t dim, const T* slopes, int live, double factor,
+    const PanelRows<T, R>& rows, const T* columns, int64_t count, int64_t dim, const T* slopes, int live, double factor,
     double* gradient) {
   for (int64_t d = 0; d < dim; ++d) {
     Batch<T, R> sum = {};
@@ -231,7 +231,7 @@ inline void add_gradient(
 template <class T, class F, int R>
 double visit_rows(
     const Visit<T>& v, const F& f, int64_t row, int live, int64_t first_tile, int64_t last_tile, Products& products) {
-  const Rows<T, R> rows(v.rows, row, v.dim);
+  const PanelRows<T, R> rows(v.rows, row, v.dim);
   if (v.pairs == Pairs::kBelow || v.pairs == Pairs::kUpTo) {
     const int64_t end = tiles<T>(row + live - (v.pairs == Pairs::kBelow));
     last_tile = end < last_tile ? end : last_tile;

@@ -70,7 +70,7 @@ struct Side {
   const Sums<T> sums;
   const PackedRows<T> fresh;
 
-  Side(const Kept& kept, int64_t size, int64_t dim) : sums(kept.sums, size, dim), fresh(rows_of<T>(kept.fresh), dim) {}
+  Side(const KeptSums& kept, int64_t size, int64_t dim) : sums(kept.sums, size, dim), fresh(rows_of<T>(kept.fresh), dim) {}
 };
 
 // The latents and, where it is kept, the prior; and the visits of fresh rows to others.
@@ -81,7 +81,7 @@ class Sides {
   const Side<T> latents;
   std::optional<Side<T>> prior;
 
-  Sides(const PairwiseDistance<T>& distance, const Kept& latents, const std::optional<Kept>& prior, const Ring& ring)
+  Sides(const PairwiseDistance<T>& distance, const KeptSums& latents, const std::optional<KeptSums>& prior, const Ring& ring)
       : k(latents.fresh.size(0)),
         dim(latents.fresh.size(1)),
         latents(latents, ring.size, dim),
@@ -125,7 +125,7 @@ void copy(const double* from, const Span& span, double* to) { std::copy(from + s
 
 template <class T>
 std::tuple<Tensor, Tensor> evaluate_running(
-    const PairwiseDistance<T>& distance, const Kept& kept, const std::optional<Kept>& kept_prior, const Ring& ring,
+    const PairwiseDistance<T>& distance, const KeptSums& kept, const std::optional<KeptSums>& kept_prior, const Ring& ring,
     bool needs_grad) {
   const Sides<T> sides(distance, kept, kept_prior, ring);
   const Side<T>& z = sides.latents;
@@ -195,7 +195,7 @@ std::tuple<Tensor, Tensor> evaluate_running(
 
 template <class T>
 void push_running(
-    const PairwiseDistance<T>& distance, const Kept& kept, const std::optional<Kept>& kept_prior, const Ring& ring,
+    const PairwiseDistance<T>& distance, const KeptSums& kept, const std::optional<KeptSums>& kept_prior, const Ring& ring,
     bool evaluated) {
   const Sides<T> sides(distance, kept, kept_prior, ring);
   const Side<T>& z = sides.latents;
@@ -249,9 +249,9 @@ void push_running(
 
 #define MOW_INSTANTIATE(T)                                                                                        \
   template std::tuple<Tensor, Tensor> evaluate_running<T>(                                                        \
-      const PairwiseDistance<T>&, const Kept&, const std::optional<Kept>&, const Ring&, bool);                    \
+      const PairwiseDistance<T>&, const KeptSums&, const std::optional<KeptSums>&, const Ring&, bool);                    \
   template void push_running<T>(                                                                                  \
-      const PairwiseDistance<T>&, const Kept&, const std::optional<Kept>&, const Ring&, bool);
+      const PairwiseDistance<T>&, const KeptSums&, const std::optional<KeptSums>&, const Ring&, bool);
 MOW_INSTANTIATE(float)
 MOW_INSTANTIATE(double)
 #undef MOW_INSTANTIATE

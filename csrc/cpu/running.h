@@ -20,27 +20,27 @@ struct Ring {
 };
 
 // What a window keeps, as mow_kernels/running.py lays it out, and its new rows [k, D].
-struct Kept {
+struct KeptSums {
   const Tensor& sums;
   const Tensor& fresh;
 };
 
-inline std::optional<Kept> kept(const std::optional<Tensor>& sums, const std::optional<Tensor>& fresh) {
-  return sums ? std::optional(Kept{*sums, *fresh}) : std::nullopt;
+inline std::optional<KeptSums> kept(const std::optional<Tensor>& sums, const std::optional<Tensor>& fresh) {
+  return sums ? std::optional(KeptSums{*sums, *fresh}) : std::nullopt;
 }
 
 // The value [] over [the rows of the ring; fresh] and the gradient for the fresh latents [k, D], or [0] where none is
 // needed. What pushing them will make of the sums is left beside these.
 template <class T>
 std::tuple<Tensor, Tensor> evaluate_running(
-    const PairwiseDistance<T>& distance, const Kept& latents, const std::optional<Kept>& prior, const Ring& ring,
+    const PairwiseDistance<T>& distance, const KeptSums& latents, const std::optional<KeptSums>& prior, const Ring& ring,
     bool needs_grad);
 
 // Writes the fresh rows, k <= size, at the head of a ring whose `ring.rows` older rows are kept. `evaluated`: they are
 // those of the last evaluation, which had the same ring, so that no pair with them is visited again.
 template <class T>
 void push_running(
-    const PairwiseDistance<T>& distance, const Kept& latents, const std::optional<Kept>& prior, const Ring& ring,
+    const PairwiseDistance<T>& distance, const KeptSums& latents, const std::optional<KeptSums>& prior, const Ring& ring,
     bool evaluated);
 
 }  // namespace mow::cpu

@@ -50,14 +50,15 @@ using Int = Vec<typename MaskOf<T>::Lane>;
 template <class T>
 constexpr int kLanes = kVectorBytes / sizeof(T);
 
-// Memory for vectors, uninitialised.
+// Memory for vectors, uninitialised. Not the Buffer of csrc/cpu/buffer.h: what is compiled for each instruction set may not
+// share inline functions with the rest.
 template <class T>
-class Buffer {
+class VectorMemory {
  public:
-  explicit Buffer(int64_t size) : piece_(mow::cpu::take_piece(size * sizeof(T))) {}
-  ~Buffer() { mow::cpu::give_back(piece_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
+  explicit VectorMemory(int64_t size) : piece_(mow::cpu::take_piece(size * sizeof(T))) {}
+  ~VectorMemory() { mow::cpu::give_back(piece_); }
+  VectorMemory(const VectorMemory&) = delete;
+  VectorMemory& operator=(const VectorMemory&) = delete;
 
   operator T*() { return static_cast<T*>(piece_.memory); }
 

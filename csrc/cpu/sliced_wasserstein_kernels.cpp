@@ -115,7 +115,7 @@ void multiply_few(const Matrix<T>& matrix, const Matrix<T>& columns, int64_t fir
   const auto load_block = [&](const T* from, int64_t stride, int64_t block) {
     return load_some(from + block * kLanes<T> * stride, stride, matrix.columns - block * kLanes<T>);
   };
-  Buffer<Vec<T>> packed(blocks * kColumns);
+  VectorMemory<Vec<T>> packed(blocks * kColumns);
   for (int64_t i = 0; i < blocks * kColumns; ++i) {
     const int64_t column = first + i % kColumns;
     packed[i] = column < columns.columns
@@ -166,7 +166,7 @@ void project(const Projected<T>* samples, int64_t count, const Matrix<T>& direct
   constexpr int kMost = 4;
   const int64_t dim = directions.rows, in_last = directions.columns - first - (groups - 1) * kLanes<T>;
   const int64_t full = groups - (in_last <= kLanes<T> / 4 && dim >= kLanes<T>);
-  Buffer<Vec<T>> packed(kMost * dim);
+  VectorMemory<Vec<T>> packed(kMost * dim);
   int64_t group = 0;
   const auto next = [&]<int kVectors>() {
     for (int v = 0; v < kVectors; ++v) pack(directions, first + (group + v) * kLanes<T>, packed + v, kVectors);
@@ -287,7 +287,7 @@ class Matching {
     int64_t ties = 0;
     for (int64_t row = 0; row < k_; ++row) ties += is_tied(row);
     if (ties == 0) return;
-    Buffer<Int<T>> memory(2 * n_ - k_);
+    VectorMemory<Int<T>> memory(2 * n_ - k_);
     Int<T>*const history = memory, *const seen = memory + (n_ - k_);
     const Projected<T> again{s_.history, reinterpret_cast<SignedKey<T>*>(history), n_ - k_};
     project(&again, 1, s_.directions, first_, 1);
@@ -419,7 +419,7 @@ void sort(SignedKey<T>* keys, int64_t rows, int64_t columns) {
 template <class T>
 void spread(const Matrix<T>& slopes, const Matrix<T>& directions, int64_t first, bool add, T* g_current) {
   const int64_t dim = directions.rows, rows = smaller(slopes.rows - first, kLanes<T>);
-  Buffer<Vec<T>> memory(directions.columns + dim);
+  VectorMemory<Vec<T>> memory(directions.columns + dim);
   Vec<T>*const packed = memory, *const products = memory + directions.columns;
   pack(transposed(slopes), first, packed);
   multiply<1>(directions, packed, products, dim);

@@ -158,7 +158,7 @@ class FoldedSort {
   static void run(Int<T>* keys, int64_t n) {
     int64_t rows = 2;
     while (rows * kPieces < n) rows *= 2;
-    Buffer<Int<T>> memory(rows);
+    VectorMemory<Int<T>> memory(rows);
     FoldedSort sort{memory, rows};
     sort.fold(keys, n);
     ColumnSort<T>::run(sort.pieces_, rows);

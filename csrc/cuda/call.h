@@ -32,9 +32,9 @@ void enqueue(const Tensor& like, int64_t scratch_bytes, const Run& run) {
 
 // A call of a distance: its device, its samples and where the results go.
 template <class T>
-class Call {
+class DeviceCall {
  public:
-  Call(const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, bool needs_grad)
+  DeviceCall(const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, bool needs_grad)
       : current_(current),
         guard_(current.get_device_index()),
         value_(empty(current, {})),

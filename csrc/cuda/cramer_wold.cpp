@@ -11,7 +11,7 @@ std::tuple<Tensor, Tensor> cramer_wold_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
     bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    Call<T> call(current, history, prior, needs_grad);
+    DeviceCall<T> call(current, history, prior, needs_grad);
     const CramerWoldTable table{static_cast<const double*>(phi.data_ptr()), phi.numel()};
     return call.run(pairwise_scratch(call.samples, needs_grad), [&](void* scratch, cudaStream_t stream) {
       return cramer_wold(table, gamma, call.samples, call.results, scratch, stream);

@@ -11,7 +11,7 @@ std::tuple<Tensor, Tensor> mmd_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& table,
     bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    Call<T> call(current, history, prior, needs_grad);
+    DeviceCall<T> call(current, history, prior, needs_grad);
     const MmdTable numbers(static_cast<const double*>(table.data_ptr()), table.numel());
     return call.run(pairwise_scratch(call.samples, needs_grad), [&](void* scratch, cudaStream_t stream) {
       return mmd(numbers, call.samples, call.results, scratch, stream);

@@ -11,7 +11,7 @@ std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p, bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    Call<T> call(current, history, prior, needs_grad);
+    DeviceCall<T> call(current, history, prior, needs_grad);
     const Rows<T> columns = rows_of<T>(directions);
     const Sliced<T> problem{
         call.samples,

@@ -89,6 +89,7 @@ class SamplesLoss(nn.Module):
         return f"{self.loss!r}, p={self.p}, blur={self.blur}"
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """The distance of x [N, D] to y [M, D], with options under which it is symmetric."""
         if self.loss == "cramer_wold":
             return both(mk.cramer_wold, x, y, gamma=(4 / (3 * len(x))) ** 0.4)
         if self.loss == "sliced_wasserstein":

@@ -62,7 +62,7 @@ class _OurMMD:
         return super().load_state_dict(state_dict, *args, **options)  # type: ignore[misc]  # a module
 
     def _mmd(self, z: Tensor, z_prior: Tensor) -> Tensor:
-        """Of z [k, D] and the window's history, whose newest rows z becomes in training; evaluation may have k > n."""
+        """MMD of z [k, D] and the window's history; z becomes its newest rows in training, elsewhere k may exceed n."""
         scales = self.scales if self.kernel_choice == "imq" else [1.0]
         kernel = "imq" if self.kernel_choice == "imq" else "gaussian"
         scales = [self.model_config.kernel_bandwidth**2 * scale for scale in scales]

@@ -47,7 +47,7 @@ class Architecture:
 
 
 def cifar_decoder(shape: Sequence[int], dim: int) -> nn.Sequential:
-    """For CIFAR-10: D-128-8192, 16x16x32, two transposed 2x2 convolutions, one of 3x3 to 33x33, a 2x2 convolution."""
+    """The decoder for CIFAR-10: D-128-8192, 16x16x32, two transposed 2x2 convolutions, one of 3x3 to 33x33, a 2x2."""
     channels, height, width = shape
     halves = -(-height // 2), -(-width // 2)
     return nn.Sequential(

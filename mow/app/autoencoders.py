@@ -52,4 +52,4 @@ MODELS = {
         options={"directions": "directions", "keep": "keep_directions"},
     ),
 }
-"""By the name that `mow train --model` takes."""
+"""The models by the name that `mow train --model` takes."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = tuple(2**i for i in range(2, 11))
-"""Of the sets whose covering radius is measured."""
+"""The sizes of the sets whose covering radius is measured."""
 
 DIM, DRAWS, BATCHES, FACTOR = 32, 10, 100, 8
 """Columns of the features; random choices of each size; batches that classes are counted in; candidates for a place."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 BATCHES = tuple(2**i for i in range(10))
 THRESHOLD, EVERY, LIMIT = 4.0, 10, 20_000
-"""Of the distance, chosen as one that all batch sizes reach; steps between evaluations, and before a run gives up."""
+"""A distance that all batch sizes reach; steps between evaluations, and before a run gives up."""
 
 SIDE, COMPONENTS, LATENT, WIDTH = 7, 16, 32, 128
 GENERATED = 2000

@@ -54,10 +54,10 @@ def evaluate(
 
 
 SUBSETS, PRIOR_DRAWS = 5, 3
-"""Of LATENTS rows each: what the paper's tables average the CWAE distance and the WAE distance over."""
+"""What the paper's tables average the CWAE and the WAE distance over: subsets of LATENTS rows, prior draws."""
 
 DIRECTIONS = 1000
-"""Of the sliced-Wasserstein distance of a score."""
+"""The directions of the sliced-Wasserstein distance of a score."""
 
 SAMPLES = 10_000
 """Generated pictures that the Frechet distance of a score compares, and at most so many test pictures."""

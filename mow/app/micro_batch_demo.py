@@ -77,7 +77,7 @@ def step(model: AutoEncoder, distance: Callable[[Tensor], Tensor], x: Tensor, pi
 
 
 def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str, list[float]]:
-    """By which loss, and at each split: |g - g_whole| / |g_whole| over all its parameters, in float64.
+    """The errors by loss and split: |g - g_whole| / |g_whole| over all its parameters, in float64.
 
     Three distances over the whole batch beside a mean, a masked mean, and the usual mistake: the mean of the pieces'
     means, which is wrong where the last piece is smaller.

@@ -23,4 +23,4 @@ def sgd(parameters: Iterable[nn.Parameter], options: Options) -> optim.Optimizer
 
 
 OPTIMIZERS = {"adam": adam, "sgd": sgd}
-"""By name: from the parameters and a run's resolved options to the optimiser."""
+"""The optimisers by name: from the parameters and a run's resolved options to one."""

@@ -154,7 +154,7 @@ class Options:
     checkpoint_every: int = option(1000, "Steps between checkpoints.", RUN, within=POSITIVE_COUNT)
 
     def resolved(self) -> Options:
-        """With every None that has a rule replaced by what the rule says, and paths made absolute.
+        """The options with every None that has a rule replaced by what the rule says, and paths made absolute.
 
         Raises:
             ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)

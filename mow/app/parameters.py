@@ -1,4 +1,4 @@
-"""From the fields of `Options` to the options of a command."""
+"""The options of a command from the fields of `Options`."""
 
 from __future__ import annotations
 

@@ -264,12 +264,12 @@ def _points(log: Mapping[str, np.ndarray], name: str | None) -> tuple[np.ndarray
 
 
 def _spread(count: int, most: int) -> np.ndarray:
-    """At most `most` indices below `count`, evenly spread, first and last among them."""
+    """Indices below `count`, `most` at most, evenly spread, first and last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
 def _moving(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """At evenly spread places: x, and over the values around it the mean and the 10 % and 90 % quantiles."""
+    """x at evenly spread places, and over the values around it the mean and the 10 % and 90 % quantiles."""
     places = _spread(len(y), _PLACES)
     half = round(len(y) * _SHARE / 2)
     around = [y[max(0, i - half) : i + half + 1] for i in places]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mow.distributed.gathering import Gathering, gather
-from mow.distributed.ranks import Ranks, told_apart
+from mow.distributed.ranks import Ranks, lost_rank_errors
 from mow.distributed.sharded_window import ShardedWindow
 from mow.training.exchange import Exchange
 from mow.window.distances import Distance
@@ -19,7 +19,7 @@ from mow.window.window import MovingWindow
 
 
 class RankExchange(Exchange):
-    """Of one of several ranks, each of which has a share of the new elements; all make the same calls.
+    """The exchange of one of several ranks, each of which has a share of the new elements; all make the same calls.
 
     A step has one collective beside DistributedDataParallel's averaging of the gradients: latents alone are gathered,
     while the decoder works. A latent that was encoded again is pushed with the gathering of the next step.
@@ -119,7 +119,7 @@ class RankExchange(Exchange):
         return sum(self._counts)
 
     def guard(self, step: int) -> AbstractContextManager[None]:
-        return told_apart(step)
+        return lost_rank_errors(step)
 
     def _all(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """The rows of all ranks, of which each knows how many there are."""

@@ -61,10 +61,10 @@ def gather(
 ) -> Gathering:
     """Send this rank's rows to all ranks, without waiting for theirs: one all_gather, of latents alone.
 
-        z = encoder(x)
-        gathering = gather(z)
-        reconstruction = error(decoder(z), x)       # while the latents are on their way
-        (rows,) = gathering.wait()                  # [K, D] in rank order, with a gradient for z
+        >>> z = encoder(x)
+        >>> gathering = gather(z)
+        >>> error = (decoder(z) - x).square().mean()        # while the latents are on their way
+        >>> (rows,) = gathering.wait()        # [K, D] in rank order, with a gradient for z
 
     No gradient is sent: each rank back-propagates through its own rows. Without torch.distributed, or with one rank,
     the parts come back as they are.

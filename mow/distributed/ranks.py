@@ -35,7 +35,7 @@ class Ranks:
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | None = None) -> Ranks:
-        """Those of a process group, None for all processes."""
+        """The ranks of a process group, None for all processes."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(group), dist.get_world_size(group), group)
@@ -80,7 +80,7 @@ class Ranks:
 
 
 @contextmanager
-def told_apart(step: int) -> Iterator[None]:
+def lost_rank_errors(step: int) -> Iterator[None]:
     """Turns what a collective raises when a rank is lost into a RankError that says where and what to do."""
     try:
         yield

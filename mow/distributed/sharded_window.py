@@ -41,7 +41,7 @@ class ShardedWindow(nn.Module):
     latents: Tensor
     """This rank's slots [about n / W, D]."""
     _newer: Tensor
-    """Of each slot the sum of the radial function of `_pairs` over the rows newer than it, float64."""
+    """The sum of the radial function of `_pairs` over the rows newer than each slot's, float64."""
     _pairs: mk.Pairwise | None
 
     def __init__(
@@ -94,7 +94,7 @@ class ShardedWindow(nn.Module):
         self.push(rows)
 
     def gradient(self, distance: Distance, rows: Tensor, *, measure: bool = True) -> tuple[Tensor, Tensor | None]:
-        """As `Distance.gradient` over [the newest n-K rows of the window; rows]: the same result in every rank.
+        """What `Distance.gradient` gives over [the newest n-K rows of the window; rows], the same in every rank.
 
         Args:
             distance: a `KernelDistance` with the prior "normal", e.g. `mow.MMD`.
@@ -115,7 +115,8 @@ class ShardedWindow(nn.Module):
         self._check(rows)
         if len(rows) > self.n:
             raise ValueError(f"rows has {len(rows)} rows and the window n = {self.n}; it must have at most n")
-        g_dtype, rows, history = rows.dtype, rows.detach().to(self.latents.dtype), min(self._length, self.n - len(rows))
+        wide = torch.promote_types(rows.dtype, torch.float32)  # half types would lose what is scaled later
+        rows, history = rows.detach().to(self.latents.dtype), min(self._length, self.n - len(rows))
         distance.prepare(rows)
         terms = mk.to_normal(distance.function, rows, len(rows) + history, **distance.options(rows))
         value: Tensor | None
@@ -125,7 +126,7 @@ class ShardedWindow(nn.Module):
             g_rows, value = self._pairwise(rows, history, terms, measure or distance.log)
         if distance.log and value is not None:
             g_rows = g_rows * distance.slope(value)
-        return g_rows.to(g_dtype), value.to(rows.dtype) if measure and value is not None else None
+        return g_rows.to(wide), value.to(rows.dtype) if measure and value is not None else None
 
     def extra_repr(self) -> str:
         return f"n={self.n}, dim={self.dim}, present={self._length}, rank {self.ranks.rank} of {self.ranks.size}"
@@ -198,7 +199,7 @@ class ShardedWindow(nn.Module):
                 self._newer += values.sum(1, dtype=torch.float64)
 
     def _newer_among(self, rows: Tensor) -> Tensor:
-        """Of each new row the sum of the radial function over those after it. [K, D] -> float64 [K]."""
+        """The sum of the radial function from each new row to those after it. [K, D] -> float64 [K]."""
         if self._pairs is None:
             return rows.new_zeros(len(rows), dtype=torch.float64)
         return self._pairs.matrix(rows, rows).triu(1).sum(1, dtype=torch.float64)
@@ -213,7 +214,7 @@ class ShardedWindow(nn.Module):
             yield rank, shard
 
     def _ages(self, rank: int) -> Tensor:
-        """Of each slot of a rank how many rows are newer than it; n for absent ones."""
+        """The number of rows that are newer than that of each slot of a rank; n for absent ones."""
         slots = torch.arange(rank, self.n, self.ranks.size, device=self.latents.device)
         ages = (self._head - 1 - slots) % self.n
         return ages.where(ages < self._length, self.n)

@@ -32,6 +32,8 @@ def random_projection(x: Tensor, dim: int = 32, *, generator: torch.Generator | 
     """Gaussian random projection, which keeps distances: with probability 1 - delta all |Px_i - Px_j|^2 are within
     1 +- eps of |x_i - x_j|^2 where dim >= (4 ln N + 2 ln 1/delta) / (eps^2/2 - eps^3/3).
 
+        >>> features = mow.random_projection(pictures, 4)        # [N, 4]
+
     Args:
         x: [N, ...], floating point, or uint8 pictures (scaled to [0, 1]); flattened to [N, D].
         dim: d, the columns of the result, >= 1.
@@ -62,6 +64,9 @@ def random_projection(x: Tensor, dim: int = 32, *, generator: torch.Generator | 
 
 class CoresetSampler(Sampler[list[int]]):
     """Batches of indices for `DataLoader(batch_sampler=...)`: core-sets of `factor` times as many candidates.
+
+        >>> sampler = mow.CoresetSampler(mow.random_projection(pictures, 4), batch_size=8)
+        >>> loader = DataLoader(pictures, batch_sampler=sampler)
 
     Candidates come from shuffled passes over the data; an epoch has as many batches as plain sampling without the
     last, smaller one.

@@ -20,7 +20,7 @@ class Law:
     shape: Callable[[Tensor, Tensor], Tensor]
     """K(b) / K_min of b and the critical batch size, which broadcast."""
     place: Callable[[Tensor, float, float], Tensor]
-    """From [0, 1], the smallest and the largest b to a critical batch size: the range in which a fit looks for it."""
+    """The critical batch size from [0, 1], the smallest and the largest b: the range in which a fit looks for it."""
 
 
 HYPERBOLA = Law(
@@ -141,6 +141,10 @@ def fit_critical_batch(
     seed: int = 0,
 ) -> CriticalBatch:
     """Fit both laws of the critical batch size to the steps that a quality took, at learning rates held constant.
+
+        >>> fitted = mow.fit_critical_batch([1, 4, 16, 64], [4000, 1100, 390, 210])
+        >>> 1 < fitted.noise_scale.critical_batch < 1000
+        True
 
     Least squares on ln K, since what varies from seed to seed is the ratio. Intervals are percentiles of a bootstrap of
     the residuals, scaled by sqrt(N/(N-2)); they take misfit for noise, so a law that does not fit gets wide ones.

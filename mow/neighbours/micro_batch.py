@@ -36,7 +36,7 @@ log = logging.getLogger("mow")
 MicroBatch = int | Literal["auto"]
 
 FREE_SHARE = 0.5
-"""Of the free memory, how much "auto" lets a piece fill with what it saves for its backward pass."""
+"""How much of the free memory "auto" lets a piece fill with what it saves for its backward pass."""
 
 _PROBES = (2, 4)  # rows of the two pieces that "auto" measures; not 1, which batch norm refuses
 
@@ -58,6 +58,8 @@ def accumulate(
     floor: int = 1,
 ) -> Tensor:
     """Forward and backward of a batch in pieces of `micro_batch` rows, with the gradient of the whole batch.
+
+        >>> loss = mow.accumulate(lambda x: (decoder(encoder(x)) - x).square().mean(), x, micro_batch=2)
 
     As `loss_fn(*tensors).backward()` does, adds to the `.grad` of what the loss depends on. On an error every gradient
     is as it was before.
@@ -110,7 +112,8 @@ def accumulate_coupled(
 ) -> Tensor:
     """`accumulate` for a loss that couples all rows, such as a distance over their latents: exact, by equation (1).
 
-        accumulate_coupled(encoder, distance, x, separable=lambda z, x: error(decoder(z), x), micro_batch=8)
+        >>> error = lambda z, x: (decoder(z) - x).square().mean()
+        >>> loss = mow.accumulate_coupled(encoder, mow.MMD(), x, separable=error, micro_batch=2)
 
     Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers that
     `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes.
@@ -309,7 +312,7 @@ class _Work:
 
 
 def _weighing(rows: int, reduction: str, count: float | Tensor | None) -> Callable[[Tensor, int], Tensor]:
-    """From the loss of a piece and its rows to its share in the loss of the whole batch."""
+    """The share of a piece in the loss of the whole batch, from its loss and its rows."""
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}; it must be 'mean' or 'sum'")
     if count is None:

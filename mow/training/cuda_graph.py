@@ -31,7 +31,8 @@ class Capture(Protocol):
         """Records it without running it. -> what repeats it, and the tensors that each repetition writes.
 
         Raises:
-            RuntimeError: something in it cannot be recorded. Nothing has changed on the device.
+            RuntimeError: something in it cannot be recorded. Nothing has changed on the device, but what was recorded
+                before must not be repeated any more: its random numbers are no longer those of the generators.
         """
         ...
 
@@ -59,6 +60,7 @@ class CudaGraphs:
                 )
         self._generators, self._pool = generators, torch.cuda.graph_pool_handle()
         self._device, self._side = device, torch.cuda.Stream(device)
+        self._default = torch.cuda.default_generators[self._side.device_index]
 
     def warm_up(self, step: Callable[[], T]) -> T:
         current = torch.cuda.current_stream(self._device)
@@ -70,11 +72,18 @@ class CudaGraphs:
 
     def record(self, step: Callable[[], T]) -> tuple[Callable[[], None], T]:
         graph = torch.cuda.CUDAGraph()
+        before = [(generator, generator.clone_state()) for generator in (self._default, *self._generators)]
         for generator in self._generators:
             graph.register_generator_state(generator)
-        with torch.cuda.stream(torch.cuda.current_stream(self._device)):  # comes back also where the capture fails
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._side):
-                result = step()
+        try:
+            with torch.cuda.stream(torch.cuda.current_stream(self._device)):  # comes back also where the capture fails
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._side):
+                    result = step()
+        except BaseException:
+            for generator, state in before:  # its own is still being captured, and refuses every draw
+                generator.graphsafe_set_state(state)
+            self._pool = torch.cuda.graph_pool_handle()  # that of the failed capture takes no other one
+            raise
         return graph.replay, result
 
 
@@ -140,7 +149,8 @@ class GraphedStep:
         """What the step returns; x may also be on the host.
 
         Raises:
-            RuntimeError: the step cannot be captured; nothing has changed.
+            RuntimeError: the step cannot be captured. Weights, window and generators are as they were, and the step can
+                go on eagerly; the message says what cannot be undone.
             What the step itself raises.
         """
         if not self._repeats(x):
@@ -174,11 +184,16 @@ class GraphedStep:
 
         try:
             replay, values = self._capture.record(step)
-        except RuntimeError as error:
+        except BaseException as error:
             self._optimizer.zero_grad()
+            self.forget()
+            if not isinstance(error, RuntimeError):
+                raise
             raise RuntimeError(
                 "cuda_graph is True and the step cannot be captured: something in it waits for the device, copies from "
-                f"the host or depends on values ({error}); use cuda_graph=False"
+                f"the host or depends on values ({error}); use cuda_graph=False. Two things cannot be undone: the "
+                "memory of the attempt stays taken until the process ends, and CUDA graphs captured elsewhere that "
+                "draw from the same generators have to be captured anew"
             ) from error
         parameters = [parameter for module in self._modules() for parameter in module.parameters()]
         gradients = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]

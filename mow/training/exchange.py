@@ -13,7 +13,7 @@ from mow.window.window import MovingWindow
 
 
 class Exchange:
-    """Of one process. `mow.distributed.RankExchange` is that of several, with the same methods.
+    """The exchange of one process. `mow.distributed.RankExchange` is that of several, with the same methods.
 
     A step calls `encode`, `receive`, `gradient` and `backward` in this order, then `push` if it encodes again.
     """
@@ -36,7 +36,7 @@ class Exchange:
     def gradient(
         self, distance: Distance, rows: Tensor, window: MovingWindow, measure: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As `Distance.gradient` over the window and all rows, but the gradient for this process's alone [k, D]."""
+        """What `Distance.gradient` gives over the window and all rows, but the gradient for this process's rows."""
         return distance.gradient(rows, window, measure=measure)
 
     def sum(self, value: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Exchange:
         """Bring the window up to date."""
 
     def gather(self, z: Tensor, total: int) -> Tensor:
-        """As `receive`, of this process's `share` of any number of rows."""
+        """What `receive` does, of this process's `share` of any number of rows."""
         return z
 
     def share(self, total: int) -> slice:

@@ -12,6 +12,9 @@ from torch import Tensor
 class ShuffledStream:
     """Reads a data set in an order that depends on the seed and the pass alone, so that it resumes from anywhere.
 
+        >>> stream = mow.ShuffledStream(pictures, seed=0)
+        >>> x = stream.take(8)        # [8, ...], fewer at the end of a pass
+
     Args:
         pictures: a tensor [N, ...], or anything with `len` and `[i]` that gives tensors, or tuples that begin with one
             (a `torch.utils.data.Dataset`, `mow.app.data.LazyPictures`). uint8 is scaled to [0, 1].

@@ -28,12 +28,15 @@ ON_NONFINITE = ("stop", "skip", "ignore")
 
 
 def default_learning_rate(k: int) -> float:
-    """For Adam with k new elements a step: 1e-3 at k = 64, falling with the square root of k."""
+    """The learning rate of Adam with k new elements a step: 1e-3 at k = 64, falling with the square root of k."""
     return 1e-3 * (k / 64) ** 0.5
 
 
 class Trainer:
     """Trains an auto-encoder with the cost R + weight * s * T(F).
+
+        >>> trainer = mow.Trainer(encoder, decoder, mow.CramerWold(log=True), window, k=1)
+        >>> trainer.fit(pictures, steps=10)
 
     R is the reconstruction error of the k new elements, F the distance over the n latents of the window, T the
     identity or the logarithm (the distance's own choice). The weighting says how the two are scaled against each other:

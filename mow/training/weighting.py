@@ -17,9 +17,9 @@ class Weighting:
     """
 
     divisor: Callable[[int], float]
-    """From k to what the sum of the k reconstruction errors is divided by, which gives R."""
+    """What the sum of the k reconstruction errors is divided by, from k, which gives R."""
     scale: Callable[[int, int], float]
-    """From n and k to s."""
+    """The scale s, from n and k."""
     root: bool = True
     """Whether the square root of R may be taken in its place; it makes sense of a mean."""
 
@@ -41,4 +41,4 @@ WEIGHTINGS: dict[str, Weighting] = {
     "paper": Weighting(divisor=lambda k: 1, scale=lambda n, k: 1.0, root=False),
     "compensated": Weighting(divisor=lambda k: k, scale=lambda n, k: n / k),
 }
-"""By name; what each means stands in the docstring of `mow.Trainer`."""
+"""The weightings by name; what each means stands in the docstring of `mow.Trainer`."""

@@ -41,7 +41,7 @@ class Distance(nn.Module):
     def forward(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The distance, or its logarithm, over [history; z].
 
-            loss = reconstruction + distance(encoder(x), window)
+            >>> loss = reconstruction + mow.CramerWold()(encoder(x), window)
 
         Args:
             z: [k, D], the new latents, which receive the gradient.
@@ -58,7 +58,7 @@ class Distance(nn.Module):
 
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The bare distance F over [history; z], without the logarithm; arguments as for `forward`."""
-        _check(z, window)
+        z = _checked(z, window)
         self.prepare(z)
         history = window.history(z.shape[0]) if isinstance(window, MovingWindow) else window
         return self.value(z, history, self._prior_rows(z, history, window))
@@ -71,7 +71,7 @@ class Distance(nn.Module):
         The same bits with and without `measure`, and as by autograd.
 
         Returns:
-            [k, D] of z's dtype, and 0-d or None.
+            [k, D], float32 for half latents, else of z's dtype, and 0-d or None.
         """
         g_z, distance = self._gradient(z, window, measure or self.log)
         if self.log:
@@ -121,7 +121,7 @@ class Distance(nn.Module):
 
     def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
         """The gradient of F for z, and F where `measure` asks for it."""
-        return _by_autograd(z, lambda z: self.measure(z, window))
+        return _by_autograd(_checked(z, window), lambda z: self.measure(z, window))
 
 
 class KernelDistance(Distance):
@@ -136,7 +136,7 @@ class KernelDistance(Distance):
     """
 
     function: Callable[..., Tensor]
-    """Of `mow_kernels`, as a staticmethod."""
+    """A public function of `mow_kernels`, as a staticmethod."""
 
     by_its_row = True
     """Whether it measures what its function does, and nothing else."""
@@ -157,7 +157,7 @@ class KernelDistance(Distance):
     def measure(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         if not self.by_its_row:
             return super().measure(z, window)
-        following, history, prior, options = self._terms(z, window)
+        z, following, history, prior, options = self._terms(z, window)
         if following is not None:
             return following.distance(z, functools.partial(self._samples_again, z, window))
         if z.shape[0] == 1 and (history is None or history.shape[0] == 0) and self._has_one_row_rule(options):
@@ -193,7 +193,7 @@ class KernelDistance(Distance):
     def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
         if not self.by_its_row:
             return super()._gradient(z, window, measure)
-        following, history, prior, options = self._terms(z, window)
+        z, following, history, prior, options = self._terms(z, window)
         if following is not None:
             return following.gradient(z)
         if z.shape[0] == 1 and (history is None or history.shape[0] == 0) and self._has_one_row_rule(options):
@@ -202,12 +202,12 @@ class KernelDistance(Distance):
 
     def _terms(
         self, z: Tensor, window: MovingWindow | Tensor | None
-    ) -> tuple[Following | None, Tensor | None, Tensor | str, dict[str, Any]]:
-        """What z is measured with: what the window keeps, or else history and prior; and the options.
+    ) -> tuple[Tensor, Following | None, Tensor | None, Tensor | str, dict[str, Any]]:
+        """z, checked, and what it is measured with: what the window keeps, or else history and prior; and the options.
 
         A small window is not asked what it keeps: that would cost more than it saves, as would a call more here.
         """
-        _check(z, window)
+        z = _checked(z, window)
         self.prepare(z)
         options, prior = self.options(z), self.prior
         if not isinstance(window, MovingWindow):
@@ -218,9 +218,9 @@ class KernelDistance(Distance):
             moving = None if isinstance(prior, str) else prior
             following = window.kept.find(window, self.op, z, moving, options)
             if following is not None:
-                return following, None, "normal", options
+                return z, following, None, "normal", options
             history = window.history(z.shape[0])
-        return None, history, prior if isinstance(prior, str) else self._prior_rows(z, history, window), options
+        return z, None, history, prior if isinstance(prior, str) else self._prior_rows(z, history, window), options
 
     def _samples_again(self, z: Tensor, window: Any) -> tuple[Tensor, Tensor | None]:
         """What a measurement of z over a window has just compared it with."""
@@ -244,18 +244,20 @@ def _by_autograd(z: Tensor, distance: Callable[[Tensor], Tensor]) -> tuple[Tenso
     return g_z, value.detach()
 
 
-def _check(z: object, window: MovingWindow | Tensor | None) -> None:
+def _checked(z: object, window: MovingWindow | Tensor | None) -> Tensor:
+    """z, half latents as float32: so are windows and directions, and a gradient loses nothing before it is scaled."""
     if not isinstance(z, Tensor) or z.dim() != 2 or z.numel() == 0:
         was = f"has shape {list(z.shape)}" if isinstance(z, Tensor) else f"is {type(z).__name__}"
         raise ValueError(f"z {was}; it must be a tensor [k, D] with k >= 1 and D >= 1")
     if isinstance(window, MovingWindow) and z.shape[0] > window.n:
         raise ValueError(f"z has {len(z)} rows and the window n = {window.n}; it must have k <= n")
+    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
 class MMD(KernelDistance):
     """`mow_kernels.mmd` over a window (WAE-MMD, Tolstikhin et al. 2018).
 
-        distance = mow.MMD("uniform", kernel="gaussian")
+        >>> value = mow.MMD("uniform", kernel="gaussian")(z, window)
 
     Args:
         prior, log: as for `Distance`.
@@ -293,7 +295,7 @@ class MMD(KernelDistance):
 class CramerWold(KernelDistance):
     """`mow_kernels.cramer_wold` over a window (CWAE, Tabor et al. 2020).
 
-        distance = mow.CramerWold(log=True)
+        >>> value = mow.CramerWold(log=True)(z, window)
 
     Args:
         prior, log: as for `Distance`.
@@ -320,6 +322,8 @@ class CramerWold(KernelDistance):
 
 class SlicedWasserstein(KernelDistance):
     """`mow_kernels.sliced_wasserstein` over a window (SWAE, Kolouri et al. 2018).
+
+        >>> value = mow.SlicedWasserstein(directions=20)(z, window)
 
     Args:
         prior, log: as for `Distance`.
@@ -365,13 +369,12 @@ class SlicedWasserstein(KernelDistance):
         """Draws directions to keep, if it is time for new ones."""
         if self.keep > 1 and self.count is not None:
             if self._drawn is None or self._uses >= self.keep or self._drawn.shape[0] != z.shape[1]:
-                like = z.detach().float() if z.dtype in (torch.float16, torch.bfloat16) else z.detach()
-                self._drawn, self._uses = mk.draw_directions(like, self.count, self.generator), 0
+                self._drawn, self._uses = mk.draw_directions(z.detach(), self.count, self.generator), 0
             self._drawn = self._drawn.to(z.device)
             self._uses += 1
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Of the state_dict: the directions that are kept, and how often they have been used."""
+        """What the state_dict has of it: the directions that are kept, and how often they have been used."""
         return {"directions": self._drawn, "uses": self._uses}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:

@@ -23,12 +23,13 @@ class Following:
     """A running distance that follows a window, and a `PriorWindow` if there is one, from which it asks new rows.
 
     Args:
+        window: which it follows.
         begin: makes the running distance from the rows that are present.
         prior: what is measured against; None for N(0, I).
     """
 
-    def __init__(self, begin: Callable[[], mk.Running], prior: PriorWindow | None) -> None:
-        self._begin, self._prior = begin, prior
+    def __init__(self, window: MovingWindow, begin: Callable[[], mk.Running], prior: PriorWindow | None) -> None:
+        self._window, self._begin, self._prior = window, begin, prior
         self._fresh: Tensor | None = None
         self._seen: tuple[Tensor | None, int] = None, 0  # the prior's rows as they were when it was last in step
         self._restart()
@@ -36,7 +37,8 @@ class Following:
     def distance(self, z: Tensor, samples: Samples) -> Tensor:
         """`mow_kernels.Running.distance`, with new rows of the prior."""
         fresh = self._advance(z)
-        return self.running.distance(z, fresh, samples=samples)
+        unchanged = functools.partial(self._unchanged, samples, self._window.seen, self._seen)
+        return self.running.distance(z, fresh, samples=unchanged)
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """`mow_kernels.Running.gradient`, with new rows of the prior."""
@@ -50,6 +52,16 @@ class Following:
             self.running.push(rows, fresh)
         else:
             self._seen = None, 0
+
+    def _unchanged(self, samples: Samples, seen: object, seen_prior: tuple[Tensor | None, int]) -> Any:
+        """What the samples are, which are read again: they have to be those that were measured."""
+        latents, version = seen_prior
+        if self._window.state() != seen or (latents is not None and latents._version != version):
+            raise RuntimeError(
+                "the window or its prior was changed since this distance was measured; to differentiate its gradient "
+                "(create_graph), do so before"
+            )
+        return samples()
 
     def _restart(self) -> None:
         self.running, self._fresh = self._begin(), None
@@ -126,7 +138,8 @@ class Kept:
         self.in_use = True
         if following is None and not self._begins(key):
             return None
-        self.following[key] = Following(functools.partial(_begin, window, op, z.dtype, prior, options, rows), prior)
+        begin = functools.partial(_begin, window, op, z.dtype, prior, options, rows)
+        self.following[key] = Following(window, begin, prior)
         return self.following[key]
 
     def why_not(

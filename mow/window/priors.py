@@ -23,7 +23,7 @@ class Prior:
         raise NotImplementedError
 
     def kernel_scale(self, dim: int) -> float:
-        """By what the kernel constants C = 2Ds of N(0, I) are multiplied for this prior."""
+        """The factor by which the kernel constants C = 2Ds of N(0, I) are multiplied for this prior."""
         raise NotImplementedError
 
     def _draw(self, m: int, like: Tensor, draw: Callable[..., Tensor] = torch.randn) -> Tensor:
@@ -90,7 +90,7 @@ def sample(prior: str | Prior, m: int, like: Tensor, generator: torch.Generator 
 class PriorWindow(MovingWindow):
     """The newest n rows drawn from a prior, in place of a sample drawn afresh at each step.
 
-        distance = mow.MMD(mow.PriorWindow(n=4096, dim=64, prior="uniform"))
+        >>> distance = mow.MMD(mow.PriorWindow(n=4096, dim=64, prior="uniform"))
 
     A measurement over [history; z] draws as many new rows as z has, and compares with them and the newest of those
     drawn before, as many rows in all as the window has. At every single step that is a sample of the prior like a fresh
@@ -144,5 +144,5 @@ class PriorWindow(MovingWindow):
         return self._newest(rows)
 
     def kernel_scale(self, dim: int) -> float:
-        """That of the prior, see `mow.priors.Prior`."""
+        """The factor of the prior, see `mow.priors.Prior`."""
         return self.prior.kernel_scale(dim)

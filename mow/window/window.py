@@ -17,6 +17,12 @@ RUNNING_PAIRS = 1 << 14
 class MovingWindow(nn.Module):
     """The newest n latents, in buffers, so that `.to()`, `state_dict` and resuming just work.
 
+        >>> window = mow.MovingWindow(n=64, dim=8)
+        >>> window.fill(torch.randn(63, 8))
+        >>> window.push(torch.randn(1, 8))
+        >>> len(window), window.history(1).shape
+        (64, torch.Size([63, 8]))
+
     Fill it with the latents of n-k elements (step 1 of the paper), or let it grow from empty; after each optimiser
     step, push the k new ones. `len(window)` rows are present.
 
@@ -47,9 +53,10 @@ class MovingWindow(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
         self.present = 0  # count on the host, so that nothing waits for a device
-        self._position = 0  # head on the host, as long as the window is in the state that _seen tells
+        self._position = 0  # head on the host, as long as the window is in the state that `seen` tells
         self._kept = Kept()
-        self._seen: tuple[int, ...] | None = self.state()
+        self.seen: tuple[int, ...] | None = self.state()
+        """The state in which the window was when it was last looked at."""
 
     def __len__(self) -> int:
         return self.present
@@ -93,7 +100,7 @@ class MovingWindow(nn.Module):
             ValueError: its shape or device does not fit; the window stays as it was.
         """
         self._check(z)
-        z = z.detach()[-self.n :]
+        z = z.detach()[-self.n :].to(self.latents.dtype)
         rows, before = len(z), self.present
         self.present = min(self.n, before + rows)
         if self.is_on_host:
@@ -106,9 +113,9 @@ class MovingWindow(nn.Module):
             self.head.fill_(self._position)
             if self.present != before:
                 self.count.fill_(self.present)
-            self._seen = self.state()
+            self.seen = self.state()
         else:
-            self.latents[self._ring(self.head, rows)] = z.to(self.latents.dtype)
+            self.latents[self._ring(self.head, rows)] = z
             self.head.add_(rows).remainder_(self.n)
             self.count.fill_(self.present)
 
@@ -152,7 +159,7 @@ class MovingWindow(nn.Module):
         return id(latents), latents._version, id(head), head._version
 
     def get_extra_state(self) -> Tensor:
-        """Of the state_dict: whether something is kept, so that a resumed training goes on with the same bits."""
+        """Whether something is kept, for the state_dict: a resumed training then goes on with the same bits."""
         return torch.tensor(bool(self._kept.following))
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -168,7 +175,7 @@ class MovingWindow(nn.Module):
             errors.append(f"latents has shape {list(latents.shape)}; this window's is {list(self.latents.shape)}")
             return
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.present, self._position, self._seen = int(self.count), int(self.head), self.state()
+        self.present, self._position, self.seen = int(self.count), int(self.head), self.state()
 
     def _newest(self, rows: int) -> Tensor:
         if self.is_on_host:
@@ -189,14 +196,14 @@ class MovingWindow(nn.Module):
     def _synchronise(self) -> int:
         """head on the host; forgets what is kept if the window was changed by other means than a push."""
         state = self.state()
-        if self._seen != state:
+        if self.seen != state:
             self._kept.forget()
-            self._position, self._seen = int(self.head), state
+            self._position, self.seen = int(self.head), state
         return self._position
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies begin with nothing kept."""
-        return {**self.__dict__, "_kept": Kept(), "_seen": None}
+        return {**self.__dict__, "_kept": Kept(), "seen": None}
 
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():

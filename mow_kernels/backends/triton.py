@@ -32,7 +32,7 @@ unavailable = None if importlib.util.find_spec("triton") else "Triton is not ins
 """Why there are no Triton kernels, or None."""
 
 MAX_DIM = 8192
-"""Of sums over pairs: one program holds a row of the gradient."""
+"""The widest latents of a sum over pairs: one program holds a row of the gradient."""
 
 _SCHEMAS = {
     "mmd": "str kernel, float[] scales, str estimator",
@@ -66,11 +66,17 @@ def _defined(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def _kernels(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The launcher of one distance, on the device of its tensors: the only way to the kernels."""
+
     @functools.cache
     def load() -> Callable[..., tuple[Tensor, Tensor]]:
         return getattr(importlib.import_module(f"mow_kernels.triton.{name}"), name)
 
-    return lambda *arguments: load()(*arguments)
+    def launch(current: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        with torch.cuda.device_of(current):  # Triton launches on the current device, wherever the tensors are
+            return load()(current, *arguments)
+
+    return launch
 
 
 def _in_order(like: Tensor, n: int, normal: bool, options: Options) -> tuple[Any, ...]:

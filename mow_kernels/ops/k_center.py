@@ -77,7 +77,7 @@ def _draw_start(generator: torch.Generator | None, rows: int) -> int:
 
 
 def _draw(call: Call) -> Call:
-    """With a first row in the place of what draws it."""
+    """The call with a first row in the place of what draws it."""
     (rows,), start = call.arguments, call.options["start"]
     return call if isinstance(start, int) else call._replace(options={**call.options, "start": start(len(rows))})
 

@@ -75,7 +75,7 @@ def mmd(
 def default_scales(kernel: str, variance: float = 1.0) -> tuple[float, ...]:
     """The scales that a kernel of `mmd` has by default, fitted to a prior of that variance.
 
-        mk.mmd(z, None, 2 * torch.randn(64, 8), scales=mk.default_scales("imq", 4.0))
+        >>> value = mk.mmd(z, None, 2 * torch.randn(64, 8), scales=mk.default_scales("imq", 4.0))
 
     Raises:
         ValueError: there is no such kernel.

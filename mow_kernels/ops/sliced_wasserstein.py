@@ -103,8 +103,7 @@ def _check(
 
 
 def _checked_directions(value: Tensor, current: Tensor) -> Tensor:
-    if value.dtype != current.dtype:
-        raise TypeError(f"directions has dtype {value.dtype} and current {current.dtype}; they must be equal")
+    checks.alike("directions", value, current)
     if value.dim() != 2 or value.shape[0] != current.shape[1] or value.shape[1] == 0:
         raise ValueError(
             f"directions has shape {list(value.shape)}; it must be [D, L] with D = {current.shape[1]}, L >= 1"
@@ -115,7 +114,7 @@ def _checked_directions(value: Tensor, current: Tensor) -> Tensor:
 
 
 def _draw(call: Call) -> Call:
-    """With the directions in the place of what draws them."""
+    """The call with directions in the place of what draws them."""
     directions = call.options["directions"]
     if isinstance(directions, Tensor):
         return call
@@ -139,7 +138,7 @@ def _normal_bins(n: int, device: torch.device | None) -> Tensor:
 
 
 _CAPTURED: dict[int, Tensor] = {}
-"""Those that a CUDA graph reads at every replay: no cache may give back their memory."""
+"""The tables that a CUDA graph reads at every replay: no cache may give back their memory."""
 
 
 def _fused_arguments(like: Tensor, n: int, normal: bool, options: Options) -> tuple[Any, ...]:
@@ -158,9 +157,9 @@ def _to_normal(n: int, dim: int, *, directions: Tensor, p: float) -> Sliced:
 class SortedProjections(Running):
     """A window of n rows and its projections on directions that stay, sorted, for `mow_kernels.sliced_wasserstein`.
 
-        kept = mk.SortedProjections(4096, directions)      # [D, L]
-        distance = kept.distance(z)                     # over [the newest n-k rows; z] to N(0, I)
-        kept.push(z)
+        >>> kept = mk.SortedProjections(4096, mk.draw_directions(z, 50))
+        >>> value = kept.distance(z)        # over [the newest n-k rows; z] to N(0, I)
+        >>> kept.push(z)
 
     The value and the gradient are those of the direct call up to rounding. A step takes O(n L) moves of numbers and
     O(k D L) for the projections of the new rows, and the window itself 3 n L numbers; the direct call projects and
@@ -196,7 +195,9 @@ class SortedProjections(Running):
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
         bins = normal_bins(min(self.rows, self.n - k) + k)
         arguments = (self.n, self._head, self.rows, self._list, self._directions, bins)
-        return Launch(self._measure, None, self._keys, None, lambda *_: arguments, reference, self._options)
+        return Launch(
+            self._measure, None, self._keys, None, lambda *_: arguments, reference, self._options, stays=False
+        )
 
     def _measure(self, current: Tensor, keys: Tensor, prior: None, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self._fwd(keys, current, *arguments)

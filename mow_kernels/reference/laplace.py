@@ -76,19 +76,25 @@ class _Transform(torch.autograd.Function):
 
 
 @constant_in_graphs
-def _series(density: str, parameters: tuple[Any, ...], order: int, dtype: torch.dtype) -> Series:
-    return {"phi": phi_series, "imq_mean": imq_mean_series}[density](*parameters, order, dtype)
+def _series(
+    density: str, parameters: tuple[Any, ...], order: int, dtype: torch.dtype
+) -> tuple[tuple[float, ...], float, float]:
+    """The fields of the `Series`: torch.compile of PyTorch 2.11 takes no named tuple for a constant."""
+    coefficients, exponent, knee = {"phi": phi_series, "imq_mean": imq_mean_series}[density](*parameters, order, dtype)
+    return coefficients, exponent, knee
 
 
-def evaluate(series: Series, s: Tensor) -> Tensor:
-    """The value of a series at s >= 0, elementwise, computed in float64 and rounded to the dtype of s."""
+def evaluate(series: tuple[tuple[float, ...], float, float], s: Tensor) -> Tensor:
+    """The value of a `Series` at s >= 0, elementwise, computed in float64 and rounded to the dtype of s."""
     coefficients, exponent, knee = series
     w = knee / (knee + s.double())
     x = 4 * w - 2
     above, b = torch.zeros_like(w), torch.full_like(w, coefficients[-1])  # Clenshaw's recurrence
     for coefficient in coefficients[-2:0:-1]:
         above, b = b, torch.addcmul(coefficient - above, x, b)
-    return (w**exponent * (x / 2 * b - above + coefficients[0])).to(s.dtype)
+    value = w**exponent * (x / 2 * b - above + coefficients[0])
+    # In a compiled graph PyTorch 2.11 loses the gradient of a function that ends in a conversion to the same type.
+    return value if s.dtype == torch.float64 else value.to(s.dtype)
 
 
 @functools.lru_cache(maxsize=256)

@@ -120,7 +120,7 @@ def _gaussian_vv(dim: int, scales: tuple[float, ...]) -> float:
 
 
 def _energy(constants: list[float], r: Tensor) -> Tensor:
-    """With derivative 0 where points coincide, at which the root has none."""
+    """Equation (6), with derivative 0 where points coincide, at which the root has none."""
     apart = r > 0
     return -torch.where(apart, torch.where(apart, r, 1).sqrt(), 0)
 

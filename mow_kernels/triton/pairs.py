@@ -47,7 +47,7 @@ class PairwiseDistance:
     zv: float
     vv: float = 0.0
     g: Radial | None = None
-    """In place of a prior sample."""
+    """Stands in place of a prior sample."""
     g_rate: float = 0.0
 
 
@@ -57,7 +57,7 @@ class Blocks:
 
     rows: int
     columns: int
-    """Of a tile of pairs."""
+    """Both of a tile of pairs."""
     depth: int
     """Coordinates that a step of the matrix product takes; 0 for direct differences."""
     chunk: int

@@ -93,7 +93,7 @@ def exponentials(amplitudes: Sequence[float], rates: Sequence[float]) -> Radial:
 
 
 def series(table: Sequence[float], *, half: bool) -> tuple[Radial, float]:
-    """From [knee, chebyshev, p_0.., q_0..] of mow_kernels/tables.py, and the knee: t = s / knee."""
+    """The function of a table [knee, chebyshev, p_0.., q_0..] of mow_kernels/tables.py, and the knee: t = s / knee."""
     terms = (len(table) - 2) // 2
     p, q = tuple(table[2 : 2 + terms]), tuple(table[2 + terms :])
     return Radial("series", terms, p, q, chebyshev=bool(table[1]), half=half), table[0]

@@ -34,7 +34,7 @@ class Coupling(NamedTuple):
     per_prior: int
     whole: int
     steps: int
-    """Of the prior that a row meets at most."""
+    """The most steps of the prior that a row meets."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -90,8 +90,8 @@ def sliced_wasserstein(
         x, order = torch.sort(x, dim=1, stable=True)
         if prior is not None:
             y = empty(count, m)
-            none = (prior[:0], prior, *prior.stride(), *prior.stride(), 0, m)
-            project_kernel[(triton.cdiv(m, rows), count)](*none, directions, *directions.stride(), y, **shared)
+            alone = (prior, prior, *prior.stride(), *prior.stride(), 0, m)  # no rows before them
+            project_kernel[(triton.cdiv(m, rows), count)](*alone, directions, *directions.stride(), y, **shared)
             partners = torch.sort(y, dim=1).values
         costs = empty(count * columns[0], dtype=torch.float64)
         match_sorted_kernel[columns](

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ FAMILIES = {"0": "inverse multiquadric", "1": "exponential", "2": "series"}
 nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
 
 
-def compile_all() -> dict[str, Any]:
+def compile_all(architectures: Sequence[str] = ARCHITECTURES) -> dict[str, Any]:
     """{"nvcc": its version, "kernels": [a row for each kernel and architecture]}, compiled once for the same sources.
 
     Raises:
@@ -33,21 +34,25 @@ def compile_all() -> dict[str, Any]:
     files = [path for folder in ("common", "cuda") for path in (ROOT / "csrc" / folder).iterdir()]
     sources = sorted(path for path in files if path.suffix != ".cpp")
     digest = hashlib.sha256(b"".join([version.encode(), *(path.read_bytes() for path in sources)])).hexdigest()
-    cached = ROOT / "build/cuda_compiler" / f"{digest[:16]}.json"
-    if not cached.exists():
-        rows = [row for source in sorted((ROOT / "csrc/cuda").glob("*.cu")) for row in _compile(source)]
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        cached.write_text(json.dumps({"nvcc": release[1], "kernels": rows}))
-    result = json.loads(cached.read_text())
-    result["kernels"].sort(key=lambda found: [str(item) for item in found.values()])  # nvcc's threads tell in any order
-    return result
+    rows: list[dict[str, Any]] = []
+    for architecture in architectures:
+        cached = ROOT / "build/cuda_compiler" / digest[:16] / f"{architecture}.json"
+        if not cached.exists():
+            kernels = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+            found = [row for source in kernels for row in _compile(source, architecture)]
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            partial = cached.with_suffix(f".{os.getpid()}")  # of this process alone
+            partial.write_text(json.dumps(found))
+            partial.replace(cached)
+        rows += json.loads(cached.read_text())
+    return {"nvcc": release[1], "kernels": sorted(rows, key=lambda found: [str(item) for item in found.values()])}
 
 
-def _compile(source: Path) -> list[dict[str, Any]]:
-    codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in ARCHITECTURES]
-    command = [str(nvcc), "-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", *codes, "--threads=2", "-Xptxas=-v"]
+def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
+    code = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
+    command = [str(nvcc), "-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", code, "-Xptxas=-v"]
     with tempfile.TemporaryDirectory() as folder:
-        command += ["-c", str(source), "-o", f"{folder}/kernels.o"]
+        command += ["-fatbin", str(source), "-o", f"{folder}/kernels.fatbin"]  # the device's code alone
         finished = subprocess.run(command, capture_output=True, text=True)
     said = finished.stdout + finished.stderr
     if finished.returncode != 0:

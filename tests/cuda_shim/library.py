@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def build(name: str, sources: list[Path], *flags: str) -> Path:
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
+    partial = target.with_suffix(f".{os.getpid()}")  # of this process alone: several may want it at a time
     command = [str(compiler), *FLAGS, *flags, "-x", "c++", *map(str, sources), "-o", str(partial)]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

@@ -1,7 +1,8 @@
 """The tests of this folder run on every backend for GPUs that is there, and without a GPU on Triton's interpreter.
 
 `make gpu` runs them on a GPU; tests/kernels/test_triton_interpreted.py runs them in a process with TRITON_INTERPRET=1,
-on the CPU and with sizes that the interpreter can bear. Elsewhere they skip.
+on the CPU and with sizes that the interpreter can bear: those marked long take it long, and a GPU no time. Elsewhere
+they skip.
 """
 
 from __future__ import annotations

@@ -122,6 +122,7 @@ def test_a_step_that_waits_cannot_be_captured(gpu: Target) -> None:
         with pytest.raises(RuntimeError, match="cannot be captured"):
             trainer.step(x)
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert torch.isfinite(torch.randn(3, device=gpu.device)).all(), "the generator is not given back"
     assert all(map(torch.equal, before, weights(trainer)))
     with mk.use_backend(gpu.backend):
         assert torch.isfinite(trainer.step(x)["loss"])

@@ -48,7 +48,7 @@ def test_value_and_gradient_of_large_samples(op: str, options: dict, n: int, k: 
 
 
 @pytest.mark.parametrize("h, k, m", [(2300, 3, 1700), (700, 70, 3000), (1000, 1100, 0), (0, 1100, 1300)])
-@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
+@pytest.mark.parametrize("op, options", [VARIANTS[0], pytest.param(*VARIANTS[5], marks=pytest.mark.long)])
 def test_samples_of_several_pieces(op: str, options: dict, h: int, k: int, m: int) -> None:
     """Cut within the history, the current rows and the prior, and between them."""
     window, prior = draw(h + k, 5, 14) * 1.1, draw(m, 5, 15)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,3 +389,17 @@ def test_compiles_without_a_graph_break(randn, function, options, prior):
         value.backward()
         results.append((value.detach(), current.grad))
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_constants_of_graphs_are_plain() -> None:
+    """torch.compile of PyTorch 2.11 takes no named tuple for a constant, and no property computed once."""
+    for path in Path(mk.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        named = {node.name for node in classes if "NamedTuple" in map(ast.unparse, node.bases)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+                assert "functools.cached_property" not in decorators, (path, node.name)
+                if "constant_in_graphs" in decorators and node.returns is not None:
+                    assert not named & {word.id for word in ast.walk(node.returns) if isinstance(word, ast.Name)}, path

@@ -12,10 +12,6 @@ from torch import Tensor
 import mow_kernels as mk
 from mow_kernels import native
 
-BACKENDS = [
-    "reference",
-    pytest.param("cpp", marks=pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))),
-]
 CALLS: list[tuple[Any, dict[str, Any]]] = [
     (mk.mmd, {}),
     (mk.mmd, {"kernel": "gaussian", "estimator": "biased"}),
@@ -24,16 +20,19 @@ CALLS: list[tuple[Any, dict[str, Any]]] = [
     (mk.sliced_wasserstein, {"p": 1}),
     (mk.sliced_wasserstein, {"p": 3}),
 ]
-SIZES = [
-    *((2, 1, 2, 3), (9, 9, 4, 5), (64, 1, 20, 64), (65, 33, 33, 40), (300, 7, 5, 299), (700, 130, 8, 500)),
-    (2600, 3, 4, 1700),
+SIZES = [(2, 1, 2, 3), (9, 9, 4, 5), (64, 1, 20, 64), (65, 33, 33, 40), (300, 7, 5, 299), (700, 130, 8, 500)]
+LARGE = (2600, 3, 4, 1700)  # several pieces
+native_only = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+CASES = [
+    *(("reference", *size) for size in SIZES),
+    pytest.param("reference", *LARGE, marks=pytest.mark.long),
+    *(pytest.param("cpp", *size, marks=native_only) for size in (*SIZES, LARGE)),
 ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n, k, dim, m", SIZES)
+@pytest.mark.parametrize("backend, n, k, dim, m", CASES)
 @pytest.mark.parametrize("function, options", CALLS)
 def test_it_is_the_gradient_of_the_value(
     backend: str, function: Any, options: dict, n: int, k: int, dim: int, m: int, dtype: torch.dtype, sampled: bool
@@ -91,19 +90,48 @@ def test_bits_do_not_depend_on_threads() -> None:
     assert all(torch.equal(result, results[i % 3]) for i, result in enumerate(results))
 
 
-def test_half_rows_have_a_half_gradient() -> None:
-    current, history = draw(2, 4, 8).half(), draw(6, 4, 9).half()
-    g_current, value = mk.gradient(mk.cramer_wold, current, history, measure=True)
-    assert g_current.dtype == torch.float16 and value.dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [mk.mmd, mk.cramer_wold, mk.sliced_wasserstein])
+def test_half_rows_have_a_float32_gradient_which_can_be_scaled(function: Any, dtype: torch.dtype) -> None:
+    current, history = (
+        draw(1, 4, 8).to(dtype),
+        draw(65_535 if function is mk.sliced_wasserstein else 4095, 4, 9).to(dtype),
+    )
+    options = {"directions": torch.eye(4)} if function is mk.sliced_wasserstein else {}
+    g_current, value = mk.gradient(function, current, history, measure=True, **options)
+    assert g_current.dtype == value.dtype == torch.float32
+    wide, _ = mk.gradient(function, current.float(), history.float(), **options)
+    n = 1 + len(history)
+    torch.testing.assert_close((n * g_current).to(dtype), (n * wide).to(dtype))
+    assert not (n * wide).to(dtype).eq(0).all()
 
 
-def test_it_runs_in_a_compiled_graph() -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [mk.mmd, mk.cramer_wold, mk.sliced_wasserstein])
+@pytest.mark.parametrize("half_history", [False, True])
+def test_half_rows_go_with_float32_ones(function: Any, dtype: torch.dtype, half_history: bool) -> None:
+    current, history, prior = draw(3, 4, 8).to(dtype), draw(5, 4, 9).float(), draw(6, 4, 10).float()
+    history = history.to(dtype) if half_history else history
+    options = {"directions": torch.eye(4)} if function is mk.sliced_wasserstein else {}
+    expected = function(current.float(), history.float(), prior, **options)
+    live = current.clone().requires_grad_()
+    value = function(live, history, prior, **options)
+    assert torch.equal(value, expected)
+    value.backward()
+    assert live.grad is not None and live.grad.dtype == dtype
+    with pytest.raises(TypeError, match="history has dtype torch.float64"):
+        function(current, history.double(), prior, **options)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_it_runs_in_a_compiled_graph(compiler: str) -> None:
     current, history = draw(2, 4, 10).float(), draw(6, 4, 11).float()
 
     def scaled(current: Tensor) -> Tensor:
         return 2 * mk.gradient(mk.mmd, current.tanh(), history)[0]
 
-    torch.testing.assert_close(torch.compile(scaled, fullgraph=True)(current), scaled(current))
+    compiled = torch.compile(scaled, fullgraph=True, backend=compiler)
+    torch.testing.assert_close(compiled(current), scaled(current))
 
 
 def test_what_is_no_distance_is_refused() -> None:

@@ -9,6 +9,9 @@ from mow_kernels.backends import triton
 pytestmark = pytest.mark.skipif(bool(triton.unavailable) or triton.INTERPRETED, reason="Triton has to compile here")
 
 
+each_nvidia = pytest.mark.parametrize("target", ["sm_90", pytest.param("sm_80", marks=pytest.mark.long)])
+
+
 @pytest.fixture
 def static():
     static = pytest.importorskip("benchmarks.gpu.static")
@@ -17,25 +20,31 @@ def static():
     return static
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def stays_in_registers(static, row: dict) -> bool:
+    """Triton 3.6 has an older assembler: it keeps up to ten registers in local memory, outside of the inner loops."""
+    older = static.triton.__version__.startswith("3.6.")
+    return row["loop_spills"] == 0 and row["local"] <= (40 if older else 0)
+
+
+@each_nvidia
 @pytest.mark.parametrize("distance, dim", [("mmd", 20), ("mmd", 64), ("cramer_wold", 256)])
 def test_pairs_stay_in_registers(static, distance: str, dim: int, target: str) -> None:
     for kernel in static.pair_kernels(distance, dim):
         row = static.inspect(kernel, target)
-        assert (row["spills"], row["local"]) == (0, 0), row
+        assert stays_in_registers(static, row), row
         assert row["registers"] * 32 * row["warps"] * (1 if "one" in kernel.name else 2) <= 2**16, row
         assert row["share"] > (0.6 if dim >= 32 else 0.2), row  # a loop of products is mostly multiply-adds
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@each_nvidia
 def test_sliced_stays_in_registers(static, target: str) -> None:
     for kernel in static.sliced_kernels():
         if "1024" not in kernel.name:
             row = static.inspect(kernel, target)
-            assert (row["spills"], row["local"]) == (0, 0), row
+            assert stays_in_registers(static, row), row
 
 
-@pytest.mark.parametrize("target", ["sm_100", "sm_120", "gfx942"])
+@pytest.mark.parametrize("target", ["gfx942", *(pytest.param(f"sm_{n}", marks=pytest.mark.long) for n in (100, 120))])
 def test_other_targets(static, target: str) -> None:
     for kernel in (*static.pair_kernels("mmd", 64), next(static.sliced_kernels())):
         row = static.inspect(kernel, target)
@@ -43,17 +52,17 @@ def test_other_targets(static, target: str) -> None:
 
 
 def test_the_loop_is_found(static) -> None:
-    """In machine code made up for it: a loop of four instructions, two of them multiply-adds, inside another."""
+    """In machine code made up for it: a loop of four instructions, two multiply-adds and a spill, inside another."""
     code = "\n".join(
         [
             ".L_x_0:",
-            "  /*0000*/   MOV R1, R2 ;",
+            "  /*0000*/   LDL R1, [R1] ;",
             ".L_x_1:",
             "  /*0010*/   FFMA R1, R2, R3, R1 ;",
             "  /*0020*/   @P0 FFMA R1, R2, R3, R1 ;",
-            "  /*0030*/   IADD3 R1, R2, R3, R1 ;",
+            "  /*0030*/   STL [R1+0x4], R3 ;",
             "  /*0040*/   @!P1 BRA `(.L_x_1) ;",
             "  /*0050*/   @P2 BRA `(.L_x_0) ;",
         ]
     )
-    assert static._loop(code) == {"loop": 4, "share": 0.5}
+    assert static._loop(code) == {"loop": 4, "share": 0.5, "loop_spills": 1}

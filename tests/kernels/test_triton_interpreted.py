@@ -19,10 +19,10 @@ pytestmark = pytest.mark.skipif(bool(triton.unavailable), reason=str(triton.unav
 
 
 @pytest.mark.skipif(triton.INTERPRETED, reason="this is that process")
-@pytest.mark.parametrize("name", ["test_pairs.py", "test_sliced.py", "test_triton.py"])
-def test_on_the_interpreter(name: str) -> None:
+@pytest.mark.parametrize("chosen", ["not long", pytest.param("long", marks=pytest.mark.long)])
+def test_on_the_interpreter(chosen: str) -> None:
     """Triton reads the variable when it is imported, and other tests want it compiled."""
-    command = [sys.executable, "-m", "pytest", f"tests/gpu/{name}", "-p", "no:cacheprovider", "--no-header", "-rf"]
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", chosen, "-p", "no:cacheprovider", "-rf"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]

@@ -7,7 +7,10 @@ shape that depends on values, a tensor made from the host's numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -80,7 +83,7 @@ class Rehearsal:
 
     def __init__(self, device: torch.device, generators: list[torch.Generator]) -> None:
         self.generators = [torch.default_generator, *generators]
-        self.warmed = self.recorded = self.replayed = 0
+        self.warmed = self.recorded = self.replayed = self.failed = 0
 
     def warm_up(self, step: Callable[[], T]) -> T:
         self.warmed += 1
@@ -92,17 +95,90 @@ class Rehearsal:
         try:
             with recorder:
                 result = step()
+        except BaseException:
+            self.failed += 1
+            raise
         finally:
             recorder.undo()
             for generator, state in zip(self.generators, random, strict=True):
                 generator.set_state(state)
         self.recorded += 1
+        failed = self.failed
 
         def replay() -> None:
+            assert self.failed == failed, "what was recorded before a failure draws from a state that is no generator's"
             self.replayed += 1
             recorder.replay()
 
         return replay, result
+
+
+class DeviceGenerator:
+    """A generator as CUDA has them: with a state that graphs share, and that refuses draws while it is captured."""
+
+    device = torch.device("cuda:0")
+
+    def __init__(self, offset: int = 0) -> None:
+        self.state = SimpleNamespace(offset=offset, captured=False)
+
+    def clone_state(self) -> DeviceGenerator:
+        return DeviceGenerator(self.state.offset)
+
+    def graphsafe_set_state(self, other: DeviceGenerator) -> None:
+        self.state = other.state
+
+    def draw(self) -> int:
+        if self.state.captured:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+        self.state.offset += 4
+        return self.state.offset
+
+
+class DeviceGraph:
+    """A graph as torch.cuda has them, without work in it: what a capture does to generators and to its memory."""
+
+    def __init__(self) -> None:
+        self.states: list[Any] = []
+
+    def register_generator_state(self, generator: DeviceGenerator) -> None:
+        self.states.append(generator.state)
+
+    def replay(self) -> None:
+        pass
+
+
+def torch_cuda(monkeypatch: pytest.MonkeyPatch) -> DeviceGenerator:
+    """Replaces what `CudaGraphs` calls in torch.cuda. -> the default generator."""
+    default, pools, spoilt = DeviceGenerator(), itertools.count(), set()
+
+    @contextlib.contextmanager
+    def capture(graph: DeviceGraph, pool: int, stream: Any) -> Iterator[None]:
+        """It ends with an error after one within, and then leaves everything as it stands: PyTorch 2.11 to 2.13 do."""
+        if pool in spoilt:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
+        states = [default.state, *graph.states]
+        for state in states:
+            state.captured = True
+        try:
+            yield
+        except BaseException as error:
+            spoilt.add(pool)
+            raise RuntimeError("operation failed due to a previous error during capture") from error
+        for state in states:
+            state.captured = False
+
+    stand_ins = {
+        "default_generators": (default,),
+        "CUDAGraph": DeviceGraph,
+        "graph": capture,
+        "graph_pool_handle": lambda: next(pools),
+        "Stream": lambda device: SimpleNamespace(device_index=0),
+        "current_stream": lambda device: None,
+        "stream": contextlib.nullcontext,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return default
 
 
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:

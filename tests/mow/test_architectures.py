@@ -84,7 +84,7 @@ def test_the_table_has_the_papers_five_and_the_small_one() -> None:
     assert dims == {"mnist": 20, "fashion-mnist": 8, "cifar-10": 64, "celeba": 32, "ffhq": 64, "small": 32}
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.long) if x == "ffhq" else x for x in PAPER])
 def test_forward_and_backward_at_the_real_size(name: str) -> None:
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)

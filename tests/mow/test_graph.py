@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from rehearsal import Rehearsal, as_on_a_device
+from rehearsal import DeviceGenerator, Rehearsal, as_on_a_device, torch_cuda
 from torch import Tensor, nn
 
 import mow
@@ -365,6 +365,49 @@ def test_a_step_that_cannot_be_captured(distance: type[Distance]) -> None:
         graphed.step(pictures(2))
     assert_equal(eager, graphed)
     assert graphed.steps_done == steps and all(parameter.grad is None for parameter in graphed.encoder.parameters())
+
+
+def test_what_was_captured_before_a_failure_is_void() -> None:
+    """Steps without values are captured, one with values cannot be: all begin anew."""
+
+    class Scaled(mow.CramerWold):
+        factor: Any = 1.0
+
+        def measure(self, z: Tensor, window: Any = None) -> Tensor:
+            return super().measure(z, window) * float(self.factor)
+
+    eager, graphed = both(Scaled(), k=2)
+    silent = {"measured": lambda step: False}
+    for trainer in (eager, graphed):
+        run(trainer, 12, **silent)
+        for _ in range(3):
+            trainer.step(pictures(2))
+    assert capture(graphed).recorded == 1
+    graphed.distance.factor = torch.ones(())
+    with pytest.raises(RuntimeError, match="cannot be captured.*captured elsewhere.*have to be captured anew"):
+        graphed.step(pictures(2))
+    graphed.distance.factor = 1.0
+    assert capture(graphed).failed == 1
+    assert_equal(eager, graphed, run(eager, 30, **silent), run(graphed, 30, **silent))
+    assert capture(graphed).recorded == 2
+
+
+def test_a_failed_capture_gives_the_generators_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch leaves them captured, and the memory pool as well: no draw and no capture would be possible any more."""
+    monkeypatch.undo()
+    default, own = torch_cuda(monkeypatch), DeviceGenerator()
+    graphs = graph.CudaGraphs(torch.device("cuda:0"), [own])
+    assert default.draw() == own.draw() == 4
+
+    def step() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        graphs.record(step)
+    assert default.draw() == own.draw() == 8
+    replay, result = graphs.record(lambda: "result")
+    replay()
+    assert result == "result" and default.draw() == own.draw() == 12
 
 
 @pytest.mark.parametrize(

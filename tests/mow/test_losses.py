@@ -282,6 +282,34 @@ def test_half_latents_give_a_float32_distance(randn: Randn) -> None:
             assert distance(z, past).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        mow.MMD,
+        lambda: mow.CramerWold(log=True),
+        lambda: mow.SlicedWasserstein(directions=4, keep=5, generator=seeded(0)),
+        lambda: mow.MMD(Uniform(seeded(2))),
+        lambda: mow.MMD(mow.PriorWindow(200, DIM, Normal(seeded(3)))),
+        lambda: Constant(),
+    ],
+)
+def test_half_latents_over_a_float32_window(make: Any, dtype: torch.dtype, randn: Randn) -> None:
+    """They are those of the same latents in float32, from what the window keeps as well, and so is the gradient."""
+    half, wide = make(), make()
+    window, other = (mow.MovingWindow(200, DIM, dtype=torch.float32) for _ in range(2))
+    for each in (window, other):
+        each.fill(randn(200, DIM, dtype=torch.float32).fill_(0.5) + torch.arange(200)[:, None] / 100)
+    for _ in range(3):
+        z = randn(2, DIM).to(dtype)
+        g_z, value = half.gradient(z, window)
+        expected, right = wide.gradient(z.float(), other)
+        assert g_z.dtype == torch.float32
+        torch.testing.assert_close((g_z, value), (expected, right))
+        window.push(z)
+        other.push(z)
+
+
 # Sampled priors
 
 

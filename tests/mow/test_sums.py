@@ -378,3 +378,21 @@ def test_no_drift_over_two_hundred_thousand_pushes(name: str) -> None:
             torch.testing.assert_close(value.double(), right, rtol=1e-6, atol=1e-6)
             assert is_running(distance, new, window)
         window.push(new if step % 2 else new.flip(0))
+
+
+@pytest.mark.parametrize("moving", [False, True])
+@pytest.mark.parametrize("change", ["window", "prior", "push"])
+def test_a_second_derivative_of_what_was_changed_since_is_refused(moving: bool, change: str) -> None:
+    if change == "prior" and not moving:
+        pytest.skip("there is none")
+    prior = mow.PriorWindow(8, DIM, dtype=torch.float64)
+    distance = mow.MMD(prior) if moving else mow.MMD()
+    window = steady(distance)
+    z = rows(2, 0).requires_grad_()
+    value = distance(z, window)
+    if change == "push":
+        window.push(z)
+    else:
+        (window if change == "window" else prior).latents.mul_(2)
+    with pytest.raises(RuntimeError, match="create_graph"):
+        torch.autograd.grad(value, z, create_graph=True)

@@ -14,7 +14,7 @@ from mow.app.data.base import DataError
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"
-"""Of the files within the archive."""
+"""The folder of the files within the archive."""
 TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST = "test_batch.bin"
 SHAPE = (3, 32, 32)

@@ -166,4 +166,4 @@ COLLECTIONS = {
         architecture="ffhq",
     ),
 }
-"""By the name that `load` and `mow train --data` take; docs/extending.md says how to add one."""
+"""The data sets by the name that `load` and `mow train --data` take; docs/extending.md says how to add one."""

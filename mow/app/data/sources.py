@@ -18,7 +18,7 @@ from mow.app.data.pictures import read_arrays, read_folder
 PACKAGED = Path("/usr/share/datasets")  # Debian's dataset-* packages
 
 NAMES = tuple(COLLECTIONS)
-"""Of the collections that `load` knows."""
+"""The names of the collections that `load` knows."""
 
 
 def load(

@@ -1,0 +1,63 @@
+"""Public functions have an example that runs."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import mow
+import mow.distributed
+import mow_kernels as mk
+from mow_kernels import native
+
+PACKAGES = (mk, mow, mow.distributed)
+NATIVE = {"RunningSums", "SortedProjections", "begin_running"}
+"""What needs the native library."""
+
+
+def public(package: ModuleType) -> list[tuple[str, Any]]:
+    return [(name, value) for name in package.__all__ if callable(value := getattr(package, name))]
+
+
+def examples(value: Any) -> list[doctest.Example]:
+    return doctest.DocTestParser().get_examples(inspect.getdoc(value) or "")
+
+
+def names() -> dict[str, Any]:
+    """What the examples take for granted."""
+    torch.manual_seed(0)
+    pictures, z, window = torch.rand(40, 6), torch.randn(4, 8, requires_grad=True), mow.MovingWindow(64, 8)
+    return {
+        **{"torch": torch, "nn": nn, "mk": mk, "mow": mow, "DataLoader": DataLoader, "gather": mow.distributed.gather},
+        **{"encoder": nn.Linear(6, 8), "decoder": nn.Linear(8, 6), "pictures": pictures, "x": pictures[:8]},
+        **{"z": z, "history": torch.randn(60, 8), "window": window, "reconstruction": torch.zeros(())},
+    }
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_every_public_function_has_an_example(package: ModuleType) -> None:
+    functions = [(name, value) for name, value in public(package) if inspect.isfunction(value)]
+    without = [name for name, value in functions if not examples(value) and name != "process_group"]
+    assert functions and without == []  # a process group is what torchrun has started
+
+
+@pytest.mark.parametrize(
+    "name, value", [each for package in PACKAGES for each in public(package)], ids=lambda part: str(part)[:30]
+)
+def test_examples_run(name: str, value: Any) -> None:
+    if name in NATIVE and native.unavailable is not None:
+        pytest.skip(native.unavailable)
+    methods = inspect.getmembers(value, inspect.isfunction) if inspect.isclass(value) else []
+    for owner in (value, *(method for _, method in methods if method.__module__.startswith("mow"))):
+        if found := examples(owner):
+            test = doctest.DocTest(found, names(), name, None, None, inspect.getdoc(owner))
+            said: list[str] = []
+            runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+            assert runner.run(test, out=said.append).failed == 0, "".join(said)
