@@ -48,11 +48,7 @@ def _page() -> Iterator[str]:
         yield "measures them within eight minutes where there is a GPU: it needs PyTorch with CUDA, Triton, pytest and"
         yield "typer, and no network. No ratio or time on a GPU is claimed anywhere."
         yield ""
-        yield (
-            "The rehearsal on the interpreter takes Triton 3.6 with NumPy before 2.4 "
-            "(PyTorch 2.11 brings Triton 3.6), or"
-        )
-        yield "Triton 3.7 with any NumPy."
+        yield "The rehearsal on the interpreter takes Triton 3.7, or 3.6 (PyTorch 2.11 has it) with NumPy before 2.4."
     yield ""
     yield "## What the compiler says (static)"
     yield ""
