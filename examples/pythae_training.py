@@ -54,7 +54,7 @@ def main(
 ) -> None:
     logging.disable(logging.INFO)
     x, dim = to_unit_range(data.load(source).train[:pictures]), 16
-    kinds = {"pythae's own": (pythae.models, {}), "ours, its draws": (ours, {"closed_form": False}), "ours": (ours, {})}
+    kinds = {"pythae's own": (pythae.models, {}), "ours, its draws": (ours, {}), "ours": (ours, {"closed_form": True})}
     if batch == 1:
         kinds = {"ours, window of 64": (ours, {"window": mow.MovingWindow(64, dim)})}
     for title, (module, options) in kinds.items():

@@ -1,7 +1,7 @@
 """Distances between a window of samples and a distribution, with a gradient for the newest rows alone."""
 
 from mow_kernels import backends as _backends  # noqa: F401  # their columns of the table
-from mow_kernels.calls import Explanation, distance_row, explain, gradient, to_normal, use_backend
+from mow_kernels.calls import Explanation, differentiable, distance_row, explain, gradient, to_normal, use_backend
 from mow_kernels.checks import check_finite
 from mow_kernels.ops.cramer_wold import cramer_wold
 from mow_kernels.ops.k_center import Centers, k_center
@@ -28,6 +28,7 @@ __all__ = [
     "check_finite",
     "cramer_wold",
     "default_scales",
+    "differentiable",
     "distance_row",
     "draw_directions",
     "explain",

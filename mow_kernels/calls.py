@@ -225,6 +225,46 @@ def gradient(
     return alone(measure, *arguments, **checked)  # type: ignore[misc]  # every distance has one
 
 
+def differentiable(
+    function: Callable[..., Tensor],
+    current: Tensor,
+    history: Tensor | None = None,
+    prior: Tensor | str = "normal",
+    **options: Any,
+) -> Tensor:
+    """A distance by the reference, differentiable for all its samples and as often as wanted.
+
+        >>> v = torch.randn(4, z.shape[1], requires_grad=True)
+        >>> value = mk.differentiable(mk.mmd, z, history, v)        # history and prior may require a gradient
+        >>> (g_z,) = torch.autograd.grad(value, z, create_graph=True)
+        >>> (g_v,) = torch.autograd.grad(g_z.square().sum(), v)
+
+    The same value as by the function, in plain PyTorch: it takes the memory of all pairs. For derivatives across the
+    samples and beyond the second; the function itself is for the first.
+
+    Args:
+        function: mmd, cramer_wold, sliced_wasserstein, or another whose row is in the table.
+        current, history, prior, options: of that function.
+
+    Returns:
+        0-d.
+
+    Raises:
+        ValueError: function is none of them.
+        What the function itself raises, but for a history or prior that requires grad.
+    """
+    op = distance_row(function)
+    past, sample = (each.detach() if isinstance(each, Tensor) else each for each in (history, prior))
+    call = op.check(current, past, sample, **(op.defaults | options))
+    op_, arguments, checked = call if op.draw is None else op.draw(call)
+    attached = (
+        given.to(rows.dtype) if isinstance(given, Tensor) else rows
+        for given, rows in zip((current, history, prior), arguments, strict=True)
+    )
+    value: Tensor = op_.reference(*attached, **checked)
+    return value
+
+
 def to_normal(function: Callable[..., Tensor], like: Tensor, n: int, **options: Any) -> Pairwise | Sliced:
     """What the distance of n rows to N(0, I) is made of, for who spreads the rows over several places.
 

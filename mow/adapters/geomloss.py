@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ LOSSES = ("gaussian", "imq", "cramer_wold", "sliced_wasserstein")
 class SamplesLoss(nn.Module):
     """A distance between two samples of equal weights, with a gradient to both: stands in for `geomloss.SamplesLoss`.
 
+        loss = SamplesLoss("gaussian", blur=0.5)(x, y)
+
     | loss | value |
     |---|---|
     | "gaussian" | GeomLoss's own: half the biased squared MMD with exp(-r/(2 blur^2)), r the squared distance |
@@ -26,21 +28,44 @@ class SamplesLoss(nn.Module):
     The gradient to the second sample costs a second call. `mow_kernels.use_backend` chooses what computes it.
 
     Args:
-        loss: see above. GeomLoss's others ("sinkhorn", "energy", "laplacian", "hausdorff") are refused.
+        loss: see above; it has to be given, since GeomLoss's default, "sinkhorn", is none of them. Its others
+            ("energy", "laplacian", "hausdorff") are refused as well.
         p: the power of "sliced_wasserstein", >= 1; without effect on the others, as there.
         blur: standard deviation of the kernel, > 0; without effect where there is none.
-        backend: GeomLoss's, without effect.
+        reach, diameter, scaling, truncate, cost, cluster_scale, debias, verbose, backend: GeomLoss's, in its order.
+            They steer its Sinkhorn loops and its backends, and are without effect on a kernel's loss, as there.
+        kernel, potentials: None and False; a kernel of one's own and the potentials are refused.
 
     Raises:
-        ValueError: a loss that is not in the table, or a bad blur.
+        ValueError: a loss that is not in the table, a bad blur, a kernel or potentials.
     """
 
-    def __init__(self, loss: str = "gaussian", p: float = 2, blur: float = 0.05, *, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        loss: str = "sinkhorn",
+        p: float = 2,
+        blur: float = 0.05,
+        reach: float | None = None,
+        diameter: float | None = None,
+        scaling: float = 0.5,
+        truncate: float = 5,
+        cost: Any = None,
+        kernel: None = None,
+        cluster_scale: float | None = None,
+        debias: bool = True,
+        potentials: bool = False,
+        verbose: bool = False,
+        backend: str = "auto",
+    ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(map(repr, LOSSES))}")
         if not 0 < blur < float("inf"):
             raise ValueError(f"blur is {blur!r}; it must be finite and > 0")
+        if kernel is not None:
+            raise ValueError(f"kernel is {kernel!r}; it must be None: the loss names the kernel")
+        if potentials:
+            raise ValueError(f"potentials is {potentials!r}; it must be False: there is the value alone")
         self.loss, self.p, self.blur = loss, p, blur
 
     def forward(self, *samples: Tensor) -> Tensor:
@@ -57,19 +82,17 @@ class SamplesLoss(nn.Module):
             shapes = f"x has shape {list(x.shape)} and y {list(y.shape)}"
             raise ValueError(f"{shapes}; they must be [N, D] and [M, D], or [B, N, D] and [B, M, D]")
         if x.dim() == 2:
-            return both(self._distance(x), x, y)
-        return torch.stack([both(self._distance(one), one, other) for one, other in zip(x, y, strict=True)])
+            return self._distance(x, y)
+        return torch.stack([self._distance(one, other) for one, other in zip(x, y, strict=True)])
 
     def extra_repr(self) -> str:
         return f"{self.loss!r}, p={self.p}, blur={self.blur}"
 
-    def _distance(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """The distance of x [N, D] to others: symmetric, with a gradient to its first argument."""
+    def _distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """The distance of x [N, D] to y [M, D], with options under which it is symmetric."""
         if self.loss == "cramer_wold":
-            gamma = (4 / (3 * len(x))) ** 0.4
-            return lambda x, y: mk.cramer_wold(x, None, y, gamma=gamma)
+            return both(mk.cramer_wold, x, y, gamma=(4 / (3 * len(x))) ** 0.4)
         if self.loss == "sliced_wasserstein":
-            drawn = torch.nn.functional.normalize(torch.randn(x.shape[1], 50, device=x.device), dim=0).to(x.dtype)
-            return lambda x, y: mk.sliced_wasserstein(x, None, y, directions=drawn, p=self.p)
+            return both(mk.sliced_wasserstein, x, y, directions=mk.draw_directions(x, 50), p=self.p)
         scales = [self.blur**2 / x.shape[1]] if self.loss == "gaussian" else [self.blur**2 * s for s in mk.SCALES]
-        return lambda x, y: mk.mmd(x, None, y, kernel=self.loss, scales=scales, estimator="biased") / 2
+        return both(mk.mmd, x, y, kernel=self.loss, scales=scales, estimator="biased") / 2

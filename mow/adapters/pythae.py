@@ -1,11 +1,14 @@
 """pythae's WAE_MMD and INFOVAE_MMD with the MMD of mow_kernels, for its own training pipeline.
 
-They train as pythae's own do and save what pythae's own load. `pip install --no-deps pythae==0.1.2` and, beside torch,
-cloudpickle, imageio, pydantic, scikit-learn and tqdm are what they need.
+They train as pythae's own do and save what pythae's own load, but for a window. `pip install --no-deps pythae==0.1.2`
+and, beside torch, cloudpickle, imageio, pydantic, scikit-learn and tqdm are what they need.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pythae.models
@@ -15,6 +18,9 @@ from torch.nn.functional import binary_cross_entropy, mse_loss
 import mow_kernels as mk
 from mow.window.distances import MMD
 from mow.window.window import MovingWindow
+
+OPTIONS = "mow.json"
+"""The file of a saved model that holds what pythae's configuration has no field for."""
 
 
 class _OurMMD:
@@ -26,21 +32,44 @@ class _OurMMD:
     training: bool
 
     def __init__(
-        self, *args: Any, window: MovingWindow | None = None, closed_form: bool = True, **options: Any
+        self, *args: Any, window: MovingWindow | None = None, closed_form: bool | None = None, **options: Any
     ) -> None:
         super().__init__(*args, **options)
-        if window is not None and not closed_form:
+        if window is not None and closed_form is False:
             raise ValueError("closed_form is False and there is a window; pythae draws a prior row a new latent only")
         self.window, self.closed_form = window, closed_form
+
+    def save(self, dir_path: str) -> None:
+        """As pythae does, and beside its files what no file of its own holds."""
+        super().save(dir_path)  # type: ignore[misc]  # pythae's model
+        (Path(dir_path) / OPTIONS).write_text(json.dumps({"closed_form": self.closed_form}) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load_from_folder(cls, dir_path: str) -> Any:
+        """The model as it was saved: weights, window, closed_form. A folder of pythae's own model is read as well."""
+        model = super().load_from_folder(dir_path)  # type: ignore[misc]  # pythae's model
+        path = Path(dir_path) / OPTIONS
+        if path.exists():
+            model.closed_form = json.loads(path.read_text(encoding="utf-8"))["closed_form"]
+        return model
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """As PyTorch does, but that a window among the weights is made where the model has none, in its type."""
+        latents = state_dict.get("window.latents")
+        if latents is not None and self.window is None and self.closed_form is not False:
+            like = next(self.parameters())  # type: ignore[attr-defined]  # a module
+            self.window = MovingWindow(*latents.shape, dtype=like.dtype, device=like.device)
+        return super().load_state_dict(state_dict, *args, **options)  # type: ignore[misc]  # a module
 
     def _mmd(self, z: Tensor, z_prior: Tensor) -> Tensor:
         """MMD of z [k, D] and the window's history; z becomes its newest rows in training, elsewhere k may exceed n."""
         scales = self.scales if self.kernel_choice == "imq" else [1.0]
         kernel = "imq" if self.kernel_choice == "imq" else "gaussian"
         scales = [self.model_config.kernel_bandwidth**2 * scale for scale in scales]
-        if not self.closed_form:
+        window = self.window
+        if window is None and not self.closed_form:
             return mk.mmd(z, None, z_prior, kernel=kernel, scales=scales)
-        distance, window = MMD(kernel=kernel, scales=scales), self.window
+        distance = MMD(kernel=kernel, scales=scales)
         if window is None or not self.training:
             return distance(z, None if window is None else window.history(len(z)))
         value = distance(z, window)
@@ -51,14 +80,19 @@ class _OurMMD:
 class WAE_MMD(_OurMMD, pythae.models.WAE_MMD):
     """pythae's WAE_MMD.
 
+        model = WAE_MMD(config, window=mow.MovingWindow(64, config.latent_dim))
+
     Args:
         model_config, encoder, decoder: pythae's.
-        window: measure over its history, too, so that batches may be as small as one. It becomes part of the model.
-        closed_form: take the prior N(0, I) in closed form; else from the sample that pythae draws, which gives the
-            losses of its own model up to rounding, and takes no window.
+        window: measure over its history, too, so that batches may be as small as one. It becomes part of the model, and
+            of what `save` writes and `load_from_folder` of this class reads.
+        closed_form: True takes the prior N(0, I) in closed form, as a window always does. False takes the sample that
+            pythae draws, which gives the losses of its own model up to rounding, and no window; None is True where
+            there is a window, else False.
 
     Raises:
-        ValueError: a window without the closed form.
+        ValueError: a window and closed_form False; later, for a batch of one where the prior is drawn, of which
+            pythae's own loss is NaN.
     """
 
     def loss_function(self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor) -> tuple[Tensor, ...]:

@@ -35,7 +35,7 @@ class Entrant:
 
         torch.manual_seed(seed)
         config = getattr(pythae.models, f"{name}_Config")(input_dim=tuple(x.shape[1:]), latent_dim=DIM)
-        options = {"own": {}, "drawn": {"closed_form": False}, "closed": {}}[kind]
+        options = {"own": {}, "drawn": {}, "closed": {"closed_form": True}}[kind]
         model = getattr(pythae.models if kind == "own" else ours, name)(config, **options)
         training = BaseTrainerConfig(
             output_dir=folder,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import mow_kernels as mk
+from mow.adapters.both import both
 from mow.adapters.geomloss import LOSSES, SamplesLoss
 from mow.adapters.pot import sliced_wasserstein_distance
 
@@ -37,12 +40,46 @@ def test_sliced_wasserstein_is_that_of_pot(randn, p: float) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_a_seed_draws_the_directions_of_pot(randn) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", [lambda: 3, lambda: torch.Generator().manual_seed(3)], ids=["integer", "generator"])
+def test_a_seed_draws_the_directions_of_pot(randn, dtype: torch.dtype, seed: Callable[[], object]) -> None:
     ot = pytest.importorskip("ot")
-    x, y = randn(7, 3, dtype=torch.float32), randn(5, 3, dtype=torch.float32)
-    ours = sliced_wasserstein_distance(x, y, seed=3)
-    torch.testing.assert_close(ours, ot.sliced_wasserstein_distance(x, y, seed=3))
+    x, y = randn(7, 3, dtype=dtype), randn(5, 3, dtype=dtype)
+    ours = sliced_wasserstein_distance(x, y, seed=seed())
+    torch.testing.assert_close(ours, ot.sliced_wasserstein_distance(x, y, seed=seed()))
     assert not torch.equal(ours, sliced_wasserstein_distance(x, y, seed=4))
+    assert torch.equal(ours, sliced_wasserstein_distance(x, y, seed=np.int64(3)))
+
+
+def test_the_arguments_are_those_of_the_originals_in_their_order(randn) -> None:
+    """Each is given its default by position: the original's value, or an error that names what to pass."""
+    geomloss, ot = pytest.importorskip("geomloss"), pytest.importorskip("ot")
+    x, y = randn(7, 3, dtype=torch.float32), randn(5, 3, dtype=torch.float32)
+
+    def defaults(function: Callable[..., object]) -> dict[str, object]:
+        parameters = inspect.signature(function).parameters.values()
+        return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+    theirs = defaults(geomloss.SamplesLoss)
+    assert list(defaults(SamplesLoss).items()) == list(theirs.items())
+    with pytest.raises(ValueError, match="loss is 'sinkhorn'; it must be one of 'gaussian'"):
+        SamplesLoss(*theirs.values())
+    given = list((theirs | {"loss": "gaussian"}).values())
+    torch.testing.assert_close(SamplesLoss(*given)(x, y), geomloss.SamplesLoss(*given)(x, y))
+
+    theirs = defaults(ot.sliced_wasserstein_distance)
+    assert list(defaults(sliced_wasserstein_distance).items()) == list(theirs.items())
+    given = list((theirs | {"seed": 3}).values())
+    ours = sliced_wasserstein_distance(x, y, *given)
+    torch.testing.assert_close(ours, ot.sliced_wasserstein_distance(x, y, *given))
+
+
+def test_what_steers_sinkhorn_changes_a_kernel_loss_neither_here_nor_there(randn) -> None:
+    geomloss = pytest.importorskip("geomloss")
+    x, y = randn(7, 3), randn(5, 3)
+    options = {"p": 1, "blur": 0.7, "reach": 0.3, "diameter": 2.0, "scaling": 0.9, "debias": False}
+    theirs = geomloss.SamplesLoss("gaussian", backend="tensorized", **options)(x, y)
+    torch.testing.assert_close(SamplesLoss("gaussian", **options)(x, y), theirs)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -61,6 +98,72 @@ def test_every_loss_has_the_gradient_of_both_samples(randn, loss: str) -> None:
     torch.testing.assert_close(value_and_gradients(lambda y: distance(x, y), y), (value, g_y))
 
 
+def adapted(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A stand-in that draws the same directions at each call."""
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        if loss == "pot":
+            return sliced_wasserstein_distance(x, y, p=3, seed=0)
+        torch.manual_seed(0)
+        return SamplesLoss(loss, blur=0.9)(x, y)
+
+    return distance
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, "pot"])
+def test_mixed_second_derivatives(randn, loss: str, backend: str) -> None:
+    """By finite differences: across the two samples, and of weights that both share."""
+    x, y = randn(4, 2).requires_grad_(), (randn(3, 2) + 0.5).requires_grad_()
+    distance = adapted(loss)
+    assert torch.autograd.gradgradcheck(distance, (x, y))
+    weights = randn(2, 2).requires_grad_()
+    shared = x.detach(), y.detach()
+    assert torch.autograd.gradgradcheck(lambda w: distance(shared[0] @ w, shared[1] @ w), (weights,))
+    (g_x,) = torch.autograd.grad(distance(x, y), x, create_graph=True)
+    (g_xy,) = torch.autograd.grad(g_x.square().sum(), y)
+    assert g_xy.abs().max() > 1e-4
+
+
+def test_mixed_second_derivatives_of_a_batch_and_of_one_tensor_twice(randn) -> None:
+    x, y = randn(2, 4, 2).requires_grad_(), randn(2, 3, 2).requires_grad_()
+    assert torch.autograd.gradgradcheck(SamplesLoss("imq", blur=0.9), (x, y))
+    assert torch.autograd.gradgradcheck(lambda x: both(mk.mmd, x, x), (x.detach()[0].requires_grad_(),))
+
+
+def test_the_first_derivative_is_made_without_the_reference(randn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mk, "differentiable", lambda *args, **options: pytest.fail("the reference ran"))
+    value_and_gradients(SamplesLoss("imq"), randn(6, 3), randn(4, 3))
+    with torch.no_grad():
+        assert not SamplesLoss("imq")(randn(6, 3).requires_grad_(), randn(4, 3).requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_both_gradients_in_one_graph(randn, loss: str) -> None:
+    """torch.compile: the same gradients, and no second derivative in silence."""
+    x, y = randn(5, 3), randn(4, 3)
+    compiled = torch.compile(SamplesLoss(loss), fullgraph=True, backend="aot_eager")
+    torch.manual_seed(0)
+    found = value_and_gradients(compiled, x, y)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, value_and_gradients(SamplesLoss(loss), x, y))
+    x, y = x.requires_grad_(), y.requires_grad_()
+    with pytest.raises(RuntimeError, match="create_graph|double backward"):
+        (g_x,) = torch.autograd.grad(compiled(x, y), x, create_graph=True)
+        torch.autograd.grad(g_x.sum(), y)
+
+
+def test_a_change_in_place_before_backward_is_an_error(randn) -> None:
+    for changed in range(3):
+        tensors = randn(4, 2), randn(3, 2), torch.nn.functional.normalize(randn(2, 5), dim=0)
+        x, y = (sample.clone().requires_grad_() for sample in tensors[:2])
+        given = x * 1, y * 1, tensors[2]
+        value = sliced_wasserstein_distance(given[0], given[1], projections=given[2])
+        with torch.no_grad():
+            given[changed].mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            value.backward()
+
+
 def test_the_other_losses_are_those_of_mow_kernels(randn) -> None:
     x, y = randn(6, 3), randn(4, 3)
     assert torch.equal(SamplesLoss("imq", blur=1)(x, y), mk.mmd(x, None, y, estimator="biased") / 2)
@@ -74,11 +177,29 @@ def test_the_other_losses_are_those_of_mow_kernels(randn) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: SamplesLoss("sinkhorn"), ValueError, "loss is 'sinkhorn'; it must be one of 'gaussian'"),
+        (lambda x: SamplesLoss(), ValueError, "loss is 'sinkhorn'; it must be one of 'gaussian'"),
+        (lambda x: SamplesLoss("energy"), ValueError, "loss is 'energy'; it must be one of 'gaussian'"),
+        (lambda x: SamplesLoss("gaussian", kernel=torch.cdist), ValueError, "kernel is <.*>; it must be None"),
+        (lambda x: SamplesLoss("gaussian", potentials=True), ValueError, "potentials is True; it must be False"),
+        (lambda x: sliced_wasserstein_distance(x, x, log=True), ValueError, "log is True; it must be False"),
+        (lambda x: sliced_wasserstein_distance(x, x, scaler=abs), ValueError, "scaler is .*; it must be None"),
+        (
+            lambda x: sliced_wasserstein_distance(x, x, seed=np.random.RandomState(0)),
+            TypeError,
+            "seed is RandomState.*; it must be an integer, a torch.Generator or None",
+        ),
         (lambda x: SamplesLoss("imq", blur=0), ValueError, "blur is 0; it must be finite and > 0"),
-        (lambda x: SamplesLoss()(x[:, 0], x, x[:, 0], x), ValueError, "there are 4 arguments; they must be x and y"),
-        (lambda x: SamplesLoss()(x, x[None]), ValueError, r"x has shape \[4, 2\] and y \[1, 4, 2\]; they must be"),
-        (lambda x: SamplesLoss()(x[None], x[None].expand(2, -1, -1)), ValueError, "they must be"),
+        (
+            lambda x: SamplesLoss("gaussian")(x[:, 0], x, x[:, 0], x),
+            ValueError,
+            "there are 4 arguments; they must be x and y",
+        ),
+        (
+            lambda x: SamplesLoss("gaussian")(x, x[None]),
+            ValueError,
+            r"x has shape \[4, 2\] and y \[1, 4, 2\]; they must be",
+        ),
+        (lambda x: SamplesLoss("gaussian")(x[None], x[None].expand(2, -1, -1)), ValueError, "they must be"),
         (lambda x: sliced_wasserstein_distance(x, x, a=x[:, 0]), ValueError, "a or b is given; they must be None"),
         (lambda x: sliced_wasserstein_distance(x.numpy(), x), TypeError, "X_s is ndarray; it must be a tensor"),
         (lambda x: sliced_wasserstein_distance(x, x[0]), TypeError, r"X_t has shape \[2\]; it must be a tensor"),
