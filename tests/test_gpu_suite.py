@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,6 +147,7 @@ def test_a_part_ends_with_its_time() -> None:
     assert rows[1:] == [{"broke": "the time of its part is up"}]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to look for processes")
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     """Not even one that a process has started and that holds its output open."""
     text = (
@@ -154,13 +157,39 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
     )
     began = time.monotonic()
     assert children.finish([sys.executable, "-c", text], 2.0).status is None and time.monotonic() - began < 20
-    pid = int((tmp_path / "pid").read_text())
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to look for processes")
+def test_a_killed_run_leaves_its_record_and_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "run", f"--rehearse={BACKEND}", f"--out={tmp_path}"]
+    with children.Child(command) as child:
+        path = None
+        while path is None or not record.read(path)["cases"]:
+            assert child.status(0.1) is None, child.said()
+            path = next(tmp_path.glob("*.json"), None)
+        parts = [int(pid) for task in tasks(child.pid) for pid in task.read_text().split()]
+        assert parts
+        os.kill(child.pid, signal.SIGTERM)
+        assert child.status(20.0) == 143, child.said()
+    content = record.read(path)
+    assert content["cases"][0]["candidate"] == BACKEND and list(suite.table(content))
+    assert all(gone(pid) for pid in parts)
+
+
+def tasks(pid: int) -> Iterator[Path]:
+    """Where Linux lists the children of a process."""
+    return Path(f"/proc/{pid}/task").glob("*/children")
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within five seconds."""
     for _ in range(100):
         state = Path(f"/proc/{pid}/stat")
         if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
+            return True
         time.sleep(0.05)
-    raise AssertionError(f"{pid} is still there")
+    return False
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -46,6 +47,7 @@ def run(
         options = [f"--rehearse={rehearse}"] * bool(rehearse)
         return [sys.executable, "-m", "benchmarks.gpu", "part", *options, name, str(seconds)]
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, which ends the processes of the parts
     content = suite.run(machine, effort, own, command, write)
     print(f"\n{kept[0]}")
     print("\n".join(suite.table(content)))

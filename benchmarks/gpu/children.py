@@ -34,11 +34,15 @@ class Child:
 
     def __exit__(self, *error: object) -> None:
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
         self._process.wait()
         self._said.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def status(self, wait: float = 0.0) -> int | None:
         """The exit status, or None if it still runs after so many seconds."""
