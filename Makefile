@@ -48,15 +48,16 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks report
 
 # Installs nothing and needs no network: python3 has PyTorch, Triton, pytest and typer there, and nvcc and CMake the rest.
-# Builds the CUDA kernels for this GPU alone; red in the end if they do not build though there is nvcc. MOW_COMMIT names
-# the commit where there is no .git, OUT the folder for the record.
+# Builds the CUDA kernels for this GPU alone; red in the end if they do not build in four minutes though there is nvcc.
+# All of it takes eight; the record is written after every job. MOW_COMMIT names the commit where there is no .git, OUT
+# the folder for the record.
 GPU_ARCHITECTURE := import torch; c = torch.cuda.get_device_capability(); print(f"{c[0]}{c[1]}" + "a" * (c == (9, 0)))
 gpu:
-	built=0; \
+	built=0; since=$$(date +%s); \
 	if architecture=$$($(PYTHON) -c '$(GPU_ARCHITECTURE)' 2>/dev/null); then \
 		nvcc=$$(PATH="$$PATH:$${CUDA_HOME:-/usr/local/cuda}/bin" command -v "$${CUDACXX:-nvcc}"); \
-		MOW_CUDA=$${nvcc:+1} MOW_CUDA_ARCH=$$architecture $(PYTHON) setup.py build_ext --inplace || built=1; fi; \
-	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu run && exit $$built
+		MOW_CUDA=$${nvcc:+1} MOW_CUDA_ARCH=$$architecture timeout 240 $(PYTHON) setup.py build_ext --inplace || built=1; fi; \
+	PYTHONPATH=. $(PYTHON) -m benchmarks.gpu run --since $$since && exit $$built
 
 # The tests of the kernels over a library built with the sanitizers, in a folder of its own.
 SANITIZED := build/sanitized

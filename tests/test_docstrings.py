@@ -49,7 +49,7 @@ def test_every_public_function_has_an_example(package: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, value", [each for package in PACKAGES for each in public(package)], ids=lambda part: str(part)[:30]
+    "name, value", [pytest.param(*each, id=each[0]) for package in PACKAGES for each in public(package)]
 )
 def test_examples_run(name: str, value: Any) -> None:
     if name in NATIVE and native.unavailable is not None:

@@ -6,49 +6,75 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import ROOT, record
 from benchmarks.cases import DISTANCES, Case
-from benchmarks.gpu import report, suite
+from benchmarks.gpu import children, report, suite
 from benchmarks.gpu.devices import Gpu, StandIn
 from mow_kernels.registry import TABLE
 
 BACKEND = "reference" if isinstance(TABLE["mmd"]["cpp"], str) else "cpp"
 
 
-@pytest.fixture
-def rehearsed(monkeypatch: pytest.MonkeyPatch) -> dict:
-    """A run without compilers, which take half a minute each."""
-    monkeypatch.setenv("MOW_COMMIT", "0123456789abcdef")
-    jobs = [job for job in suite.plan(suite.rehearsal(), [BACKEND]) if "compile" not in job.candidate]
-    monkeypatch.setattr(suite, "plan", lambda *_: jobs)
-    return suite.run(StandIn(), suite.rehearsal(), [BACKEND], tell=lambda _: None)
+def command(name: str, seconds: float) -> list[str]:
+    """A part of a rehearsal, as the command line starts it."""
+    return [sys.executable, "-m", "benchmarks.gpu", "part", f"--rehearse={BACKEND}", name, str(seconds)]
 
 
-def test_a_rehearsal(rehearsed: dict, tmp_path: Path) -> None:
-    assert not rehearsed["dropped"] and suite.is_green(rehearsed), rehearsed["cases"]
-    assert {row["distance"] for row in rehearsed["cases"]} == set(DISTANCES)
-    assert all(row["status"] == "measured" for row in rehearsed["cases"])
-    own = [row for row in rehearsed["cases"] if row["candidate"] == BACKEND]
-    assert own and all(row["ok"] for row in own)
-    loops = {(row["distance"], row["candidate"]) for row in rehearsed["training"] if row["status"] == "measured"}
-    assert len(loops) == len(rehearsed["training"]) == 4 * len(DISTANCES)
+def run(effort: suite.Effort, command: Any = command) -> tuple[dict, list[dict]]:
+    """The record of a run without compilers, which take half a minute each, and every state in which it was kept."""
+    kept: list[dict] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOW_COMMIT", "0123456789abcdef")
+        few = {name: jobs for name, jobs in suite.parts(effort, [BACKEND]).items() if name != "compile"}
+        patch.setattr(suite, "parts", lambda *_: dict(few))
+        write = lambda content: kept.append(json.loads(json.dumps(content)))  # noqa: E731
+        return suite.run(StandIn(), effort, [BACKEND], command, write, tell=lambda _: None), kept
+
+
+@pytest.fixture(scope="module")
+def rehearsal() -> tuple[dict, list[dict]]:
+    return run(suite.rehearsal())
+
+
+def test_a_rehearsal(rehearsal: tuple[dict, list[dict]], tmp_path: Path) -> None:
+    content, _ = rehearsal
+    assert not content["dropped"] and suite.is_green(content), content["cases"]
+    assert {row["distance"] for row in content["cases"]} == set(DISTANCES)
+    assert all(row["status"] == "measured" for row in content["cases"])
+    own = [row for row in content["cases"] if row["candidate"] == BACKEND]
+    assert own and all(row["ok"] and row["share"] > 0 for row in own)
+    loops = {(row["distance"], row["candidate"]) for row in content["training"] if row["status"] == "measured"}
+    assert len(loops) == len(content["training"]) == 4 * len(DISTANCES)
     assert {(distance, f"{BACKEND}, graph") for distance in DISTANCES} < loops
-    content = record.read(suite.write(rehearsed, tmp_path))
+    content = record.read(record.write(content, tmp_path))
     assert content["commit"] == "0123456789abcdef"
     lines = list(suite.table(content))
     assert any("plain" in line and "rows" in line for line in lines) and all(len(line) < 200 for line in lines)
 
 
-def test_what_there_is_no_time_for_is_named(rehearsed: dict) -> None:
-    effort = suite.replace(suite.rehearsal(), seconds=0.0)
-    content = suite.run(StandIn(), effort, [BACKEND], tell=lambda _: None)
-    assert len(content["dropped"]) == len(rehearsed["cases"]) + len(rehearsed["training"]) and not content["cases"]
-    assert "dropped" in list(suite.table(content))[-1]
+def test_the_record_is_written_after_every_job(rehearsal: tuple[dict, list[dict]]) -> None:
+    content, kept = rehearsal
+    counts = [len(state["cases"]) + len(state["training"]) for state in kept]
+    assert set(range(counts[-1] + 1)) == set(counts) and counts[-1] > 50
+    assert list(suite.table(kept[1])), "also a record that breaks off has its table"
+    assert kept[1]["cases"] == [] or kept[1]["cases"][0]["candidate"] == BACKEND
+
+
+def test_what_there_is_no_time_for_is_named(rehearsal: tuple[dict, list[dict]]) -> None:
+    jobs = [job for name, part in suite.parts(suite.Effort(), [BACKEND]).items() for job in part]
+    dropped = list(suite.outcomes(jobs, iter({"dropped": job.name} for job in jobs)))
+    assert dropped == [(job, None) for job in jobs]
+    assert all("dropped" in row for row in suite.work(StandIn(), suite.rehearsal(), jobs, 0.0))
+    lines = list(suite.table({**rehearsal[0], "dropped": [job.name for job in jobs]}))
+    assert f"dropped for want of time: {len(jobs)}" in lines[-1]
 
 
 def test_a_failure_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +83,113 @@ def test_a_failure_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(suite, "measure", out_of_memory)
     job = suite.Job(Case("mmd", 16, 1, 8), "plain", 1.0)
-    assert suite.attempt(StandIn(), suite.rehearsal(), job, {}) == {"status": "failed", "reason": "out of memory"}
+    assert suite.attempt(StandIn(), suite.rehearsal(), job) == {"status": "failed", "reason": "out of memory"}
+
+
+# Faults
+
+
+def script(text: str) -> list[str]:
+    """A process that writes rows: its last argument is their file. `say` adds one."""
+    say = "import json, os, sys, time\ndef say(**row):\n    print(json.dumps(row), file=open(sys.argv[-1], 'a'))\n"
+    return [sys.executable, "-c", say + text]
+
+
+@pytest.mark.parametrize(
+    "fault, reason",
+    [
+        ("time.sleep(60)", "it hangs (in b)"),
+        ("os.abort()", "the process ended with -6:  (in b)"),
+        ("raise RuntimeError('CUDA error: an illegal memory access')", "illegal memory access (in b)"),
+        ("sys.exit(3)", "the process ended with 3:  (in b)"),
+    ],
+)
+def test_a_fault_costs_its_own_part(fault: str, reason: str) -> None:
+    """What was measured before it stands; the next part runs."""
+    text = f"say(begins='a', limit=9); say(job='a', us=1); say(begins='b', limit=0.5)\n{fault}"
+    jobs = [SimpleNamespace(name=name) for name in "abc"]
+    (_, first), *failed = suite.outcomes(jobs, children.rows(script(text), 20.0))
+    assert first == {"us": 1}
+    assert [(job.name, row["status"]) for job, row in failed] == [("b", "failed"), ("c", "failed")]
+    assert all(row["reason"].endswith(reason) for _, row in failed), failed
+
+
+def test_a_broken_part_is_not_green_and_the_others_are_measured() -> None:
+    def broken(name: str, seconds: float) -> list[str]:
+        return script("os.abort()") if name == BACKEND else command(name, seconds)
+
+    content, _ = run(suite.rehearsal(), broken)
+    candidates = {row["candidate"]: row["status"] for row in content["cases"]}
+    assert candidates[BACKEND] == "failed" and candidates["plain"] == candidates["rows"] == "measured"
+    assert not suite.is_green(content) and list(suite.table(content))
+
+
+def test_a_device_that_does_not_come_back_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a sticky error: no further job is begun."""
+
+    def lost(machine: StandIn) -> None:
+        raise RuntimeError("CUDA error: device-side assert")
+
+    monkeypatch.setattr(StandIn, "check", lost)
+    jobs = [suite.Job(Case("mmd", 16, 1, 8), "plain", 1.0)] * 2
+    rows = []
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        rows.extend(suite.work(StandIn(), suite.rehearsal(), jobs, 60.0))
+    # Seen one by one, as the process writes them.
+    done = suite.work(StandIn(), suite.rehearsal(), jobs, 60.0)
+    assert next(done)["begins"] == next(done)["job"] == jobs[0].name
+
+
+def test_a_part_ends_with_its_time() -> None:
+    rows = list(children.rows(script("say(begins='a', limit=60)\ntime.sleep(60)"), 1.0))
+    assert rows[1:] == [{"broke": "the time of its part is up"}]
+
+
+def test_no_process_is_left_behind(tmp_path: Path) -> None:
+    """Not even one that a process has started and that holds its output open."""
+    text = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\ntime.sleep(60)"
+    )
+    began = time.monotonic()
+    assert children.finish([sys.executable, "-c", text], 2.0).status is None and time.monotonic() - began < 20
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{pid} is still there")
+
+
+@pytest.mark.parametrize(
+    "does, word, green",
+    [
+        ("exit 0", "no errors", True),
+        ("echo '========= ERROR SUMMARY: 2 errors'; exit 9", "failed: ========= ERROR SUMMARY: 2 errors", False),
+        ("echo '========= Error: Device not supported'; exit 1", "unavailable: ========= Error: Device not supp", True),
+        ("echo 'ValueError: the probe'; exit 1", "failed: ValueError: the probe", False),
+        ("sleep 60 & sleep 60", "unfinished", False),
+    ],
+)
+def test_the_word_of_a_sanitizer(
+    does: str, word: str, green: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    said = suite.sanitizer("memcheck", 1.0 if word == "unfinished" else 20.0)
+    assert said.startswith(word)
+    content: dict = {"tests": {}, "backends": [], "cases": [], "training": [], "sanitizer": {"memcheck": said}}
+    assert suite.is_green(content) is green
+
+
+def test_the_time_counts_from_the_beginning_of_the_build() -> None:
+    recipe = (ROOT / "Makefile").read_text().split("\ngpu:\n")[1].split("\n\n")[0]
+    assert recipe.index("since=$$(date +%s)") < recipe.index("timeout 240") < recipe.index("run --since $$since")
+    assert suite.Effort().seconds + suite.PATIENCE / 3 <= 480
 
 
 def test_wrong_results_and_failed_tests_are_not_green() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,24 +25,53 @@ def run(
         Path | None, typer.Option(help="The folder of the record (default: the variable OUT, else results/).")
     ] = None,
     rehearse: Annotated[str, typer.Option(help="A backend of the CPU that stands in, with tiny sizes.")] = "",
+    since: Annotated[float, typer.Option(help="Seconds since 1970 from which the time counts (default: now).")] = 0,
 ) -> None:
     """Test and measure every backend that can run on this GPU, and write one JSON file."""
-    if rehearse:
-        machine, effort = StandIn(), suite.rehearsal()
-        own = [rehearse]
-    else:
-        machine, effort = Gpu(), suite.Effort()
-        own = suite.backends(machine.device) if suite.torch.cuda.is_available() else []
+    machine, effort, own = _what(rehearse)
+    if since:
+        effort = replace(effort, seconds=effort.seconds - (time.time() - since))
     if not own:
         print("There is no GPU here, or no backend that can run on it: nothing was tested and nothing measured.")
         raise typer.Exit(1)
-    content = suite.run(machine, effort, own)
-    path = suite.write(content, out or Path(os.environ.get("OUT") or report.RESULTS))
-    print(f"\n{path}")
+    kept: list[Path] = []
+
+    def write(content: dict[str, Any]) -> None:
+        if kept:
+            record.keep(kept[0], content)
+        else:
+            kept.append(record.write(content, out or Path(os.environ.get("OUT") or report.RESULTS)))
+
+    def command(name: str, seconds: float) -> list[str]:
+        options = [f"--rehearse={rehearse}"] * bool(rehearse)
+        return [sys.executable, "-m", "benchmarks.gpu", "part", *options, name, str(seconds)]
+
+    content = suite.run(machine, effort, own, command, write)
+    print(f"\n{kept[0]}")
     print("\n".join(suite.table(content)))
     if not suite.is_green(content):
         print("NOT GREEN: a test failed or did not end, or a result is wrong.")
         raise typer.Exit(1)
+
+
+@app.command(hidden=True)
+def part(name: str, seconds: float, path: Path, rehearse: str = "") -> None:
+    """One part of a run, in a process of its own, which adds its rows to a file as they come."""
+    machine, effort, own = _what(rehearse)
+    if name == "ceilings":
+        rows = iter([suite.ceilings(machine, effort)])
+    else:
+        rows = suite.work(machine, effort, suite.parts(effort, own)[name], seconds)
+    with path.open("w", buffering=1) as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+
+
+def _what(rehearse: str) -> tuple[Gpu | StandIn, suite.Effort, list[str]]:
+    """The machine, the effort and the backends."""
+    if rehearse:
+        return StandIn(), suite.rehearsal(), [rehearse]
+    return Gpu(), suite.Effort(), suite.backends(Gpu.device) if suite.torch.cuda.is_available() else []
 
 
 @app.command()

@@ -70,6 +70,10 @@ class Gpu:
     def release(self) -> None:
         torch.cuda.empty_cache()
 
+    def check(self) -> None:
+        """Raises what the device has been left with: after some errors nothing runs any more in this process."""
+        torch.cuda.synchronize()
+
     def describe(self) -> dict[str, Any]:
         about = torch.cuda.get_device_properties(self.device)
         return {
@@ -103,6 +107,9 @@ class StandIn:
         return None
 
     def release(self) -> None:
+        pass
+
+    def check(self) -> None:
         pass
 
     def describe(self) -> dict[str, Any]:

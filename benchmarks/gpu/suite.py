@@ -1,19 +1,21 @@
-"""The run of `make gpu`: tests, ceilings and cases, the important ones first, until the time is up."""
+"""The run of `make gpu`: tests, ceilings and cases, the important ones first, until the time is up.
+
+Tests, sanitizers and the jobs of each backend run in processes of their own (children.py): an error that stays with a
+process, as CUDA's do, a hang or a crash costs that part alone. The record is written after every job.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ import torch
 from torch import Tensor
 
 import mow_kernels as mk
-from benchmarks import ROOT, naive, record
+from benchmarks import naive, record
 from benchmarks.cases import DISTANCES, SEED, TOLERANCE, Answer, Case, Inputs, errors, inputs, library
-from benchmarks.gpu import loop
+from benchmarks.gpu import children, loop
+from benchmarks.gpu.children import last_line
 from benchmarks.gpu.devices import Call, Gpu, StandIn
 from benchmarks.gpu.loop import Loop
 from benchmarks.record import short
@@ -36,15 +39,15 @@ OPTIONS: dict[str, dict[str, Any]] = {"mmd": {}, "cramer_wold": {"phi": "asympto
 CHECKED = 4096
 """Rows up to which a case is compared with the reference in float64."""
 
-TESTS = [
-    ("pairs-mmd", "tests/gpu/test_pairs.py", "mmd"),
-    ("pairs-cramer-wold", "tests/gpu/test_pairs.py", "cramer_wold"),
-    ("sliced", "tests/gpu/test_sliced.py", ""),
-    ("triton", "tests/gpu/test_triton.py", ""),
-    ("graph", "tests/gpu/test_graph_on_device.py", ""),
-    ("k_center", "tests/gpu/test_k_center_on_device.py", ""),
-]
-"""Side by side, each in a process: what they wait for is the compiler."""
+TESTS = {
+    "pairs-mmd": ("tests/gpu/test_pairs.py", "mmd"),
+    "pairs-cramer-wold": ("tests/gpu/test_pairs.py", "cramer_wold"),
+    "sliced": ("tests/gpu/test_sliced.py", ""),
+    "triton": ("tests/gpu/test_triton.py", ""),
+    "graph": ("tests/gpu/test_graph_on_device.py", ""),
+    "k_center": ("tests/gpu/test_k_center_on_device.py", ""),
+}
+"""Name -> file, expression. Side by side, a process for each backend: what they wait for is the compiler."""
 
 SIZES = ((70, 3, 20), (2, 1, 2), (64, 1, 20), (128, 128, 33), (257, 65, 64))
 SORTED_SIZES = ((5000, 1, 3),)
@@ -52,6 +55,14 @@ SORTED_SIZES = ((5000, 1, 3),)
 
 SANITIZERS = ("memcheck", "racecheck")
 """Tools of compute-sanitizer."""
+
+REFUSALS = ("not supported", "Internal Sanitizer Error", "Unable to", "Failed to initialize", "permission")
+"""What compute-sanitizer says where it may not have the device."""
+
+CEILINGS_SECONDS = 15.0
+
+PATIENCE = 30.0
+"""Seconds by which a job may exceed twice what it takes at most, before it counts as one that hangs."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class Effort:
     """How long the suite may take, and on what."""
 
     seconds: float = 470.0
+    """In all, from the beginning of the build on."""
     test_seconds: float = 200.0
     sample_seconds: float = 0.05
     ns: tuple[int, ...] = (64, 1024, 16384, 65536)
@@ -129,42 +141,110 @@ def _corners(effort: Effort) -> list[tuple[int, int]]:
     return [(effort.ns[0], effort.ks[0]), (effort.ns[-1], effort.ks[-1])]
 
 
-def run(machine: Gpu | StandIn, effort: Effort, own: Sequence[str], tell: Callable[[str], None] = print) -> dict:
-    """The record of a run."""
+def parts(effort: Effort, own: Sequence[str]) -> dict[str, list[Job | Loop]]:
+    """The jobs by the process that does them: one a backend, then plain code, then what torch.compile makes of it."""
+    found: dict[str, list[Job | Loop]] = {name: [] for name in (*own, "plain", "compile")}
+    for job in plan(effort, own):
+        who = job.candidate.partition(", ")[0]
+        found["compile" if "compile" in job.candidate else who if who in own else "plain"].append(job)
+    return found
+
+
+def work(machine: Gpu | StandIn, effort: Effort, jobs: Sequence[Job | Loop], seconds: float) -> Iterator[children.Row]:
+    """What the process of a part writes: each job, announced before it begins; what there is no time for is dropped."""
+    deadline = time.monotonic() + seconds
+    for job in jobs:
+        if time.monotonic() + job.seconds > deadline:
+            yield {"dropped": job.name}
+            continue
+        yield {"begins": job.name, "limit": 2 * job.seconds + PATIENCE}
+        yield {"job": job.name, **attempt(machine, effort, job)}
+        machine.check()
+
+
+def run(
+    machine: Gpu | StandIn,
+    effort: Effort,
+    own: Sequence[str],
+    command: Callable[[str, float], Sequence[str]],
+    write: Callable[[dict[str, Any]], object],
+    tell: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """The record of a run.
+
+    Args:
+        machine: what is tested and measured.
+        effort: how long it may take.
+        own: the backends.
+        command: command(part, seconds) does a part in a process of its own; `children.rows` says how it reports.
+        write: keeps the record as it stands, after every job.
+        tell: says what has been done.
+    """
     started = time.monotonic()
     deadline = started + effort.seconds
     about = record.head("make gpu", SEED)
     about["commit"] = os.environ.get("MOW_COMMIT") or about["commit"]
     about["versions"] |= {name: record.version(name) for name in ("triton", "pykeops", "flash-sinkhorn")}
-    content: dict[str, Any] = {**about, "device": machine.describe(), "backends": list(own)}
+    device = machine.describe()
+    about["machine"] = {**about["machine"], "cpu": device["name"]}  # names the file
+    content: dict[str, Any] = {**about, "device": device, "backends": list(own), "seconds": 0.0}
+    content |= {"tests": {}, "sanitizer": {}, "ceilings": {}, "cases": [], "training": [], "dropped": []}
+
+    def keep(what: str) -> None:
+        content["seconds"] = round(time.monotonic() - started, 1)
+        write(content)
+        tell(what)
+
     if isinstance(machine, Gpu):
-        with ThreadPoolExecutor() as side:  # what all of them wait for is the compiler and the host
-            words = {tool: side.submit(sanitizer, tool, effort.test_seconds) for tool in SANITIZERS}
-            content["tests"] = tests(effort.test_seconds)
-            content["sanitizer"] = {tool: word.result() for tool, word in words.items()}
+        limit = min(effort.test_seconds, effort.seconds / 2)
+        for group, name, result in checks(own, limit):
+            content[group][name] = result
+            keep(f"{name}: {result}")
     else:
-        content["tests"], content["sanitizer"] = {}, dict.fromkeys(SANITIZERS, "unavailable")
-    for name, result in (*content["tests"].items(), *content["sanitizer"].items()):
-        tell(f"{name}: {result}")
-    content["ceilings"] = ceilings(machine, effort)
-    content["cases"], content["training"], content["dropped"] = [], [], []
-    for job in plan(effort, own):
-        if time.monotonic() + job.seconds > deadline:
-            content["dropped"].append(job.name)
-            continue
-        row = {**job.describe(), **attempt(machine, effort, job, content["ceilings"])}
-        content["training" if isinstance(job, Loop) else "cases"].append(row)
-        tell(f"{job.name}: {row.get('us', row.get('reason'))}")
-    content["seconds"] = round(time.monotonic() - started, 1)
+        content["sanitizer"] = dict.fromkeys(SANITIZERS, "unavailable")
+    for row in children.rows(command("ceilings", CEILINGS_SECONDS), CEILINGS_SECONDS + PATIENCE):
+        content["ceilings"] |= row
+        keep(f"ceilings: {row}")
+    left = parts(effort, own)
+    while left:
+        name = next(iter(left))
+        seconds = max(0.0, deadline - time.monotonic()) / len(left)
+        for job, result in outcomes(left.pop(name), children.rows(command(name, seconds), seconds + PATIENCE / 3)):
+            if result is None:
+                content["dropped"].append(job.name)
+                continue
+            if "us" in result and isinstance(job, Job) and "multiply_adds" in content["ceilings"]:
+                most = content["ceilings"]["multiply_adds"]
+                result["share"] = short(job.case.dots * job.case.dim / (1e-6 * result["us"]) / most)
+            content["training" if isinstance(job, Loop) else "cases"].append({**job.describe(), **result})
+            keep(f"{job.name}: {result.get('us', result.get('reason'))}")
+    keep("done")
     return content
 
 
-def attempt(machine: Gpu | StandIn, effort: Effort, job: Job | Loop, limits: dict[str, float]) -> dict[str, Any]:
+def outcomes(
+    jobs: Sequence[Job | Loop], rows: Iterator[children.Row]
+) -> Iterator[tuple[Job | Loop, children.Row | None]]:
+    """Each job with its figures, or None where there was no time for it. Where the process of a part breaks, what it
+    was at and the rest of the part have failed."""
+    left = {job.name: job for job in jobs}
+    for row in rows:
+        if "job" in row:
+            yield left.pop(row.pop("job")), row
+        elif "dropped" in row:
+            yield left.pop(row["dropped"]), None
+        elif "broke" in row:
+            at = f"{row['broke']} (in {doing})" if (doing := next(iter(left), None)) else row["broke"]
+            for job in left.values():
+                yield job, {"status": "failed", "reason": at}
+
+
+def attempt(machine: Gpu | StandIn, effort: Effort, job: Job | Loop) -> dict[str, Any]:
     """The figures of a job, or the reason why it has none: one candidate's failure is not the run's."""
     try:
         if isinstance(job, Loop):
             return loop.measure(machine, job, effort.sample_seconds)
-        return measure(machine, effort, job, limits)
+        return measure(machine, effort, job)
     except torch.cuda.OutOfMemoryError:
         return {"status": "failed", "reason": "out of memory"}
     except Exception as error:
@@ -174,7 +254,7 @@ def attempt(machine: Gpu | StandIn, effort: Effort, job: Job | Loop, limits: dic
         machine.release()
 
 
-def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, float]) -> dict[str, Any]:
+def measure(machine: Gpu | StandIn, effort: Effort, job: Job) -> dict[str, Any]:
     """Value and gradient of a case by one candidate."""
     case = job.case
     tensors = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
@@ -209,7 +289,6 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job, limits: dict[str, 
             within = zip(("value", "gradient"), TOLERANCE[case.dtype], strict=True)
             result |= {"errors": {key: short(error) for key, error in found.items()}}
             result["ok"] = all(found[key] <= bound for key, bound in within)
-    result["share"] = short(case.dots * case.dim / (1e-6 * result["us"]) / limits["multiply_adds"])
     return result
 
 
@@ -250,28 +329,30 @@ def ceilings(machine: Gpu | StandIn, effort: Effort) -> dict[str, float]:
     return {"bytes": 2 * effort.copy / best[0], "multiply_adds": size**3 / best[1]}
 
 
-def tests(seconds: float) -> dict[str, dict[str, int | str]]:
-    """tests/gpu, in processes side by side: counts by outcome."""
+def checks(own: Sequence[str], seconds: float) -> Iterator[tuple[str, str, Any]]:
+    """("tests" or "sanitizer", name, result) of every file of tests by every backend and of every sanitizer, side by
+    side and as they end; the first backend's begin first."""
+    with ThreadPoolExecutor(max_workers=len(TESTS) + len(SANITIZERS)) as side:
+        running: dict[Future[Any], tuple[str, str]] = {
+            side.submit(sanitizer, tool, seconds): ("sanitizer", tool) for tool in SANITIZERS
+        }
+        until = time.monotonic() + seconds
+        for backend, name in itertools.product(own, TESTS):
+            running[side.submit(test, *TESTS[name], backend, until)] = "tests", f"{backend} {name}"
+        for future in as_completed(running):
+            yield *running[future], future.result()
+
+
+def test(path: str, expression: str, backend: str, until: float) -> dict[str, int | str]:
+    """A file of tests/gpu for one backend: counts by outcome."""
     with tempfile.TemporaryDirectory() as folder:
-        running = {}
-        for name, path, expression in TESTS:
-            report = Path(folder, f"{name}.xml")
-            command = [sys.executable, "-m", "pytest", path, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-            command += ["-k", expression] if expression else []
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            running[name] = (subprocess.Popen(command, cwd=ROOT, **pipes), report)  # type: ignore[call-overload]  # **pipes
-        deadline = time.monotonic() + seconds
-        results: dict[str, dict[str, int | str]] = {}
-        for name, (process, report) in running.items():
-            try:
-                output, _ = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                output, _ = process.communicate()
-                results[name] = {"unfinished": _last_line(output)}
-                continue
-            results[name] = _counts(report) if report.exists() else {"broken": _last_line(output)}
-        return results
+        report = Path(folder, "report.xml")
+        words = " and ".join(filter(None, (backend, expression)))
+        command = [sys.executable, "-m", "pytest", path, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        done = children.finish([*command, "-k", words], max(1.0, until - time.monotonic()))
+        if done.status is None:
+            return {"unfinished": last_line(done.output)}
+        return _counts(report) if report.exists() else {"broken": last_line(done.output)}
 
 
 def _counts(report: Path) -> dict[str, int | str]:
@@ -293,11 +374,13 @@ def sanitizer(tool: str, seconds: float) -> str:
     if program is None:
         return "unavailable"
     command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu", "probe"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
+    done = children.finish(command, seconds)
+    if done.status is None:
         return "unfinished"
-    return "no errors" if done.returncode == 0 else f"failed: {_last_line(done.stdout + done.stderr)}"
+    if done.status == 0:
+        return "no errors"
+    refused = done.status != 9 and any(word in done.output for word in REFUSALS)
+    return f"{'unavailable' if refused else 'failed'}: {last_line(done.output)}"
 
 
 def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
@@ -348,7 +431,8 @@ def table(content: dict[str, Any]) -> Iterator[str]:
                 if peer in rows
             ]
             wrong = "" if row.get("ok", True) else "  WRONG"
-            head = f"{name:<20}{candidate:<16}{row['us']:>11}{row['launches'] or '-':>9}{row['share']:>7.1%}"
+            share = f"{row['share']:.1%}" if "share" in row else "-"
+            head = f"{name:<20}{candidate:<16}{row['us']:>11}{row['launches'] or '-':>9}{share:>7}"
             yield f"{head}  {', '.join(ratios)}{wrong}"
     yield from _training(content)
     if content["dropped"]:
@@ -374,10 +458,11 @@ def _training(content: dict[str, Any]) -> Iterator[str]:
 def is_green(content: dict[str, Any]) -> bool:
     """Whether every test passed in time and every checked result is right."""
     finished = all("failed" in result and result["failed"] == 0 for result in content["tests"].values())
+    clean = all(word == "no errors" or word.startswith("unavailable") for word in content["sanitizer"].values())
     measured = (*content["cases"], *content["training"])
     own = [row for row in measured if row["candidate"].partition(", ")[0] in content["backends"]]
     right = all(row["status"] == "measured" and row.get("ok", True) for row in own)
-    return finished and right and not any(word.startswith("failed") for word in content["sanitizer"].values())
+    return finished and right and clean
 
 
 def rehearsal() -> Effort:
@@ -389,13 +474,3 @@ def rehearsal() -> Effort:
 
 def _mib(size: int | None) -> float | None:
     return None if size is None else round(size / 2**20, 2)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
-
-
-def write(content: dict[str, Any], folder: Path) -> Path:
-    """One JSON file in `folder`."""
-    content["machine"] = {**content["machine"], "cpu": content["device"]["name"]}  # names the file
-    return record.write(json.loads(json.dumps(content)), folder)

@@ -10,12 +10,8 @@ from targets import Target
 import mow_kernels as mk
 from mow_kernels.registry import OPS, TABLE
 
-SIZES = [
-    (1, 1, 1),
-    (2, 2, 31),
-    pytest.param(3, 1, 513, marks=pytest.mark.long),
-    (17, 1, 20),
-]  # n, k, D; products begin at D = 32
+# n, k, D; products begin at D = 32.
+SIZES = [(1, 1, 1), (2, 2, 31), pytest.param(3, 1, 513, marks=pytest.mark.long), (17, 1, 20)]
 MORE_SIZES = [(3, 1, 513), (2, 1, 2), (6, 6, 1), (31, 3, 32), (64, 1, 64), (130, 3, 5), (65, 2, 33)]
 LARGE_SIZES = [(64, 64, 513), (257, 65, 128), (1000, 1, 20), (1000, 500, 2), (1000, 1000, 64), (4096, 64, 64)]
 BOTH = [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])]
