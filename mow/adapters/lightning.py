@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning
@@ -20,13 +20,14 @@ class WindowCallback(lightning.Callback):
 
     Args:
         window: the module's.
-        encode: from a batch, as `training_step` gets it, to its latents [k, D]. It is called without gradients and
-            after the optimiser's step: the paper re-encodes.
+        encode: from a batch, as `training_step` gets it, to its latents [k, D]. It is called without gradients, under
+            the trainer's precision, and after the optimiser's step: the paper re-encodes.
         warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step 1 of
             the paper; else it grows from empty.
 
     Raises:
-        ValueError: when training begins, if the window is not part of the module.
+        ValueError: when training begins, if the window is not part of the module; or if an empty one is to be filled
+            and `training_step` takes the loader's iterator, whose batches Lightning does not see.
     """
 
     def __init__(self, window: MovingWindow, encode: Callable[[Any], Tensor], *, warm_up: bool = True) -> None:
@@ -40,8 +41,9 @@ class WindowCallback(lightning.Callback):
         if not self.warm_up or len(self.window):
             return
         found: list[Tensor] = []
-        for batch in trainer.train_dataloader or ():
-            found.append(self.encode(trainer.strategy.batch_to_device(batch)))
+        wanted = 0
+        for batch in _first_batches(trainer, pl_module):
+            found.append(self._encoded(trainer, batch))
             wanted = self.window.n - len(found[0])
             if sum(map(len, found)) >= wanted:
                 break
@@ -53,4 +55,27 @@ class WindowCallback(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The step's elements, encoded again, into the window."""
-        self.window.push(self.encode(batch))
+        self.window.push(self._encoded(trainer, batch))
+
+    def _encoded(self, trainer: lightning.Trainer, batch: Any) -> Tensor:
+        with trainer.precision_plugin.train_step_context():
+            return self.encode(batch)
+
+
+def _first_batches(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Iterator[Any]:
+    """The batches of the first epoch on the path of Lightning's own loop, which then begins with the first again.
+
+    They come from the loop's fetcher, which knows of several loaders, how they are combined and limits, and go through
+    the precision plug-in and the transfer hooks as in `lightning.pytorch.loops.training_epoch_loop`.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None  # training begins
+    try:
+        for fetched in iter(lambda: next(fetcher, None), None):
+            if not isinstance(fetched, tuple):
+                raise ValueError("warm_up is True and training_step takes the loader's iterator; it must be False")
+            batch = trainer.precision_plugin.convert_input(fetched[0])
+            batch = pl_module._on_before_batch_transfer(batch, dataloader_idx=0)
+            yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    finally:
+        iter(fetcher)  # begins anew

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 
 from mow.app import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
-from mow.app.files import write_whole
+from mow.app.files import json_text, write_whole
 from mow.app.options import MAY_CHANGE, RUN, Options, flag
 from mow.app.parameters import takes_options
 from mow.app.progress import train_and_show
@@ -76,7 +75,7 @@ def evaluate(
     """Score the model of a run as the paper's tables do, and print the scores as a line of JSON."""
     with _plain_errors():
         run = Run.load(folder)
-        print(json.dumps({"step": run.trainer.steps_done, **run.score(seed)}))
+        print(json_text({"step": run.trainer.steps_done, **run.score(seed)}))
 
 
 @app.command()

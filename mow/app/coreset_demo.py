@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from torch import Tensor
 import mow_kernels as mk
 from mow.app import data, pictures
 from mow.app.data import PictureData
-from mow.app.files import write_whole
+from mow.app.files import json_text, write_whole
 from mow.neighbours.coreset import CoresetSampler, random_projection
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def command(
         print(f"classes in a batch of {batch}, {kind}: {count:.2f}")
     write_whole(
         out / "coreset.json",
-        json.dumps({"data": source.origin, "seed": seed, "torch": torch.__version__, **found}, indent=1) + "\n",
+        json_text({"data": source.origin, "seed": seed, "torch": torch.__version__, **found}, indent=1) + "\n",
     )
     for kind, indices in found["shown"].items():
         pictures.save_png(pictures.grid(source.train[indices], 10), out / f"{kind}-batch.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,9 @@ SUBSETS, PRIOR_DRAWS = 5, 3
 DIRECTIONS = 1000
 """The directions of the sliced-Wasserstein distance of a score."""
 
+FID, FRECHET = "test_fid", "test_frechet_classifier"
+"""The scores that compare generated pictures with real ones."""
+
 SAMPLES = 10_000
 """Generated pictures that the Frechet distance of a score compares, and at most so many test pictures."""
 
@@ -71,7 +74,7 @@ def score(
     prior: str = "normal",
     features: Features | None = None,
     seed: int = 0,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The scores of the paper's tables on test pictures [N, C, H, W], beside those of `evaluate`.
 
     What is drawn (subsets, prior rows, directions, generated pictures) depends on the seed alone: two models meet the
@@ -93,12 +96,13 @@ def score(
         test_sliced_wasserstein: the square of that subset's distance to N(0, I), over 1000 directions.
         test_skewness, test_kurtosis: of Mardia, over all N latents, see `mardia`; near 0 for a normal distribution.
         test_cost_mmd, test_cost_log_mmd, test_cost_log_cw: reconstruction + WAE distance, the cost column of table 1;
-            + its logarithm, of tables 2 and 4 (left out where it is not positive); + the logarithm of the CWAE
-            distance, of table 3.
+            + its logarithm, of tables 2 and 4; + the logarithm of the CWAE distance, of table 3.
         test_fid: of 10,000 generated pictures, with Inception, where it is installed.
         test_frechet_classifier: the same in the classifier's features. No FID: it compares within one classifier only.
+        left_out: of the scores that are not defined here or not finite the name -> why, where there are any.
     """
-    scores = evaluate(encoder, decoder, pictures)
+    scores: dict[str, Any] = evaluate(encoder, decoder, pictures)
+    left_out: dict[str, str] = {}
     z = encode(encoder, pictures).double()
     generator = torch.Generator().manual_seed(seed)
     subsets = [z[torch.randperm(len(z), generator=generator)[:LATENTS]] for _ in range(SUBSETS)]
@@ -106,27 +110,42 @@ def score(
     if z.shape[1] > 1:
         values = [float(mk.cramer_wold(subset, phi="asymptotic")) for subset in subsets]
         scores["test_cwae_distance"] = 2 * math.sqrt(math.pi) * sum(values) / SUBSETS
+    else:
+        left_out["test_cwae_distance"] = "phi has no asymptotic form for latents of width 1"
     scores["test_cwae_distance_exact"] = sum(float(mk.cramer_wold(subset)) for subset in subsets) / SUBSETS
     subset = subsets[0]
     if len(subset) > 1:
         draws = [priors.sample("normal", len(subset), z, generator) for _ in range(PRIOR_DRAWS)]
         scores["test_wae_distance"] = sum(float(mk.mmd(subset, None, draw)) for draw in draws) / PRIOR_DRAWS
         scores["test_mmd"] = float(mk.mmd(subset))
+    else:
+        left_out |= dict.fromkeys(("test_wae_distance", "test_mmd"), "one latent has no pairs")
     directions = torch.Generator().manual_seed(seed)
     scores["test_sliced_wasserstein"] = float(
         mk.sliced_wasserstein(subset, directions=DIRECTIONS, generator=directions)
     )
-    if len(z) > z.shape[1]:
-        scores["test_skewness"], scores["test_kurtosis"] = mardia(z)
+    moments = mardia(z)
+    if any(map(math.isnan, moments)):
+        left_out |= dict.fromkeys(
+            ("test_skewness", "test_kurtosis"), "the covariance of the latents is singular or not finite"
+        )
+    else:
+        scores["test_skewness"], scores["test_kurtosis"] = moments
     reconstruction = scores["test_reconstruction"]
     for name, of in (("mmd", "wae"), ("log_mmd", "wae"), ("log_cw", "cwae")):
-        value = scores.get(f"test_{of}_distance", math.nan)
-        if "log" in name:
-            value = math.log(value) if value > 0 else math.nan
-        if not math.isnan(value):
-            scores[f"test_cost_{name}"] = reconstruction + value
+        distance = f"test_{of}_distance"
+        if distance in left_out:
+            left_out[f"test_cost_{name}"] = left_out[distance]
+        elif "log" in name and scores[distance] <= 0:
+            left_out[f"test_cost_{name}"] = f"{distance} is not positive"
+        else:
+            value = scores[distance]
+            scores[f"test_cost_{name}"] = reconstruction + (math.log(value) if "log" in name else value)
     inception = inception_is_here()
-    if features is not None or inception:
+    compared = [name for name, there in ((FID, inception), (FRECHET, features is not None)) if there]
+    if len(pictures) < 2:
+        left_out |= dict.fromkeys(compared, "one picture has no covariance")
+    elif compared:
         latents = priors.sample(prior, SAMPLES, z[:1].float(), torch.Generator().manual_seed(seed))
         batch = at_once(pictures.shape[1:])
 
@@ -137,24 +156,34 @@ def score(
             return (decode(decoder, piece) for piece in latents.split(batch))
 
         if inception:
-            scores["test_fid"] = inception_distance(real(), generated())
+            scores[FID] = inception_distance(real(), generated())
         if features is not None:
             a, b = (torch.cat([features.extract(piece) for piece in pieces]) for pieces in (real(), generated()))
-            scores["test_frechet_classifier"] = frechet_distance(a, b)
-    return scores
+            scores[FRECHET] = frechet_distance(a, b)
+    for name in [name for name, value in scores.items() if not math.isfinite(value)]:
+        left_out[name] = f"it is {scores.pop(name)}"
+    return {**scores, "left_out": left_out} if left_out else scores
 
 
 def mardia(z: Tensor, *, chunk: int = 1000) -> tuple[float, float]:
-    """Mardia's multivariate skewness, and kurtosis less the D(D+2) of a normal distribution, of rows [N, D], N > D.
+    """Mardia's multivariate skewness, and kurtosis less the D(D+2) of a normal distribution, of rows [N, D].
 
     With y the rows centred and whitened by their own covariance (1/N): skewness = mean_ij (y_i . y_j)^3, whose
     expectation is about D(D+1)(D+2)/N for normal rows, and kurtosis = mean_i |y_i|^4 - D(D+2). NaN where the covariance
-    is singular. Source: Mardia 1970, "Measures of multivariate skewness and kurtosis with applications".
+    is singular, as it is for N <= D. Source: Mardia 1970, "Measures of multivariate skewness and kurtosis with
+    applications".
     """
-    z = z.double() - z.double().mean(0)
-    factor, failed = torch.linalg.cholesky_ex(z.T @ z / len(z))
-    if failed:
+    rows = z.double()
+    z = rows - rows.mean(0)
+    covariance, dim, eps = z.T @ z / len(z), z.shape[1], torch.finfo(torch.float64).eps
+    deviation = covariance.diagonal().sqrt()
+    varies = deviation > 16 * eps * rows.abs().amax(0)  # more than rounding the mean leaves of equal values
+    if len(z) <= dim or not varies.all():
         return math.nan, math.nan
+    correlation = covariance / deviation.outer(deviation)
+    if torch.linalg.matrix_rank(correlation, rtol=16 * dim * eps, hermitian=True) < dim:
+        return math.nan, math.nan
+    factor = torch.linalg.cholesky(covariance)
     y = torch.linalg.solve_triangular(factor, z.T, upper=False).T
     skewness = sum(float((part @ y.T).pow(3).sum()) for part in y.split(chunk)) / len(y) ** 2
     kurtosis = float(y.square().sum(1).square().mean()) - z.shape[1] * (z.shape[1] + 2)
@@ -182,13 +211,21 @@ def mean_picture_error(train: Tensor | LazyPictures, test: Tensor | LazyPictures
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """The squared Frechet distance between the normal distributions fitted to samples [N, F] and [M, F]; N, M >= 2.
+    """The squared Frechet distance between the normal distributions fitted to samples [N, F] and [M, F].
 
     |mean a - mean b|^2 + tr(A + B - 2 (A B)^(1/2)) with the covariances A and B, in float64. It is called FID when the
-    F are features of Inception (Heusel et al. 2017, arXiv 1706.08500).
+    F are features of Inception (Heusel et al. 2017, arXiv 1706.08500). NaN where a feature is not finite.
+
+    Raises:
+        ValueError: a or b has less than two rows, which have no covariance.
     """
+    for name, sample in (("a", a), ("b", b)):
+        if len(sample) < 2:
+            raise ValueError(f"{name} has shape {list(sample.shape)}; it must be [rows, F] with at least two rows")
     a, b = a.double(), b.double()
-    covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
+    covariance_a, covariance_b = (torch.cov(sample.T).reshape(2 * [sample.shape[1]]) for sample in (a, b))
+    if not (covariance_a.isfinite().all() and covariance_b.isfinite().all()):
+        return math.nan
     values, vectors = torch.linalg.eigh(covariance_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -36,6 +37,20 @@ def write_whole(path: str | os.PathLike[str], content: bytes | memoryview | str)
     return target
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON, in which there is no number for NaN and infinity: null stands for them.
+
+    >>> json_text({"loss": math.nan, "step": 3})
+    '{"loss": null, "step": 3}'
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def number_text(value: float | None, form: str) -> str:
+    """A number of such JSON as text in a format such as ".1f", a dash for null."""
+    return "\N{EN DASH}" if value is None else format(value, form)
+
+
 def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The complete lines of a file of JSON objects, none if there is no file. A kill may leave a last one unfinished.
 
@@ -59,4 +74,12 @@ def append_json_line(path: str | os.PathLike[str], record: Mapping[str, Any]) ->
     if not content.endswith(b"\n") and content:
         write_whole(path, content[: content.rfind(b"\n") + 1])
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json_text(record) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

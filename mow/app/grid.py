@@ -29,7 +29,7 @@ from typing import Any, get_args
 
 import torch
 
-from mow.app.files import write_whole
+from mow.app.files import json_text, write_whole
 from mow.app.options import FIELDS, Options, about
 from mow.app.run import Run
 
@@ -176,7 +176,7 @@ def table(results: Sequence[Mapping[str, Any]], by: str = "test_cost") -> str:
     Raises:
         ValueError: no result has that score.
     """
-    if results and not any(by in result for result in results):
+    if results and not any(by in result or by in result.get("left_out", {}) for result in results):
         scores = sorted({name for result in results for name in result if name.startswith("test_")})
         raise ValueError(f"by is {by!r}; it must be one of {', '.join(scores)}")
     followed = {"seed", "steps", "log_every", "evaluate_every", "checkpoint_every", "threads"}
@@ -224,7 +224,7 @@ def run_cell(
     with _alone(folder):
         if (found := result_of(folder)) is not None:
             return found
-        write_whole(folder / "cell.json", json.dumps(dataclasses.asdict(cell.options), indent=1))
+        write_whole(folder / "cell.json", json_text(dataclasses.asdict(cell.options), indent=1))
         if (folder / "checkpoint.pt").exists():
             run = Run.resume(folder)
         else:
@@ -241,7 +241,7 @@ def run_cell(
             "seconds": round(run.seconds, 2),
             **run.score(),
         }
-        write_whole(folder / "result.json", json.dumps(result, indent=1))
+        write_whole(folder / "result.json", json_text(result, indent=1))
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mow.app import grid, paper, reproduce
-from mow.app.files import write_whole
+from mow.app.files import json_text, write_whole
 
 _Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one on each core.")]
 
@@ -37,7 +36,7 @@ def grid_command(
     console = Console()
     cells = grid.cells(grid.parse(assignments))
     results = _run(console, cells, out, jobs)
-    write_whole(out / "results.json", json.dumps(list(results.values()), indent=1) + "\n")
+    write_whole(out / "results.json", json_text(list(results.values()), indent=1) + "\n")
     table = grid.table(list(results.values()), by)
     write_whole(out / "table.md", table + "\n")
     print(table)

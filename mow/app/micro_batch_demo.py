@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 import mow
 from mow.app import data
 from mow.app.data import PictureData
-from mow.app.files import write_whole
+from mow.app.files import json_text, write_whole
 from mow.neighbours.micro_batch import accumulate, accumulate_coupled
 from mow.training.stream import to_unit_range
 
@@ -201,7 +200,7 @@ def command(
         "floor_mib": floor,
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "microbatch.json", json.dumps(result, indent=1) + "\n")
+    write_whole(out / "microbatch.json", json_text(result, indent=1) + "\n")
     content = io.BytesIO()
     draw(result).savefig(content, format="png", dpi=150)
     console.print(f"[bold green]done[/]: {write_whole(out / 'microbatch.png', content.getvalue())}", soft_wrap=True)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mow.app.files import number_text
 from mow.app.run import Run
 
 
@@ -34,14 +35,16 @@ def train_and_show(run: Run, console: Console) -> None:
         task = progress.add_task("", total=options.steps, completed=run.trainer.steps_done, losses="")
 
         def on_step(step: int, record: dict[str, Any] | None) -> None:
-            if record is None or record["reconstruction"] is None:
+            if record is None:
                 return
-            losses = f"reconstruction {record['reconstruction']:.1f}  distance {record['distance']:.4f}"
+            reconstruction = number_text(record["reconstruction"], ".1f")
+            distance = number_text(record["distance"], ".4f")
+            losses = f"reconstruction {reconstruction}  distance {distance}"
             progress.update(task, completed=step, losses=losses)
             if "test_reconstruction" in record:
                 console.print(
-                    f"step {step:>9,}   test reconstruction {record['test_reconstruction']:7.2f}   "
-                    f"test Cramer-Wold {record['test_cramer_wold']:.5f}"
+                    f"step {step:>9,}   test reconstruction {number_text(record['test_reconstruction'], '7.2f')}   "
+                    f"test Cramer-Wold {number_text(record['test_cramer_wold'], '.5f')}"
                 )
 
         run.train(on_step)

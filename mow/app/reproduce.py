@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from mow.app import data, paper
 from mow.app.architectures import ARCHITECTURES
 from mow.app.data import COLLECTIONS
-from mow.app.files import read_json_lines, write_whole
+from mow.app.files import json_text, read_json_lines, write_whole
 from mow.app.grid import Cell
 from mow.app.options import Options
 
@@ -232,7 +231,7 @@ def _number(value: float) -> str:
 
 def write(out: Path, found: Mapping[str, Any]) -> Path:
     """report.json and report.md into the folder of the grid; for figure 4 fig4.png, too. -> report.md."""
-    write_whole(out / "report.json", json.dumps(found, indent=1) + "\n")
+    write_whole(out / "report.json", json_text(found, indent=1) + "\n")
     title = found["what"].replace("table", "Table ").replace("fig4", "Figure 4: over the pictures seen")
     picture = "![fig4](fig4.png)\n\n" if found["what"] == "fig4" else ""
     if picture:
@@ -258,13 +257,15 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], results: Mapping[str
             for panel, score in zip(
                 panels[:, models.index(options["model"])], ("test_reconstruction", "test_cramer_wold"), strict=True
             ):
-                panel.plot(
-                    [line["pictures"] for line in lines],
-                    [line[score] for line in lines],
-                    color=colours[options["k"]],
-                    linestyle="-" if ours else ":",
-                    label=f"k = {options['k']}, {'ours' if ours else 'published'}",
-                )
+                finite = [line for line in lines if line[score] is not None]
+                if finite:  # an axis of none has no logarithm
+                    panel.plot(
+                        [line["pictures"] for line in finite],
+                        [line[score] for line in finite],
+                        color=colours[options["k"]],
+                        linestyle="-" if ours else ":",
+                        label=f"k = {options['k']}, {'ours' if ours else 'published'}",
+                    )
         for column, model in zip(panels.T, models, strict=True):
             column[0].set_title(model.upper())
             column[1].set_xlabel("pictures seen")

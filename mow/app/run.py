@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from mow.app import checkpoint, data, evaluation, features, pictures
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import LazyPictures, PictureData
-from mow.app.files import read_json_lines, write_whole
+from mow.app.files import json_text, number_text, read_json_lines, write_whole
 from mow.app.optimizers import OPTIMIZERS
 from mow.app.options import MAY_CHANGE, Options
 from mow.app.report import write_report
@@ -205,15 +204,19 @@ class Run:
         """All scores on the test pictures, see `mow.app.evaluation.score`.
 
         Returns:
-            those; test_cost, the cost of the classical method: R + lambda T(F), F the model's over the test latents;
-            and features and features_accuracy, the network of the Frechet distance, where there is one.
+            those; test_cost, the cost of the classical method: R + lambda T(F), F the model's over the test latents,
+            left out where F or R is; and features and features_accuracy, the network of the Frechet distance, where
+            there is one.
         """
         network = features.classifier(self.source)
         scores: dict[str, Any] = evaluation.score(
             self.encoder, self.decoder, self.source.test, prior=self.options.prior, features=network, seed=seed
         )
-        if (value := scores.get(MODELS[self.options.model].score)) is not None:
-            reconstruction = scores["test_reconstruction"]
+        of = (MODELS[self.options.model].score, "test_reconstruction")
+        if missing := [name for name in of if name not in scores]:
+            scores["left_out"]["test_cost"] = f"it is made of {' and '.join(missing)}"
+        else:
+            value, reconstruction = (scores[name] for name in of)
             distance = float(self.trainer.distance.transform(torch.tensor(value, dtype=torch.float64)))
             rooted = reconstruction**0.5 if self.options.root else reconstruction
             scores["test_cost"] = rooted + self.options.weight * distance
@@ -273,10 +276,10 @@ class Run:
         baseline = evaluation.mean_picture_error(self.source.train, self.source.test)
         first, last = scores[0], scores[-1]
         summary = [
-            ("test reconstruction", f"{last['test_reconstruction']:.1f}"),
+            ("test reconstruction", number_text(last["test_reconstruction"], ".1f")),
             ("the mean picture has", f"{baseline:.1f}"),
-            ("test Cramer-Wold distance", f"{last['test_cramer_wold']:.4f}"),
-            ("at initialisation", f"{first['test_cramer_wold']:.4f}"),
+            ("test Cramer-Wold distance", number_text(last["test_cramer_wold"], ".4f")),
+            ("at initialisation", number_text(first["test_cramer_wold"], ".4f")),
             ("steps a second", f"{last['step'] / max(self.seconds, 1e-9):,.0f}"),
         ]
         shown = {name: value for name, value in dataclasses.asdict(self.options).items() if value is not None}
@@ -291,7 +294,7 @@ class Run:
         if self.trainer.steps_skipped:
             record["skipped"] = self.trainer.steps_skipped
         with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json_text(record) + "\n")
         return record
 
     def _save(self) -> None:
@@ -311,7 +314,7 @@ class Run:
     def _cut_metrics(self) -> None:
         path = self.out / "metrics.jsonl"
         kept = [record for record in read_json_lines(path) if record["step"] <= self.trainer.steps_done]
-        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_whole(path, "".join(json_text(record) + "\n" for record in kept))
 
 
 def _finite(value: Any) -> float | None:

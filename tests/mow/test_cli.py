@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 import mow
 import mow.__main__
 from mow.app import checkpoint, pictures
 from mow.app.cli import app
+from mow.app.options import Options
+from mow.app.progress import train_and_show
 from mow.app.run import Run
 
 ROOT = Path(mow.__file__).parents[1]
@@ -219,6 +222,34 @@ def test_evaluate(trained: Path, read_metrics: Any) -> None:
     assert call("evaluate", trained).stdout == result.stdout
     assert json.loads(call("evaluate", trained, "--seed", 1).stdout)["test_wae_distance"] != scores["test_wae_distance"]
     assert contents(trained) == before
+
+
+def strictly(text: str) -> Any:
+    """JSON as the standard has it: no NaN, no Infinity."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_degenerate_model_is_scored_reported_and_printed(
+    value: float, pictures_file: Path, tmp_path: Path, read_metrics: Any
+) -> None:
+    """Equal latents, or none that are finite, from the first step to the page."""
+    options = Options(data=str(pictures_file), n=16, dim=4, k=4, steps=4, log_every=1, on_nonfinite="skip")
+    run = Run.start(options, tmp_path)
+    for parameter in (*run.encoder.parameters(), *run.decoder.parameters()):
+        parameter.data.fill_(value)
+    run.trainer.optimizer.param_groups[0]["lr"] = 0.0
+    train_and_show(run, Console(quiet=True))
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        strictly(line)
+    finite = value == 0
+    last = read_metrics(tmp_path)[-1]
+    assert (last["test_reconstruction"] is not None) is finite and (tmp_path / "report.html").exists()
+    result = call("evaluate", tmp_path)
+    assert result.exit_code == 0, (result.output, result.exception)
+    scores = strictly(result.stdout)
+    assert ("test_reconstruction" in scores) is finite and "test_skewness" in scores["left_out"]
+    assert ("test_cost" in scores) is finite and ("test_cost" in scores["left_out"]) is not finite
 
 
 @pytest.mark.parametrize("prior", ["normal", "uniform", "sphere"])

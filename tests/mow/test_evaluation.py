@@ -166,7 +166,11 @@ def test_what_is_not_defined_is_left_out() -> None:
     assert "test_cwae_distance" not in scores and "test_cost_log_cw" not in scores, "no asymptotic form at D = 1"
     one = evaluation.score(encoder, decoder, pictures(1))
     assert one.keys() & {"test_mmd", "test_wae_distance", "test_skewness"} == set()
+    left_out = scores.pop("left_out") | one.pop("left_out")
+    assert left_out["test_cwae_distance"] == "phi has no asymptotic form for latents of width 1"
+    assert left_out["test_mmd"] == left_out["test_cost_mmd"] == "one latent has no pairs"
     assert all(math.isfinite(value) for value in (*scores.values(), *one.values()))
+    assert "left_out" not in evaluation.score(encoder, decoder, pictures(20)), "nothing is, mostly"
 
 
 def test_the_samples_of_a_score_are_compared_in_the_features() -> None:
@@ -180,6 +184,73 @@ def test_the_samples_of_a_score_are_compared_in_the_features() -> None:
         evaluation.frechet_distance(x.flatten(1) / 255, generated), rel=1e-5
     )
     assert "test_frechet_classifier" not in evaluation.score(encoder, decoder, x)
+
+
+class Constant(nn.Module):
+    """The same latent for every picture, in whose mean rounding leaves its traces."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value.expand(len(x), DIM)
+
+
+FLAT = Features("flat", 1.0, lambda pictures: to_unit_range(pictures).flatten(1).double())
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.567])
+def test_equal_latents_have_the_scores_that_are_defined(value: float) -> None:
+    scores = evaluation.score(Constant(value), linear_model()[1], pictures(30), features=FLAT)
+    reason = "the covariance of the latents is singular or not finite"
+    assert {scores["left_out"].pop(name) for name in ("test_skewness", "test_kurtosis")} == {reason}
+    assert scores.pop("left_out") == {} and scores.keys() > {"test_mmd", "test_frechet_classifier", "test_cost_log_cw"}
+    assert all(math.isfinite(value) for value in scores.values())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_model_that_is_not_finite_has_reasons_instead_of_scores(bad: float) -> None:
+    encoder, decoder = linear_model()
+    decoder[0].weight.data.fill_(bad)
+    scores = evaluation.score(Constant(bad), decoder, pictures(30), features=FLAT)
+    left_out = scores.pop("left_out")
+    assert scores == {"test_latents": 30} and left_out["test_reconstruction"] == f"it is {bad}"
+    assert left_out.keys() > {
+        "test_cramer_wold",
+        "test_mmd",
+        "test_skewness",
+        "test_cost_mmd",
+        "test_frechet_classifier",
+    }
+
+
+def test_one_picture_has_no_frechet_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "inception_is_here", lambda: True)
+    monkeypatch.setattr(evaluation, "inception_distance", lambda real, generated: pytest.fail("it was computed"))
+    left_out = evaluation.score(*linear_model(), pictures(1), features=FLAT)["left_out"]
+    assert left_out["test_fid"] == left_out["test_frechet_classifier"] == "one picture has no covariance"
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (0, 3), (1, 1)])
+def test_a_frechet_distance_takes_two_rows(randn: Callable[..., Tensor], shape: tuple[int, int]) -> None:
+    other = randn(5, shape[1])
+    for name, pair in (("a", (torch.zeros(shape), other)), ("b", (other, torch.zeros(shape)))):
+        with pytest.raises(ValueError, match=rf"{name} has shape \[{shape[0]}, {shape[1]}\]; it must be \[rows, F\]"):
+            evaluation.frechet_distance(*pair)
+
+
+def test_the_frechet_distance_of_one_feature(randn: Callable[..., Tensor]) -> None:
+    """(mean a - mean b)^2 + (sd a - sd b)^2."""
+    a, b = randn(20, 1), 3 * randn(30, 1) + 1
+    expected = (a.mean() - b.mean()) ** 2 + (a.std() - b.std()) ** 2
+    assert evaluation.frechet_distance(a, b) == pytest.approx(float(expected))
+    one = Features("one", 1.0, lambda pictures: to_unit_range(pictures).flatten(1)[:, :1].double())
+    assert evaluation.score(*linear_model(), pictures(20), features=one)["test_frechet_classifier"] > 0
+
+
+def test_the_frechet_distance_of_what_is_not_finite(randn: Callable[..., Tensor]) -> None:
+    assert math.isnan(evaluation.frechet_distance(randn(5, 3), randn(5, 3) * math.nan))
 
 
 def test_inception_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +283,11 @@ def test_mardia_of_normal_rows_is_near_0() -> None:
 
 def test_mardia_of_rows_in_a_plane() -> None:
     z = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
-    assert all(math.isnan(value) for value in evaluation.mardia(torch.cat([z, z[:, :1]], 1)))
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double()).Q
+    for rows in (torch.cat([z, z[:, :1]], 1), torch.cat([z, z[:, :1]], 1).double() @ turn, z[:2], z[:1]):
+        assert all(math.isnan(value) for value in evaluation.mardia(rows))
+    scaled = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-9, 1, 1e9])
+    assert all(math.isfinite(value) for value in evaluation.mardia(scaled.double() + torch.tensor([1e-8, 1, 0])))
 
 
 def test_the_mean_picture() -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
 
 import pytest
 
-from mow.app.files import append_json_line, read_json_lines, write_whole
+from mow.app.files import append_json_line, json_text, number_text, read_json_lines, write_whole
 
 
 def test_writes_text_and_bytes_and_replaces_what_was_there(tmp_path: Path) -> None:
@@ -97,3 +99,13 @@ def test_a_line_that_a_kill_has_cut_is_not_read_and_gives_way(tmp_path: Path) ->
     path.write_text('{"step": 1}\n{"st\n')
     with pytest.raises(ValueError, match="line 2, is no JSON"):
         read_json_lines(path)
+
+
+def test_what_json_has_no_number_for_is_null(tmp_path: Path) -> None:
+    value = {"a": math.nan, "b": [math.inf, 1, 2.5, "NaN"], "c": {"d": (-math.inf, None, True)}}
+    expected = {"a": None, "b": [None, 1, 2.5, "NaN"], "c": {"d": [None, None, True]}}
+    assert json.loads(json_text(value, indent=1)) == expected
+    append_json_line(tmp_path / "log", value)
+    assert read_json_lines(tmp_path / "log") == [expected]
+    assert math.isnan(value["a"]), "the value stays as it was"
+    assert number_text(None, ".1f") == "–" and number_text(2.25, ".1f") == "2.2"

@@ -261,6 +261,16 @@ def test_a_table_of_one_run_and_of_none() -> None:
     assert grid.table([]).startswith("| runs | pictures |")
 
 
+def test_a_table_of_runs_whose_scores_are_left_out() -> None:
+    left_out = {"left_out": {"test_cost": "it is made of test_reconstruction"}}
+    degenerate = {name: value for name, value in result(5, lr=0.1).items() if name != "test_cost"} | left_out
+    assert grid.table([degenerate, result(3, lr=0.2)]).splitlines()[2:] == [
+        "| 0.2 | 1 | 1,000 | 3 | 6 |",
+        "| 0.1 | 1 | 1,000 |  | 10 |",
+    ]
+    assert grid.table([degenerate]).splitlines()[0] == "| runs | pictures | mmd |"
+
+
 def test_a_table_by_a_score_that_nobody_has() -> None:
     with pytest.raises(ValueError, match="by is 'test_fid'; it must be one of test_cost, test_mmd"):
         grid.table([result(5)], by="test_fid")

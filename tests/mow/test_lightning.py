@@ -53,6 +53,134 @@ def fit(x: Tensor, epochs: int, *, k: int = 2, resume: Path | None = None, own: 
     return model, trainer
 
 
+class Scaled(Encoder):
+    """Its batches are changed on their way to the device, and its data come from several loaders or are limited."""
+
+    def on_before_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
+        return [part + 1 for part in batch]
+
+    def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
+        return [part / 3 for part in batch]
+
+
+class Several(Encoder):
+    """Two loaders, of which it compares the second."""
+
+    def training_step(self, batch: dict[str, list[Tensor]], index: int) -> Tensor:
+        return super().training_step(batch["b"], index)
+
+
+class OfAnIterator(Encoder):
+    def training_step(self, dataloader_iter) -> Tensor:
+        return super().training_step(next(dataloader_iter)[0], 0)
+
+
+def fit_on(model: Encoder, loader, batch_of=lambda batch: batch[0], *callbacks, **options) -> None:
+    callback = WindowCallback(model.window, lambda batch: model.encoder(batch_of(batch)))
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[callback, *callbacks],
+        enable_model_summary=False,
+        **quiet,
+        **options,
+    )
+    trainer.fit(model, loader)
+
+
+def first_step(model: Encoder, loader, batch_of=lambda batch: batch[0], **options) -> tuple[Tensor, list[Tensor]]:
+    """What the window holds before the first step, and the batches of the epoch as training_step gets them."""
+    held, batches = [], []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index: int) -> None:
+            held.append(model.window.latents.clone())
+            batches.append(batch_of(batch).clone())
+
+    fit_on(model, loader, batch_of, Watch(), **options)
+    assert torch.isfinite(model.window.latents).all()
+    return held[0][: model.present[0]], batches
+
+
+def loader_of(x: Tensor, k: int = 2, **options) -> DataLoader:
+    return DataLoader(torch.utils.data.TensorDataset(x), batch_size=k, **options)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("64-true", torch.float64),
+        ("bf16-true", torch.bfloat16),
+        ("16-true", torch.float16),
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.float32),
+    ],
+)
+def test_the_warm_up_is_under_the_trainers_precision(randn, precision: str, dtype: torch.dtype) -> None:
+    model, x = Encoder(), randn(10, 4, dtype=torch.float32)
+    model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), lr=0.1)  # Adam's eps is 0 in float16
+    encoder = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    held, batches = first_step(model, loader_of(x), precision=precision)
+    assert held.dtype == dtype and len(held) == 4 and len(batches) == 5
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        expected = torch.func.functional_call(
+            nn.Linear(4, DIM), {name: value.to(dtype) for name, value in encoder.items()}, x[:4].to(dtype)
+        )
+    torch.testing.assert_close(held, expected.to(dtype))
+
+
+def test_the_warm_up_goes_through_the_transfer_hooks(randn) -> None:
+    model, x = Scaled(), randn(10, 4, dtype=torch.float32)
+    with torch.no_grad():
+        expected = model.encoder((x[:4] + 1) / 3)
+    held, batches = first_step(model, loader_of(x))
+    torch.testing.assert_close(held, expected)
+    torch.testing.assert_close(torch.cat(batches), (x + 1) / 3)
+
+
+@pytest.mark.parametrize("mode", ["min_size", "max_size_cycle"])
+def test_the_warm_up_takes_several_loaders_as_the_trainer_combines_them(randn, mode: str) -> None:
+    from lightning.pytorch.utilities import CombinedLoader
+
+    model, x, other = Several(), randn(6, 4, dtype=torch.float32), randn(10, 4, dtype=torch.float32)
+    with torch.no_grad():
+        expected = model.encoder(x[:4])
+    loaders = CombinedLoader({"a": loader_of(other), "b": loader_of(x)}, mode)
+    held, batches = first_step(model, loaders, lambda batch: batch["b"][0])
+    torch.testing.assert_close(held, expected)
+    assert len(batches) == (3 if mode == "min_size" else 5) and torch.equal(torch.cat(batches[:3]), x)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_first_epoch_is_whole_after_the_warm_up(randn, workers: int) -> None:
+    x = randn(10, 4, dtype=torch.float32)
+    loader = loader_of(x, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    _, batches = first_step(Encoder(), loader)
+    assert sorted(torch.cat(batches).tolist()) == sorted(x.tolist())
+
+
+def test_the_warm_up_of_a_loader_without_length_and_of_few_batches(randn) -> None:
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(row,) for row in x])
+
+    x = randn(10, 4, dtype=torch.float32)
+    held, batches = first_step(Encoder(), DataLoader(Stream(), batch_size=2))
+    assert len(held) == 4 and torch.equal(torch.cat(batches), x)
+    held, batches = first_step(Encoder(), loader_of(x), limit_train_batches=1)
+    assert len(held) == 2 and torch.equal(torch.cat(batches), x[:2])
+    x = x[:0]
+    model = Encoder()
+    fit_on(model, DataLoader(Stream(), batch_size=2))
+    assert model.present == [] and len(model.window) == 0
+
+
+def test_a_loop_whose_batches_lightning_does_not_see_is_refused() -> None:
+    with pytest.raises(ValueError, match="warm_up is True and training_step takes the loader's iterator"):
+        first_step(OfAnIterator(), loader_of(torch.zeros(10, 4)))
+
+
 def by_hand(x: Tensor, epochs: int, k: int = 2) -> Encoder:
     model = Encoder()
     optimizer = model.configure_optimizers()

@@ -142,10 +142,14 @@ def test_a_report_says_whose_features(tmp_path: Path) -> None:
     assert "The paper's figures of this table are not known to us" in page
 
 
-def test_figure_4_is_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finite", [3, 1, 0])
+def test_figure_4_is_drawn(finite: int, tmp_path: Path) -> None:
+    """From what is finite: in a run that diverges null stands for the rest."""
     name = "fashion-mnist-cwae-k1-ours-seed0"
     (tmp_path / name).mkdir()
     lines = [{"pictures": 10 * i, "test_reconstruction": 9 - i, "test_cramer_wold": 0.1 / (i + 1)} for i in range(3)]
+    for line in lines[finite:]:
+        line |= {"test_reconstruction": None, "test_cramer_wold": None}
     (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = reproduce.write(tmp_path, reproduce.report("fig4", 1, {name: result(name)}, {})).read_text()
     assert text.startswith("# Figure 4") and "![fig4](fig4.png)" in text
