@@ -19,12 +19,12 @@ class Exchange:
     then `push` if it encodes again.
     """
 
-    accepted: Callable[[Tensor, MovingWindow], Tensor] = staticmethod(lambda rows, window: rows)
-    """Which of some rows may enter the window, and so any number of them; or raises."""
+    accepted: Callable[[Tensor, torch.dtype], Tensor] = staticmethod(lambda rows, dtype: rows)
+    """Which of some rows may enter a window of a dtype, maybe none; or raises: `mow.training.nonfinite.FiniteRows`."""
 
     def enter(self, rows: Tensor, window: MovingWindow) -> None:
         """Rows of all processes [K, D] into the window, as far as they are `accepted`."""
-        rows = self.accepted(rows, window)
+        rows = self.accepted(rows, window.latents.dtype)
         if len(rows):
             window.push(rows)
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from mow.checks import positive
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
-from mow.training.nonfinite import ON_NONFINITE, admits
+from mow.training.nonfinite import ON_NONFINITE, FiniteRows, admits
 from mow.training.step import step
 from mow.training.stream import ShuffledStream
 from mow.training.weighting import WEIGHTINGS
@@ -142,9 +142,14 @@ class Trainer:
             )
         else:
             self.optimizer = optimizer(parameters)
-        self.steps_done = self.pictures_seen = self.steps_skipped = self.rows_left_out = 0
-        self.exchange.accepted = self._finite
+        self.steps_done = self.pictures_seen = self.steps_skipped = 0
+        self._finite = self.exchange.accepted = FiniteRows(on_nonfinite)  # it does not know the trainer: no cycle
         self.graph = self._graphed() if cuda_graph else None
+
+    @property
+    def rows_left_out(self) -> int:
+        """How many latents did not enter the window, since they were not finite."""
+        return self._finite.left_out
 
     def step(self, x: Tensor, *, measure: bool = True, total: int | None = None) -> dict[str, Tensor]:
         """One optimiser step on new elements x [k, ...], and their latents into the window: `mow.training.step.step`.
@@ -243,7 +248,7 @@ class Trainer:
             getattr(self, name).load_state_dict(state[name])
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
         # older checkpoints lack these
-        self.steps_skipped, self.rows_left_out = state.get("steps_skipped", 0), state.get("rows_left_out", 0)
+        self.steps_skipped, self._finite.left_out = state.get("steps_skipped", 0), state.get("rows_left_out", 0)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -281,23 +286,6 @@ class Trainer:
         self.steps_skipped += not admitted
         return admitted
 
-    def _finite(self, rows: Tensor, window: MovingWindow) -> Tensor:
-        """The rows that may enter the window: finite in its dtype, which may be narrower than theirs."""
-        if self.on_nonfinite == "ignore":
-            return rows
-        kept = rows.to(window.latents.dtype)
-        if math.isfinite(kept.sum()):  # as it nearly always is, so this is all that a step pays for
-            return rows
-        finite = kept.isfinite().all(1)
-        left_out = len(rows) - int(finite.sum())
-        if left_out and self.on_nonfinite == "stop":
-            raise FloatingPointError(
-                f"{left_out} of {len(rows)} latents for the window are not finite, after {self.steps_done} steps that "
-                "were taken whole; the window is as it was (on_nonfinite='skip' would leave such latents out)"
-            )
-        self.rows_left_out += left_out
-        return rows[finite]
-
     def _warm_up(self, stream: ShuffledStream) -> None:
         """Step 1 of the paper."""
         total = stream.following(self.window.n - self.k)
@@ -318,7 +306,7 @@ class Trainer:
         device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
         with torch.no_grad(), self.exchange.guard(self.steps_done):
             z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
-            rows = self._finite(self.exchange.gather(z, total), self.window)
+            rows = self._finite(self.exchange.gather(z, total), self.window.latents.dtype)
             if len(rows):
                 self.window.fill(rows)
 
