@@ -17,8 +17,8 @@ from mow.app.autoencoders import MODELS
 from mow.app.data import COLLECTIONS
 from mow.app.optimizers import OPTIMIZERS
 from mow.training.nonfinite import ON_NONFINITE
-from mow.training.trainer import default_learning_rate
 from mow.training.precision import Precision
+from mow.training.trainer import default_learning_rate
 from mow.training.weighting import WEIGHTINGS
 from mow.window.priors import PRIORS
 
