@@ -16,8 +16,9 @@ from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import COLLECTIONS
 from mow.app.optimizers import OPTIMIZERS
+from mow.training.nonfinite import ON_NONFINITE
 from mow.training.precision import Precision
-from mow.training.trainer import ON_NONFINITE, default_learning_rate
+from mow.training.trainer import default_learning_rate
 from mow.training.weighting import WEIGHTINGS
 from mow.window.priors import PRIORS
 

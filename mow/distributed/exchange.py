@@ -65,9 +65,9 @@ class RankExchange(Exchange):
     def receive(self, z: Tensor, window: MovingWindow) -> Tensor:
         *again, rows = self._gathering.wait()
         self._counts = self._gathering.counts[-1]
-        for encoded_again in again:
-            window.push(encoded_again)
         self._encoded_again = None
+        for encoded_again in again:
+            self.enter(encoded_again, window)
         return rows
 
     def gradient(
@@ -107,7 +107,7 @@ class RankExchange(Exchange):
         """What would have travelled with the next step's latents."""
         if self._encoded_again is not None:
             (rows, counts), self._encoded_again = self._encoded_again, None
-            window.push(self._all(rows, counts))
+            self.enter(self._all(rows, counts), window)
 
     def gather(self, z: Tensor, total: int) -> Tensor:
         return self._all(z, self.ranks.counts(total))

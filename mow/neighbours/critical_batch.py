@@ -218,8 +218,7 @@ class GradientNoiseScale:
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay!r}; it must be in [0, 1)")
         self.decay = decay
-        self._averages = torch.zeros(2, device=self._parameters[0].device)
-        self._weight = 0.0
+        self._averages = torch.zeros(3, device=self._parameters[0].device)  # |G|^2, tr(Sigma), and the weights' sum
         self._handles = [parameter.register_hook(self._hook(i)) for i, parameter in enumerate(self._parameters)]
         self._pieces: Tensor | float = 0.0
         self._passes = [0] * len(self._parameters)
@@ -227,6 +226,8 @@ class GradientNoiseScale:
     @torch.no_grad()
     def update(self, *, rows: int, micro_batch: int) -> None:
         """Take in the step whose pieces have run backward since the last update; before the optimiser's step.
+
+        A step whose gradients are not finite is left out of the averages.
 
         Args:
             rows: N, > micro_batch.
@@ -249,9 +250,10 @@ class GradientNoiseScale:
         squares = torch.stack([torch.as_tensor(whole), torch.as_tensor(pieces)])
         q = sum((size / rows) ** 2 for size in sizes)
         gradient = (squares[0] - squares[1]) / (1 - q)
-        new = torch.stack([gradient, rows * (squares[0] - gradient)])
-        self._averages = self.decay * self._averages + (1 - self.decay) * new
-        self._weight = self.decay * self._weight + 1 - self.decay
+        new = torch.stack([gradient, rows * (squares[0] - gradient), torch.ones_like(gradient)])
+        averages = self.decay * self._averages + (1 - self.decay) * new
+        # An average keeps what is not finite for ever. Chosen on the device: the host does not wait for it.
+        self._averages = torch.where(averages.isfinite().all(), averages, self._averages)
 
     @property
     def gradient_square(self) -> float:
@@ -269,6 +271,22 @@ class GradientNoiseScale:
         square = self.gradient_square
         return math.inf if square <= 0 else self.noise / square
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages; between an `update` and the next backward pass, which they do not know."""
+        return {"averages": self._averages.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` gave, and forget the passes since the last update.
+
+        Raises:
+            KeyError, ValueError: another state; nothing has changed.
+        """
+        averages = state["averages"]
+        if averages.shape != self._averages.shape:
+            raise ValueError(f"averages has shape {list(averages.shape)}; it must be {list(self._averages.shape)}")
+        self._averages = averages.to(self._averages, copy=True)
+        self._forget()
+
     def close(self) -> None:
         """Take the hooks off the parameters."""
         for handle in self._handles:
@@ -285,7 +303,8 @@ class GradientNoiseScale:
         self._pieces, self._passes = 0.0, [0] * len(self._parameters)
 
     def _average(self, index: int) -> float:
-        return float(self._averages[index]) / self._weight if self._weight else math.nan
+        value, weight = self._averages[[index, 2]].tolist()
+        return value / weight if weight else math.nan
 
 
 def _square(gradient: Tensor) -> Tensor:

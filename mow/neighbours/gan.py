@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,10 @@ from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
 from mow.checks import positive
+from mow.training.nonfinite import ON_NONFINITE, admits
 from mow.window.priors import Normal, Prior
+
+_PARTS = ("generator", "discriminator", "generator_optimizer", "discriminator_optimizer")
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
@@ -36,6 +41,9 @@ class GANTrainer:
         penalty: weight >= 0 of the mean of (|grad d| - 1)^2 at random points between real and generated elements.
         prior: None for N(0, I), sampled from `seed`.
         seed: of the draws.
+        on_nonfinite: what a step does whose loss is NaN or infinite: "stop" raises, "skip" goes on to the next and
+            counts it in `steps_skipped`, "ignore" does not look, which would wait for a GPU. The discriminator's step
+            comes first: where the generator's loss alone is not finite, it has been taken.
 
     Raises:
         TypeError, ValueError: a bad argument, by name.
@@ -57,6 +65,7 @@ class GANTrainer:
         penalty: float = 0.0,
         prior: Prior | None = None,
         seed: int = 0,
+        on_nonfinite: str = "stop",
     ) -> None:
         for name, value in (("lr_discriminator", lr_discriminator), ("lr_generator", lr_generator)):
             if not 0 < value < float("inf"):
@@ -65,6 +74,11 @@ class GANTrainer:
             raise ValueError(f"penalty is {penalty!r}; it must be finite and >= 0")
         if not (prior is None or isinstance(prior, Prior)):
             raise TypeError(f"prior is {prior!r}; it must be a mow.priors.Prior or None")
+        if on_nonfinite not in ON_NONFINITE:
+            raise ValueError(
+                f"on_nonfinite is {on_nonfinite!r}; it must be one of {', '.join(map(repr, ON_NONFINITE))}"
+            )
+        self.on_nonfinite, self.steps_skipped = on_nonfinite, 0
         self.generator, self.discriminator, self.penalty = generator, discriminator, penalty
         self.generator_optimizer = optimizer(generator.parameters(), lr_generator)
         self.discriminator_optimizer = optimizer(discriminator.parameters(), lr_discriminator)
@@ -76,21 +90,62 @@ class GANTrainer:
         """One step of both networks on real elements x [k, ...].
 
         Returns:
-            discriminator, its loss without the penalty, and generator, its loss; 0-d and detached.
+            discriminator, its loss without the penalty, and generator, its loss; 0-d and detached. The generator's is
+            left out where the discriminator's step was skipped.
+
+        Raises:
+            FloatingPointError: a loss is NaN or infinite and on_nonfinite "stop". The network whose it is, and its
+                optimiser, are as before.
         """
         fake = self.generator(self.prior.sample(len(x), self._like))
 
         loss = softplus(-self.discriminator(x)).mean() + softplus(self.discriminator(fake.detach())).mean()
         penalty = self.penalty * self._slope(x, fake.detach()) if self.penalty else 0.0
+        if not self._admits("discriminator", (loss + penalty).detach()):
+            return {"discriminator": loss.detach()}
         self.discriminator_optimizer.zero_grad()
         (loss + penalty).backward()
         self.discriminator_optimizer.step()
 
         generator_loss = softplus(-self.discriminator(fake)).mean()
-        self.generator_optimizer.zero_grad()
-        generator_loss.backward(inputs=[p for p in self.generator.parameters() if p.requires_grad])
-        self.generator_optimizer.step()
+        if self._admits("generator", generator_loss.detach()):
+            self.generator_optimizer.zero_grad()
+            generator_loss.backward(inputs=[p for p in self.generator.parameters() if p.requires_grad])
+            self.generator_optimizer.step()
         return {"discriminator": loss.detach(), "generator": generator_loss.detach()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, but for the data and a prior of your own."""
+        return {**{name: getattr(self, name).state_dict() for name in _PARTS}, "random": self._random.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: another trainer's state; nothing has changed.
+        """
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: dict[str, Any]) -> None:
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self._random.set_state(state["random"])
+
+    def _admits(self, name: str, loss: Tensor) -> bool:
+        admitted = admits(
+            self.on_nonfinite,
+            loss,
+            lambda: (
+                f"the {name}'s loss is not finite; its weights are those before (a lower learning rate may avoid it)"
+            ),
+        )
+        self.steps_skipped += not admitted
+        return admitted
 
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:

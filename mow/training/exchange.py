@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -15,8 +15,18 @@ from mow.window.window import MovingWindow
 class Exchange:
     """The exchange of one process. `mow.distributed.RankExchange` is that of several, with the same methods.
 
-    A step calls `encode`, `receive`, `gradient` and `backward` in this order, then `push` if it encodes again.
+    Rows enter the window by `enter` alone. A step calls `encode`, `receive`, `gradient` and `backward` in this order,
+    then `push` if it encodes again.
     """
+
+    accepted: Callable[[Tensor, torch.dtype], Tensor] = staticmethod(lambda rows, dtype: rows)
+    """Which of some rows may enter a window of a dtype, maybe none; or raises: `mow.training.nonfinite.FiniteRows`."""
+
+    def enter(self, rows: Tensor, window: MovingWindow) -> None:
+        """Rows of all processes [K, D] into the window, as far as they are `accepted`."""
+        rows = self.accepted(rows, window.latents.dtype)
+        if len(rows):
+            window.push(rows)
 
     def encode(self, encoder: nn.Module, x: Tensor, total: int | None) -> Tensor:
         """The latents of this process's new elements, which are on their way to the others from now on.
@@ -54,7 +64,7 @@ class Exchange:
 
     def push(self, z: Tensor, window: MovingWindow) -> None:
         """Latents of this process's new elements into the window, by the next `receive` or `settle`."""
-        window.push(z)
+        self.enter(z, window)
 
     def agreed(self, error: Tensor, distance: Tensor) -> Tensor:
         """The sum of the errors over the processes, which must have measured one distance.

@@ -83,7 +83,7 @@ def step(
                 if reencode:
                     exchange.push(encoder(x), window)
                 else:
-                    window.push(rows)
+                    exchange.enter(rows, window)
 
     if value is None:
         return {"reconstruction": error / len(x)}

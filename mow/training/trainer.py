@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from mow.checks import positive
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
+from mow.training.nonfinite import ON_NONFINITE, FiniteRows, admits
 from mow.training.step import step
 from mow.training.stream import ShuffledStream
 from mow.training.weighting import WEIGHTINGS
@@ -23,8 +24,6 @@ from mow.window.window import MovingWindow
 
 VALUES_AT_ONCE = 2**21
 """Values of pictures that are encoded at a time to fill the window, if they are more than k pictures."""
-
-ON_NONFINITE = ("stop", "skip", "ignore")
 
 
 def default_learning_rate(k: int) -> float:
@@ -67,8 +66,10 @@ class Trainer:
             optimiser must be SGD or have capturable=True, which the default one then has.
         on_nonfinite: what a step does whose loss is NaN or infinite, by R and by the gradient of the distance. "stop"
             raises, "skip" goes on to the next and counts it in `steps_skipped`; either leaves weights, optimiser and
-            window as they were. "ignore" does not look: looking waits for a GPU once a step, so a CUDA graph cannot.
-            None for "ignore" with cuda_graph, else "stop".
+            window as they were. No row that is not finite enters the window, be it in the warm-up, in a refresh or
+            encoded again after a step: "stop" raises, "skip" leaves it out and counts it in `rows_left_out`. "ignore"
+            does not look: looking waits for a GPU, so a CUDA graph cannot. None for "ignore" with cuda_graph, else
+            "stop".
         scaler: scales the gradients that pass through encoder and decoder, for those in fp16 (see
             `mow.training.precision`); None for none. A step whose gradients overflow is left out, in all processes
             alike, and its latents enter the window all the same. Not with cuda_graph: the host looks for the overflow.
@@ -142,7 +143,13 @@ class Trainer:
         else:
             self.optimizer = optimizer(parameters)
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
+        self._finite = self.exchange.accepted = FiniteRows(on_nonfinite)  # it does not know the trainer: no cycle
         self.graph = self._graphed() if cuda_graph else None
+
+    @property
+    def rows_left_out(self) -> int:
+        """How many latents did not enter the window, since they were not finite."""
+        return self._finite.left_out
 
     def step(self, x: Tensor, *, measure: bool = True, total: int | None = None) -> dict[str, Tensor]:
         """One optimiser step on new elements x [k, ...], and their latents into the window: `mow.training.step.step`.
@@ -160,7 +167,8 @@ class Trainer:
 
         Raises:
             ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
-            FloatingPointError: the loss is NaN or infinite and on_nonfinite "stop". Nothing has changed.
+            FloatingPointError: on_nonfinite is "stop" and the loss is NaN or infinite: nothing has changed. Or the
+                latents that the updated encoder gives are: the weights are the updated ones, the window as before.
         """
         with self.exchange.guard(self.steps_done + 1):
             results = self._step(x, measure, total) if self.graph is None else self.graph(x, measure)
@@ -218,6 +226,7 @@ class Trainer:
             "steps_done": self.steps_done,
             "pictures_seen": self.pictures_seen,
             "steps_skipped": self.steps_skipped,
+            "rows_left_out": self.rows_left_out,
         }
         return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
@@ -238,7 +247,8 @@ class Trainer:
         for name in ("encoder", "decoder", "distance", "window", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
-        self.steps_skipped = state.get("steps_skipped", 0)  # older checkpoints lack it
+        # older checkpoints lack these
+        self.steps_skipped, self._finite.left_out = state.get("steps_skipped", 0), state.get("rows_left_out", 0)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -265,15 +275,16 @@ class Trainer:
 
     def _admits(self, health: Tensor) -> bool:
         """Whether a step may be taken, which it may if this 0-d tensor is finite."""
-        if self.on_nonfinite == "ignore" or math.isfinite(health):
-            return True
-        if self.on_nonfinite == "stop":
-            raise FloatingPointError(
+        admitted = admits(
+            self.on_nonfinite,
+            health,
+            lambda: (
                 f"the loss of step {self.steps_done + 1} is not finite; weights and window are those of step "
                 f"{self.steps_done} (on_nonfinite='skip' would go on without it; a lower learning rate may avoid it)"
-            )
-        self.steps_skipped += 1
-        return False
+            ),
+        )
+        self.steps_skipped += not admitted
+        return admitted
 
     def _warm_up(self, stream: ShuffledStream) -> None:
         """Step 1 of the paper."""
@@ -295,7 +306,9 @@ class Trainer:
         device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
         with torch.no_grad(), self.exchange.guard(self.steps_done):
             z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
-            self.window.fill(self.exchange.gather(z, total))
+            rows = self._finite(self.exchange.gather(z, total), self.window.latents.dtype)
+            if len(rows):
+                self.window.fill(rows)
 
     def _settle(self) -> None:
         with self.exchange.guard(self.steps_done):

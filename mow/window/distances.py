@@ -373,9 +373,25 @@ class SlicedWasserstein(KernelDistance):
             self._drawn = self._drawn.to(z.device)
             self._uses += 1
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """What the state_dict has of it: the directions that are kept, and how often they have been used."""
-        return {"directions": self._drawn, "uses": self._uses}
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """With directions that are kept, these [D, L] (before the first measurement [0, L]), and how often they have
+        been used: tensors, since what writes states to files takes nothing else."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.keep > 1:
+            destination[prefix + "drawn"] = torch.empty(0, self.count or 0) if self._drawn is None else self._drawn
+            destination[prefix + "uses"] = torch.tensor(self._uses)
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self._drawn, self._uses = state["directions"], state["uses"]
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        older = state_dict.pop(prefix + "_extra_state", None)  # a dict, in older checkpoints
+        if self.keep > 1:
+            if older is not None:
+                drawn, uses = older["directions"], older["uses"]
+            else:
+                names = prefix + "drawn", prefix + "uses"
+                rest[-3].extend(lacking := [name for name in names if name not in state_dict])  # the missing keys
+                if lacking:
+                    return
+                drawn, uses = (state_dict.pop(name) for name in names)
+            self._drawn = None if drawn is None or len(drawn) == 0 else drawn.detach().clone()
+            self._uses = int(uses)
+        super()._load_from_state_dict(state_dict, prefix, *rest)

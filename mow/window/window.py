@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import mow_kernels as mk
 from mow.checks import positive
 from mow.window.kept import Kept
 
@@ -97,7 +98,8 @@ class MovingWindow(nn.Module):
 
         Raises:
             TypeError: z is not a floating-point tensor.
-            ValueError: its shape or device does not fit; the window stays as it was.
+            ValueError: its shape or device does not fit, or it is not finite, which is looked at within
+                `mow_kernels.check_finite()` alone; the window stays as it was.
         """
         self._check(z)
         z = z.detach()[-self.n :].to(self.latents.dtype)
@@ -210,5 +212,7 @@ class MovingWindow(nn.Module):
             raise TypeError(f"z is {getattr(z, 'dtype', type(z).__name__)}; it must be a floating-point tensor")
         if z.dim() != 2 or z.shape[1] != self.dim or len(z) == 0:
             raise ValueError(f"z has shape {list(z.shape)}; it must be [k, {self.dim}] with k >= 1")
+        if mk.check_finite.enabled and not torch.isfinite(z).all():
+            raise ValueError("z holds NaN or infinite values; they must be finite")
         if z.device != self.latents.device:
             raise ValueError(f"z is on {z.device} and the window on {self.latents.device}; they must be on one device")

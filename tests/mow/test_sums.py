@@ -324,7 +324,7 @@ def test_directions_are_kept_for_so_many_measurements() -> None:
     drawn = []
     for _ in range(8):
         distance.gradient(z, None)
-        drawn.append(distance.get_extra_state()["directions"])
+        drawn.append(distance.options(z)["directions"])
     assert [a is b for a, b in zip(drawn, drawn[1:], strict=False)] == [True, True, False, True, True, False, True]
     loaded = mow.SlicedWasserstein(directions=4, keep=3)
     loaded.load_state_dict(copy.deepcopy(distance.state_dict()))
@@ -332,7 +332,7 @@ def test_directions_are_kept_for_so_many_measurements() -> None:
     torch.manual_seed(5)
     first = loaded(z)
     torch.manual_seed(5)
-    assert torch.equal(first, distance(z)) and not torch.equal(loaded.get_extra_state()["directions"], drawn[-1])
+    assert torch.equal(first, distance(z)) and not torch.equal(loaded.options(z)["directions"], drawn[-1])
 
 
 def test_sorted_projections_begin_and_are_made_anew_for_new_directions() -> None:
