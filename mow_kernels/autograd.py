@@ -5,6 +5,7 @@ A fused op returns the value together with its gradient for `current`, so that b
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,28 +47,52 @@ class _ValueWithGradient(torch.autograd.Function):
     """The value of a launch for `current`, and in backward the gradient that came with it.
 
     That gradient has no graph. Where one is wanted (create_graph), backward differentiates the reference instead, so
-    that a penalty on the gradient keeps its own. Every tensor is saved by PyTorch, which frees it after backward and
-    sees when it was changed.
+    that a penalty on the gradient keeps its own; the samples must be those that were measured then. Without, they may
+    be overwritten. PyTorch saves every tensor, and frees it after backward.
     """
 
     @staticmethod
     def forward(ctx: Any, launch: Launch, current: Tensor) -> Tensor:
-        samples = (launch.history, launch.prior) if launch.stays else (None, None)
+        if torch.compiler.is_compiling():  # where nothing is differentiated twice
+            value, g_current = launch.fwd(*launch.samples(current), True)
+            ctx.save_for_backward(g_current)
+            return value
         tensors = {name: option for name, option in launch.options.items() if isinstance(option, Tensor)}
         ctx.reference, ctx.tensors = launch.reference, tuple(tensors)
         ctx.options = launch.options if not tensors else {k: v for k, v in launch.options.items() if k not in tensors}
+        samples = (*((launch.history, launch.prior) if launch.stays else (None, None)), *tensors.values())
+        ctx.seen = [_version(sample) for sample in samples if sample is not None]
+        aliases = [None if sample is None else _alias(sample) for sample in samples]
         value, g_current = launch.fwd(*launch.samples(current), True)
-        ctx.save_for_backward(g_current, current, *samples, *tensors.values())
+        ctx.save_for_backward(g_current, current, *aliases)
         return value
 
     @staticmethod
     def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
-        g_current, current, history, prior, *tensors = ctx.saved_tensors
+        g_current, *saved = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            for origin, version in ctx.seen:
+                if (sample := origin()) is not None and not sample.is_inference() and sample._version != version:
+                    raise RuntimeError(
+                        "a sample of this distance has been modified by an inplace operation since it was measured; to "
+                        "differentiate its gradient (create_graph), do so before"
+                    )
+            current, history, prior, *tensors = saved
             options = {**ctx.options, **dict(zip(ctx.tensors, tensors, strict=True))}
             value = ctx.reference(current, history, prior, **options)
             return None, *torch.autograd.grad(value, current, g_out, create_graph=True)
         return None, g_out * g_current
+
+
+def _version(sample: Tensor) -> tuple[Callable[[], Tensor | None], int]:
+    """Whose changes in place are those of a sample, and how many there have been."""
+    origin = sample if sample._base is None else sample._base
+    return weakref.ref(origin), 0 if origin.is_inference() else origin._version
+
+
+def _alias(sample: Tensor) -> Tensor:
+    """The sample for PyTorch to save, which counts no changes: the first derivative does not depend on them."""
+    return sample.clone() if sample.is_inference() else sample.data
 
 
 def value(current: Tensor, launch: Launch) -> Tensor:

@@ -62,7 +62,11 @@ def test_signatures(function, options):
         (ValueError, "history", {"history": torch.zeros(2, 4)}),
         (ValueError, "history", {"history": torch.zeros(0, 4)}),
         ((TypeError, ValueError), "history", {"history": torch.zeros(2, 3, dtype=torch.float64)}),
-        ((TypeError, ValueError), "history", {"history": torch.zeros(2, 3, dtype=torch.float16)}),
+        (
+            (TypeError, ValueError),
+            "history",
+            {"current": torch.zeros(2, 3, dtype=torch.float64), "history": torch.zeros(2, 3, dtype=torch.float16)},
+        ),
         (ValueError, "history", {"history": torch.zeros(2, 3, device="meta")}),
         (TypeError, "prior", {"prior": None}),
         (TypeError, "prior", {"prior": 3}),

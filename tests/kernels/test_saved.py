@@ -43,8 +43,8 @@ def test_a_change_in_place_before_backward_is_seen_or_does_not_matter(
         (seen,) = torch.autograd.grad(value, current, create_graph=create_graph)
     except RuntimeError as error:
         assert "modified by an inplace operation" in str(error)
-    else:
-        assert backend == "reference"  # which needs no sample again, but what it made of it
+    else:  # the reference may not need it again, a first derivative of the fused ops does not
+        assert backend == "reference" or not create_graph
         torch.testing.assert_close(seen, right)
 
 
