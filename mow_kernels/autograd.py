@@ -5,13 +5,16 @@ A fused op returns the value together with its gradient for `current`, so that b
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
+from mow_kernels import transforms
+from mow_kernels.compiling import constant_in_graphs
 from mow_kernels.registry import Implementation, Options
 
 Arguments = Callable[[Tensor, int, bool, Options], tuple[Any, ...]]
@@ -43,72 +46,113 @@ class Launch(NamedTuple):
         return current, self.history, self.prior, *arguments
 
 
-class _ValueWithGradient(torch.autograd.Function):
-    """The value of a launch for `current`, and in backward the gradient that came with it.
-
-    That gradient has no graph. Where one is wanted (create_graph), backward differentiates the reference instead, so
-    that a penalty on the gradient keeps its own; the samples must be those that were measured then. Without, they may
-    be overwritten. PyTorch saves every tensor, and frees it after backward.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, launch: Launch, current: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # where nothing is differentiated twice
-            value, g_current = launch.fwd(*launch.samples(current), True)
-            ctx.save_for_backward(g_current)
-            return value
-        tensors = {name: option for name, option in launch.options.items() if isinstance(option, Tensor)}
-        ctx.reference, ctx.tensors = launch.reference, tuple(tensors)
-        ctx.options = launch.options if not tensors else {k: v for k, v in launch.options.items() if k not in tensors}
-        samples = (*((launch.history, launch.prior) if launch.stays else (None, None)), *tensors.values())
-        ctx.seen = [_version(sample) for sample in samples if sample is not None]
-        aliases = [None if sample is None else _alias(sample) for sample in samples]
-        value, g_current = launch.fwd(*launch.samples(current), True)
-        ctx.save_for_backward(g_current, current, *aliases)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
-        g_current, *saved = ctx.saved_tensors
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            for origin, version in ctx.seen:
-                if (sample := origin()) is not None and not sample.is_inference() and sample._version != version:
-                    raise RuntimeError(
-                        "a sample of this distance has been modified by an inplace operation since it was measured; to "
-                        "differentiate its gradient (create_graph), do so before"
-                    )
-            current, history, prior, *tensors = saved
-            options = {**ctx.options, **dict(zip(ctx.tensors, tensors, strict=True))}
-            value = ctx.reference(current, history, prior, **options)
-            return None, *torch.autograd.grad(value, current, g_out, create_graph=True)
-        return None, g_out * g_current
-
-
-def _version(sample: Tensor) -> tuple[Callable[[], Tensor | None], int]:
-    """Whose changes in place are those of a sample, and how many there have been."""
-    origin = sample if sample._base is None else sample._base
-    return weakref.ref(origin), 0 if origin.is_inference() else origin._version
-
-
-def _alias(sample: Tensor) -> Tensor:
-    """The sample for PyTorch to save, which counts no changes: the first derivative does not depend on them."""
-    return sample.clone() if sample.is_inference() else sample.data
-
-
 def value(current: Tensor, launch: Launch) -> Tensor:
     """The value of a launch, with a gradient for current where it requires one."""
-    if current.requires_grad and torch.is_grad_enabled():
-        return _ValueWithGradient.apply(launch, current)
+    if torch.compiler.is_compiling():
+        if _are_transformed_in_graph():
+            samples = (launch.history, launch.prior) if launch.stays else (None, None)
+            return launch.reference(current, *samples, **launch.options)
+        if current.requires_grad and torch.is_grad_enabled():
+            return _InGraph.apply(launch, current)
+    elif _are_transformed():
+        transforms.check_forward_mode("a distance")
+        return transforms.Value.apply(*transforms.apart(launch, current))
+    elif current.requires_grad and torch.is_grad_enabled():
+        return _ValueWithGradient.apply(launch, current)  # type: ignore[attr-defined]  # it is PyTorch's C++
     return launch.fwd(*launch.samples(current), False)[0]
 
 
 def gradient(measure: bool, current: Tensor, launch: Launch) -> tuple[Tensor, Tensor | None]:
     """`Implementation.gradient` of a launch."""
     current = current.detach()
+    if not torch.compiler.is_compiling() and _are_transformed():
+        parts = transforms.apart(launch, current)
+        return transforms.Gradient.apply(*parts).detach(), transforms.Value.apply(*parts).detach() if measure else None
     if launch.alone is not None and not measure:
         return launch.alone(*launch.samples(current)), None
     value, g_current = launch.fwd(*launch.samples(current), True)
     return g_current, value if measure else None
+
+
+class _ValueWithGradient(_SingleLevelFunction):
+    """The value of a launch for `current`, and in backward the gradient that came with it.
+
+    Of a step, and so of few parts: the gradient is all that PyTorch saves, and the samples may be overwritten. They are
+    held for who wants a graph of the gradient (create_graph), and let go with what PyTorch saved. A Function that is
+    not transformed, without what `apply` asks about that first: 1.5 us.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, launch: Launch, current: Tensor) -> Tensor:
+        ctx.measured, ctx.changes = (launch, current), _changes(launch, current)
+        value, g_current = launch.fwd(*launch.samples(current), True)
+        ctx.save_for_backward(g_current)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
+        (g_current,) = ctx.saved_tensors
+        if torch.compiler.is_compiling():
+            return None, g_out * g_current
+        if torch.is_grad_enabled():
+            launch, current = ctx.measured
+            if ctx.changes != _changes(launch, current):
+                raise RuntimeError(
+                    "a sample of this distance has been modified by an inplace operation since it was measured; to "
+                    "differentiate its gradient (create_graph), do so before"
+                )
+            g_current = transforms.Gradient.apply(*transforms.apart(launch, current, known=g_current.detach()))
+        if not _keeps_graph():
+            ctx.measured = None
+        return None, g_out * g_current
+
+
+class _InGraph(torch.autograd.Function):
+    """The same in a compiled graph, where nothing is differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: Any, launch: Launch, current: Tensor) -> Tensor:
+        value, g_current = launch.fwd(*launch.samples(current), True)
+        ctx.save_for_backward(g_current)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
+        (g_current,) = ctx.saved_tensors
+        return None, g_out * g_current
+
+
+def _changes(launch: Launch, current: Tensor) -> int:
+    """How often the samples have been changed in place, in all."""
+    _, _, history, prior, _, _, options, stays = launch
+    try:
+        changes = current._version
+        if stays:
+            changes += history._version if prior is None else history._version + prior._version
+        for option in options.values():
+            if isinstance(option, Tensor):
+                changes += option._version
+    except RuntimeError:  # an inference tensor, which does not count
+        samples = (current, history if stays else None, prior if stays else None, *options.values())
+        return sum(each._version for each in samples if isinstance(each, Tensor) and not each.is_inference())
+    return changes
+
+
+def _are_transformed() -> bool:
+    """Whether torch.func transforms what is computed, or dual numbers are made."""
+    return transformed_by_func() or forward_ad._current_level >= 0
+
+
+@constant_in_graphs
+def _are_transformed_in_graph() -> bool:
+    """The same of a graph at this place, in which torch.compile would leave out what a Function does in backward."""
+    return transformed_by_func()
+
+
+transformed_by_func: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
+"""Whether the backward that runs is to be followed by another over the same graph."""
 
 
 def fused(
@@ -142,6 +186,10 @@ def by_autograd(distance: Callable[..., Tensor]) -> Implementation:
     def without_graph(
         measure: bool, current: Tensor, history: Tensor, prior: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
+        if torch.compiler.is_compiling() or _are_transformed():
+            of_current = torch.func.grad_and_value(lambda current: distance(current, history, prior, **options))
+            g_current, value = of_current(current.detach())
+            return g_current.detach(), value.detach() if measure else None
         with torch.enable_grad():
             current = current.detach().requires_grad_()
             value = distance(current, history, prior, **options)

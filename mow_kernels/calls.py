@@ -7,17 +7,30 @@ and guard on it.
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from mow_kernels import checks
 from mow_kernels.reference.sums import Pairwise, Sliced
-from mow_kernels.registry import BACKENDS, CANDIDATES, OPS, PLACES, ROWS, TABLE, Call, DistanceOp, Implementation, Op
+from mow_kernels.registry import (
+    BACKENDS,
+    CANDIDATES,
+    OPS,
+    PLACES,
+    ROWS,
+    TABLE,
+    Call,
+    DistanceOp,
+    Implementation,
+    Op,
+)
 
 
 class use_backend(ContextDecorator):
@@ -54,7 +67,7 @@ def samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tup
 
     Returns:
         current [k, D] with k >= 1, history [h, D] with h = 0 for None, and prior [m, D] with m >= 1, or None for
-        "normal".
+        "normal". A batch of windows is current [B, k, D], and history and prior have 2 or 3 dimensions then.
 
     Raises:
         TypeError, ValueError: one of them is no such tensor, or they do not go together, by name.
@@ -64,15 +77,15 @@ def samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tup
             return current, history, None  # type: ignore[return-value]  # it was seen to be a tensor
     elif _are_plain(current, history, prior):
         return current, history, prior  # type: ignore[return-value]  # as above
-    checked = checks.rows("current", current)
-    if checked.shape[0] == 0:
+    checked = checks.rows("current", current, batch=True)
+    if checked.shape[-2] == 0:
         raise ValueError(f"current has shape {list(current.shape)}; it must have at least one row")
-    past = checked.new_empty(0, checked.shape[1]) if history is None else checks.companion("history", history, current)
+    past = checked.new_empty(0, checked.shape[-1]) if history is None else checks.companion("history", history, current)
     if isinstance(prior, str):
         checks.choice("prior", prior, ("normal",))
         return checked, past, None
     sample = checks.companion("prior", prior, current)
-    if sample.shape[0] == 0:
+    if sample.shape[-2] == 0:
         raise ValueError(f"prior has shape {list(sample.shape)}; it must have at least one row")
     return checked, past, sample
 
@@ -97,9 +110,17 @@ def _are_plain(current: object, *others: object) -> bool:
 
 
 def run(call: Call) -> Any:
-    """What the selected implementation makes of a checked call."""
+    """What the selected implementation makes of a checked call; of a batch of windows [B]."""
     op, arguments, options = call if call.op.draw is None else call.op.draw(call)
+    if arguments[0].dim() == 3 and isinstance(op, DistanceOp):
+        return torch.stack([select(op, each, options).run(*each, **options) for each in _windows(arguments)])
     return select(op, arguments, options).run(*arguments, **options)
+
+
+def _windows(arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """The arguments of each window of a batch."""
+    each = (itertools.repeat(x) if x is None or x.dim() == 2 else x.unbind() for x in arguments)
+    return list(zip(*each, strict=False))  # as many as current has
 
 
 def select(op: Op, arguments: tuple[Any, ...], options: dict[str, Any]) -> Implementation:
@@ -110,7 +131,7 @@ def select(op: Op, arguments: tuple[Any, ...], options: dict[str, Any]) -> Imple
     """
     wanted = use_backend.wanted
     if wanted == "auto":
-        device = arguments[0].device.type
+        device = "cpu" if arguments[0].is_cpu else arguments[0].device.type  # the latter makes a string, in 3 us
         for implementation in CANDIDATES[op.name, device if device in PLACES else None]:
             if why_not_there(implementation, arguments, options) is None:
                 return implementation
@@ -171,6 +192,8 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
     _, arguments, options = op.check(*bound.args, **bound.kwargs)
+    if isinstance(op, DistanceOp) and arguments[0].dim() == 3:
+        arguments = _windows(arguments)[0]
     try:
         chosen = select(op, arguments, options)
     except ValueError:
@@ -211,8 +234,9 @@ def gradient(
         measure: compute the value, too.
 
     Returns:
-        [k, D], float32 for half inputs, else of current's dtype, and 0-d or None; neither has a graph. A gradient of
-        many rows is small: scale it first, then cast it to a half type (autograd does that by itself).
+        [k, D], float32 for half inputs, else of current's dtype, and 0-d or None; neither has a graph. Of a batch of
+        windows [B, k, D] and [B]. A gradient of many rows is small: scale it first, then cast it to a half type
+        (autograd does that by itself).
 
     Raises:
         ValueError: function is none of them.
@@ -221,8 +245,15 @@ def gradient(
     op = distance_row(function)
     call = op.check(current, history, prior, **(op.defaults | options))
     op_, arguments, checked = call if op.draw is None else op.draw(call)
-    alone = select(op_, arguments, checked).gradient
-    return alone(measure, *arguments, **checked)  # type: ignore[misc]  # every distance has one
+    if arguments[0].dim() == 3:
+        gradients, values = zip(*(_gradient(op_, measure, each, checked) for each in _windows(arguments)), strict=True)
+        return torch.stack(gradients), torch.stack(values) if measure else None
+    return _gradient(op_, measure, arguments, checked)
+
+
+def _gradient(op: Op, measure: bool, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Tensor, Any]:
+    """That of one window."""
+    return select(op, arguments, options).gradient(measure, *arguments, **options)  # type: ignore[misc]  # it has one
 
 
 def differentiable(
@@ -247,7 +278,7 @@ def differentiable(
         current, history, prior, options: of that function.
 
     Returns:
-        0-d.
+        0-d, or [B] of a batch of windows.
 
     Raises:
         ValueError: function is none of them.
@@ -257,10 +288,12 @@ def differentiable(
     past, sample = (each.detach() if isinstance(each, Tensor) else each for each in (history, prior))
     call = op.check(current, past, sample, **(op.defaults | options))
     op_, arguments, checked = call if op.draw is None else op.draw(call)
-    attached = (
+    attached = tuple(
         given.to(rows.dtype) if isinstance(given, Tensor) else rows
         for given, rows in zip((current, history, prior), arguments, strict=True)
     )
+    if attached[0].dim() == 3:
+        return torch.stack([op_.reference(*window, **checked) for window in _windows(attached)])
     value: Tensor = op_.reference(*attached, **checked)
     return value
 

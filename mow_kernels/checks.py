@@ -42,8 +42,8 @@ class check_finite(ContextDecorator):
         check_finite.enabled = self._before.pop()
 
 
-def rows(name: str, value: object) -> Tensor:
-    """A floating-point tensor [rows, D] with D >= 1, half types widened to float32.
+def rows(name: str, value: object, *, batch: bool = False) -> Tensor:
+    """A floating-point tensor [rows, D] with D >= 1, half types widened to float32; with `batch` also [B, rows, D].
 
     Raises:
         TypeError: not a tensor, or of another dtype.
@@ -53,8 +53,9 @@ def rows(name: str, value: object) -> Tensor:
         raise TypeError(f"{name} is {type(value).__name__}; it must be a tensor [rows, D]")
     if value.dtype not in _DTYPES:
         raise TypeError(f"{name} has dtype {value.dtype}; it must be float16, bfloat16, float32 or float64")
-    if value.dim() != 2 or value.shape[1] == 0:
-        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [rows, D] with D >= 1")
+    if value.dim() not in ((2, 3) if batch else (2,)) or value.shape[-1] == 0 or len(value) == 0 < value.dim() - 2:
+        also = ", or [B, rows, D] with B >= 1 for a batch of windows" if batch else ""
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [rows, D] with D >= 1{also}")
     if check_finite.enabled and not torch.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or infinite values; they must be finite")
     return value.float() if value.dtype in HALVES else value
@@ -62,15 +63,20 @@ def rows(name: str, value: object) -> Tensor:
 
 def companion(name: str, value: object, current: Tensor) -> Tensor:
     """Further rows that belong to `current`: same dtype once half types are widened, device and width, no gradient.
+    Of a batch of windows [B, k, D] they belong to all, [rows, D], or to each its own, [B, rows, D].
 
     Raises:
         TypeError: not a tensor, or of another dtype than current.
-        ValueError: another rank, width or device, or it requires grad.
+        ValueError: another rank, width, number of windows or device, or it requires grad.
     """
     alike(name, value, current)
-    checked = rows(name, value)
-    if checked.shape[1] != current.shape[1]:
-        raise ValueError(f"{name} has shape {list(checked.shape)}; its width must be current's, D = {current.shape[1]}")
+    checked, dim = rows(name, value, batch=current.dim() == 3), current.shape[-1]
+    if checked.shape[-1] != dim:
+        raise ValueError(f"{name} has shape {list(checked.shape)}; its width must be current's, D = {dim}")
+    if checked.dim() == 3 and len(checked) != len(current):
+        raise ValueError(
+            f"{name} has shape {list(checked.shape)}; it must have as many windows as current: {len(current)}"
+        )
     constant(name, checked, current)
     return checked
 

@@ -282,7 +282,10 @@ class _Seen(NamedTuple):
         )
 
 
-def _seen(current: Tensor, prior: Tensor | None) -> tuple[_Seen, ...]:
+def _seen(current: Tensor, prior: Tensor | None) -> tuple[_Seen, ...] | None:
+    """What may come to be pushed; rows under a transform are no rows."""
+    if autograd.transformed_by_func():
+        return None
     return _Seen(current.detach(), current._version), _Seen(prior, 0 if prior is None else prior._version)
 
 

@@ -37,8 +37,8 @@ def cramer_wold(
 
     Args:
         current: [k, D], k >= 1, the rows that receive the gradient. float32 or float64; float16 and bfloat16 are
-            accumulated in float32.
-        history: [h, D], the rows before them, without gradient; None for none. n = h + k.
+            accumulated in float32. Of a batch of windows [B, k, D].
+        history: [h, D] (or [B, h, D]), the rows before them, without gradient; None for none. n = h + k.
         prior: "normal" for N(0, I), or a sample [m, D].
         gamma: the smoothing, > 0; None for Silverman's rule (4/(3n))^0.4.
         phi: "exact", phi_D(s) = 1F1(1/2; D/2; -s) for every D, or "asymptotic", its form for large D that public code
@@ -60,10 +60,10 @@ def _check(current: Tensor, history: Tensor | None, prior: Tensor | str, *, gamm
     sample = samples(current, history, prior)
     if phi not in _PHIS:
         checks.choice("phi", phi, _PHIS)
-    if phi == "asymptotic" and sample[0].shape[1] == 1:
+    if phi == "asymptotic" and sample[0].shape[-1] == 1:
         raise ValueError("phi is 'asymptotic' and current has D = 1; it needs D >= 2 (or 'exact')")
     if gamma is None:
-        gamma = (4 / (3 * (sample[0].shape[0] + sample[1].shape[0]))) ** 0.4
+        gamma = (4 / (3 * (sample[0].shape[-2] + sample[1].shape[-2]))) ** 0.4
     else:
         gamma = checks.number("gamma", gamma, above=0)
     return Call(OP, sample, {"gamma": gamma, "phi": phi})

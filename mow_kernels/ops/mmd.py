@@ -50,9 +50,10 @@ def mmd(
 
     Args:
         current: [k, D], k >= 1, the rows that receive the gradient. float32 or float64; float16 and bfloat16 are
-            accumulated in float32.
-        history: [h, D], the rows before them, without gradient; None for none. n = h + k.
-        prior: a sample [m, D], or "normal" for N(0, I) in closed form: no sampling noise, no work that grows with m.
+            accumulated in float32. Of a batch of windows [B, k, D].
+        history: [h, D] (or [B, h, D]), the rows before them, without gradient; None for none. n = h + k.
+        prior: a sample [m, D] (or [B, m, D]), or "normal" for N(0, I) in closed form: no sampling noise, no work that
+            grows with m.
         kernel: one of the above.
         scales: the s above; for a prior of variance sigma^2, multiply them by sigma^2. None, or what stands there by
             default, for the kernel's own; "energy" has none.
@@ -98,9 +99,9 @@ def _check(
         checks.choice("estimator", estimator, _ESTIMATORS)
     if estimator == "unbiased":
         current, history, drawn = sample
-        if current.shape[0] + history.shape[0] == 1:
+        if current.shape[-2] + history.shape[-2] == 1:
             raise ValueError(_TOO_FEW.format("current and history have"))
-        if drawn is not None and drawn.shape[0] == 1:
+        if drawn is not None and drawn.shape[-2] == 1:
             raise ValueError(_TOO_FEW.format("prior has"))
     return Call(OP, sample, {"kernel": kernel, "scales": scales, "estimator": estimator})
 

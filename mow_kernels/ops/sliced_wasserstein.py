@@ -37,9 +37,9 @@ def sliced_wasserstein(
 
     Args:
         current: [k, D], k >= 1, the rows that receive the gradient. float32 or float64; float16 and bfloat16 are
-            accumulated in float32.
-        history: [h, D], the rows before them, without gradient; None for none. n = h + k.
-        prior: a sample [m, D], or "normal" for N(0, I) in closed form (p = 2 only).
+            accumulated in float32. Of a batch of windows [B, k, D].
+        history: [h, D] (or [B, h, D]), the rows before them, without gradient; None for none. n = h + k.
+        prior: a sample [m, D] (or [B, m, D]), or "normal" for N(0, I) in closed form (p = 2 only).
         directions: how many unit directions to draw, or a tensor [D, L] used as it is.
         p: the power, >= 1.
         generator: what the directions are drawn from: randn(D, L) in float32 on the generator's device, normalised,
@@ -72,7 +72,7 @@ def draw_directions(current: Tensor, count: int, generator: torch.Generator | No
         [D, count].
     """
     device = current.device if generator is None else generator.device
-    drawn = torch.randn(current.shape[1], count, dtype=torch.float32, device=device, generator=generator)
+    drawn = torch.randn(current.shape[-1], count, dtype=torch.float32, device=device, generator=generator)
     return torch.nn.functional.normalize(drawn, dim=0).to(current)
 
 
@@ -104,10 +104,9 @@ def _check(
 
 def _checked_directions(value: Tensor, current: Tensor) -> Tensor:
     checks.alike("directions", value, current)
-    if value.dim() != 2 or value.shape[0] != current.shape[1] or value.shape[1] == 0:
-        raise ValueError(
-            f"directions has shape {list(value.shape)}; it must be [D, L] with D = {current.shape[1]}, L >= 1"
-        )
+    dim = current.shape[-1]
+    if value.dim() != 2 or value.shape[0] != dim or value.shape[1] == 0:
+        raise ValueError(f"directions has shape {list(value.shape)}; it must be [D, L] with D = {dim}, L >= 1")
     checked = checks.rows("directions", value)
     checks.constant("directions", checked, current)
     return checked

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from mow_kernels import transforms
 from mow_kernels.compiling import constant_in_graphs
 
 _TOLERANCE = {torch.float32: 2.0**-28, torch.float64: 2.0**-47}
@@ -52,27 +53,51 @@ class Series(NamedTuple):
 def phi(s: Tensor, dim: int) -> Tensor:
     """1F1(1/2; dim/2; -s) elementwise for s >= 0: to 1e-12 relative in float64, 1e-6 in float32, as are its
     derivatives of every order that autograd asks for."""
-    return torch.exp(-s) if dim == 1 else _Transform.apply(s, 0, "phi", (dim,))
+    return torch.exp(-s) if dim == 1 else _transform(s, "phi", (dim,))
 
 
 def imq_mean(squared_norm: Tensor, dim: int, scales: tuple[float, ...]) -> Tensor:
     """E_v sum_s C/(C + |z-v|^2), v ~ N(0, I_dim), C = 2 dim s, elementwise from |z|^2; accurate as `phi` is."""
-    return _Transform.apply(squared_norm / 2, 0, "imq_mean", (dim, scales))
+    return _transform(squared_norm / 2, "imq_mean", (dim, scales))
+
+
+def _transform(s: Tensor, density: str, parameters: tuple[Any, ...], order: int = 0) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _Transform.apply(s, density, parameters, order)
+    transforms.check_forward_mode(density)
+    return _Transformable.apply(s, density, parameters, order)
 
 
 class _Transform(torch.autograd.Function):
     """f_order(s), equation (1); its derivative is -f_(order+1)(s), so it can be differentiated any number of times."""
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, order: int, density: str, parameters: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(s)
-        ctx.order, ctx.density, ctx.parameters = order, density, parameters
+    def forward(s: Tensor, density: str, parameters: tuple[Any, ...], order: int) -> Tensor:
         return evaluate(_series(density, parameters, order, s.dtype), s)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        s, ctx.density, ctx.parameters, ctx.order = inputs
+        ctx.save_for_backward(s)
+        ctx.save_for_forward(s)
 
     @staticmethod
     def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor, None, None, None]:
         (s,) = ctx.saved_tensors
-        return -g_out * _Transform.apply(s, ctx.order + 1, ctx.density, ctx.parameters), None, None, None
+        return -g_out * _transform(s, ctx.density, ctx.parameters, ctx.order + 1), None, None, None
+
+
+class _Transformable(_Transform):
+    """The same for torch.func; a graph of torch.compile cannot have it."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        (s,) = ctx.saved_tensors
+        return -tangent * _transform(s, ctx.density, ctx.parameters, ctx.order + 1)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], s: Tensor, *which: Any) -> tuple[Tensor, int]:
+        return _Transformable.apply(s, *which), in_dims[0]  # it is elementwise
 
 
 @constant_in_graphs

@@ -52,7 +52,7 @@ def test_signatures(function, options):
         (TypeError, "current", {"current": torch.zeros(2, 3, dtype=torch.bool)}),
         (TypeError, "current", {"current": torch.zeros(2, 3, dtype=torch.complex64)}),
         (ValueError, "current", {"current": torch.zeros(3)}),
-        (ValueError, "current", {"current": torch.zeros(1, 2, 3)}),
+        (ValueError, "current", {"current": torch.zeros(1, 1, 2, 3)}),
         (ValueError, "current", {"current": torch.zeros(0, 3)}),
         (ValueError, "current", {"current": torch.zeros(2, 0)}),
         (TypeError, "history", {"history": np.zeros((2, 3))}),
