@@ -25,7 +25,7 @@ class Exchange:
     def enter(self, rows: Tensor, window: MovingWindow) -> None:
         """Rows of all processes [K, D] into the window, as far as they are `accepted`."""
         rows = self.accepted(rows, window.latents.dtype)
-        if len(rows):
+        if rows.shape[0]:
             window.push(rows)
 
     def encode(self, encoder: nn.Module, x: Tensor, total: int | None) -> Tensor:
@@ -87,7 +87,7 @@ class Exchange:
 
     def count(self, x: Tensor) -> int:
         """How many new elements all processes had in the last step, of which this one had x."""
-        return len(x)
+        return x.shape[0]
 
     def guard(self, step: int) -> AbstractContextManager[None]:
         """Around all that is exchanged in a step: another process may be lost."""

@@ -25,7 +25,7 @@ class Weighting:
 
     def reconstruction(self, total: Tensor, k: int, root: bool) -> Tensor:
         """R, from the sum of all k errors. 0-d -> 0-d."""
-        reduced = total / self.divisor(k)
+        reduced = _over(total, self.divisor(k))
         return reduced.sqrt() if root else reduced
 
     def slope(self, errors: Tensor, reconstruction: Tensor, k: int, root: bool) -> Tensor:
@@ -33,7 +33,11 @@ class Weighting:
         slope = torch.ones_like(errors)
         if root:
             slope = slope / (2 * reconstruction)
-        return slope / self.divisor(k)
+        return _over(slope, self.divisor(k))
+
+
+def _over(value: Tensor, divisor: float) -> Tensor:
+    return value if divisor == 1 else value / divisor
 
 
 WEIGHTINGS: dict[str, Weighting] = {

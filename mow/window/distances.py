@@ -175,7 +175,7 @@ class KernelDistance(Distance):
 
         print(mow.MMD().explain(z, window))
         """
-        history = window.history(len(z)) if isinstance(window, MovingWindow) else window
+        history = window.history(z.shape[0]) if isinstance(window, MovingWindow) else window
         prior = self.prior if isinstance(self.prior, str) else z.detach().new_empty(max(2, len(z)), z.shape[1])
         options = self.options(z)
         text = str(mk.explain(self.function, z, history, prior, **options))

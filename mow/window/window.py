@@ -103,7 +103,7 @@ class MovingWindow(nn.Module):
         """
         self._check(z)
         z = z.detach()[-self.n :].to(self.latents.dtype)
-        rows, before = len(z), self.present
+        rows, before = z.shape[0], self.present
         self.present = min(self.n, before + rows)
         if self.is_on_host:
             first = self._synchronise()
@@ -210,7 +210,7 @@ class MovingWindow(nn.Module):
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():
             raise TypeError(f"z is {getattr(z, 'dtype', type(z).__name__)}; it must be a floating-point tensor")
-        if z.dim() != 2 or z.shape[1] != self.dim or len(z) == 0:
+        if z.dim() != 2 or z.shape[1] != self.dim or z.shape[0] == 0:
             raise ValueError(f"z has shape {list(z.shape)}; it must be [k, {self.dim}] with k >= 1")
         if mk.check_finite.enabled and not torch.isfinite(z).all():
             raise ValueError("z holds NaN or infinite values; they must be finite")

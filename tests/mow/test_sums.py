@@ -394,5 +394,6 @@ def test_a_second_derivative_of_what_was_changed_since_is_refused(moving: bool, 
         window.push(z)
     else:
         (window if change == "window" else prior).latents.mul_(2)
+    (first,) = torch.autograd.grad(value, z, create_graph=True)  # came with the value, and is that of then
     with pytest.raises(RuntimeError, match="create_graph"):
-        torch.autograd.grad(value, z, create_graph=True)
+        torch.autograd.grad(first.sum(), z)
