@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from mow.training.buffers import Buffers
 from mow.window.window import MovingWindow
 
 
@@ -21,7 +22,8 @@ class WindowCallback(lightning.Callback):
     Args:
         window: the module's.
         encode: from a batch, as `training_step` gets it, to its latents [k, D]. It is called without gradients, under
-            the trainer's precision, and after the optimiser's step: the paper re-encodes.
+            the trainer's precision, and after the optimiser's step: the paper re-encodes. What it writes into buffers
+            of the module, e.g. batch norm's statistics, is undone.
         warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step 1 of
             the paper; else it grows from empty.
 
@@ -43,7 +45,7 @@ class WindowCallback(lightning.Callback):
         found: list[Tensor] = []
         wanted = 0
         for batch in _first_batches(trainer, pl_module):
-            found.append(self._encoded(trainer, batch))
+            found.append(self._encoded(trainer, pl_module, batch))
             wanted = self.window.n - len(found[0])
             if sum(map(len, found)) >= wanted:
                 break
@@ -55,10 +57,10 @@ class WindowCallback(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The step's elements, encoded again, into the window."""
-        self.window.push(self._encoded(trainer, batch))
+        self.window.push(self._encoded(trainer, pl_module, batch))
 
-    def _encoded(self, trainer: lightning.Trainer, batch: Any) -> Tensor:
-        with trainer.precision_plugin.train_step_context():
+    def _encoded(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any) -> Tensor:
+        with trainer.precision_plugin.train_step_context(), Buffers(pl_module):
             return self.encode(batch)
 
 

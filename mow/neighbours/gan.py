@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
 from mow.checks import positive
+from mow.training.buffers import Buffers
 from mow.training.nonfinite import ON_NONFINITE, admits
 from mow.window.priors import Normal, Prior
 
@@ -28,6 +29,9 @@ class GANTrainer:
 
     The discriminator descends softplus(-d(x)) + softplus(d(g(v))), the generator softplus(-d(g(v))), each a mean over
     the batch and each with its own constant learning rate (the two time-scale update rule).
+
+    The networks' buffers (batch norm's statistics, spectral norm's vectors) are written by the passes that train them:
+    the penalty, the generator's step through the discriminator, `sample` and a step that is skipped leave them.
 
     Core-sets instead of random samples: `mow.neighbours.coreset.CoresetPrior` as the prior, and `mow.CoresetSampler`
     for the data.
@@ -97,21 +101,34 @@ class GANTrainer:
             FloatingPointError: a loss is NaN or infinite and on_nonfinite "stop". The network whose it is, and its
                 optimiser, are as before.
         """
+        before = {name: Buffers(getattr(self, name)) for name in ("generator", "discriminator")}
+        try:
+            return self._step(x, before)
+        finally:  # of what no step was taken of
+            for buffers in before.values():
+                buffers.restore()
+
+    def _step(self, x: Tensor, before: dict[str, Buffers]) -> dict[str, Tensor]:
+        """`step`; a network that it has trained is taken out of `before`."""
         fake = self.generator(self.prior.sample(len(x), self._like))
 
         loss = softplus(-self.discriminator(x)).mean() + softplus(self.discriminator(fake.detach())).mean()
-        penalty = self.penalty * self._slope(x, fake.detach()) if self.penalty else 0.0
-        if not self._admits("discriminator", (loss + penalty).detach()):
-            return {"discriminator": loss.detach()}
-        self.discriminator_optimizer.zero_grad()
-        (loss + penalty).backward()
-        self.discriminator_optimizer.step()
+        with Buffers(self.discriminator):  # the points of the penalty are no elements of either side
+            penalty = self.penalty * self._slope(x, fake.detach()) if self.penalty else 0.0
+            if not self._admits("discriminator", (loss + penalty).detach()):
+                return {"discriminator": loss.detach()}
+            self.discriminator_optimizer.zero_grad()
+            (loss + penalty).backward()
+            self.discriminator_optimizer.step()
+        del before["discriminator"]
 
-        generator_loss = softplus(-self.discriminator(fake)).mean()
-        if self._admits("generator", generator_loss.detach()):
-            self.generator_optimizer.zero_grad()
-            generator_loss.backward(inputs=[p for p in self.generator.parameters() if p.requires_grad])
-            self.generator_optimizer.step()
+        with Buffers(self.discriminator):  # which is not trained here
+            generator_loss = softplus(-self.discriminator(fake)).mean()
+            if self._admits("generator", generator_loss.detach()):
+                self.generator_optimizer.zero_grad()
+                generator_loss.backward(inputs=[p for p in self.generator.parameters() if p.requires_grad])
+                self.generator_optimizer.step()
+                del before["generator"]
         return {"discriminator": loss.detach(), "generator": generator_loss.detach()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -150,7 +167,9 @@ class GANTrainer:
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """count elements generated from N(0, I); the same draws for the same seed, and none of the training's."""
-        return self.generator(Normal(torch.Generator(self._like.device).manual_seed(seed)).sample(count, self._like))
+        draw = Normal(torch.Generator(self._like.device).manual_seed(seed))
+        with Buffers(self.generator):
+            return self.generator(draw.sample(count, self._like))
 
     def _slope(self, x: Tensor, fake: Tensor) -> Tensor:
         """mean of (|grad d| - 1)^2 at points between real and generated elements."""

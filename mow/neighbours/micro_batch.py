@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from mow.checks import positive
+from mow.training.buffers import Buffers, Called
 
 log = logging.getLogger("mow")
 
@@ -61,8 +62,11 @@ def accumulate(
 
         >>> loss = mow.accumulate(lambda x: (decoder(encoder(x)) - x).square().mean(), x, micro_batch=2)
 
-    As `loss_fn(*tensors).backward()` does, adds to the `.grad` of what the loss depends on. On an error every gradient
-    is as it was before.
+    As `loss_fn(*tensors).backward()` does, adds to the `.grad` of what the loss depends on, and writes the buffers of
+    the modules that it calls once: every piece begins with those that the first began with, so that spectral norm takes
+    one step for all of them and is exact. Batch norm in training mode normalises each piece by itself; its running
+    statistics move once, by the mean over the pieces of theirs. Else what the first piece writes stays. On an error
+    every gradient and buffer is as it was before.
 
     When memory runs out, starts again with pieces of half as many rows, says so in the log "mow", and gives what the
     smaller `micro_batch` would have given. Later calls of the same function with rows of the same shapes begin there.
@@ -91,7 +95,7 @@ def accumulate(
 
     def attempt(size: int) -> Tensor:
         total = None
-        for pieces in work.pieces(size):
+        for pieces in work.once(work.pieces(size)):
             total = work.backward(weigh(_scalar("loss_fn", loss_fn(*pieces)), len(pieces[0])), total)
         assert total is not None  # there is a row
         return total
@@ -116,7 +120,10 @@ def accumulate_coupled(
         >>> loss = mow.accumulate_coupled(encoder, mow.MMD(), x, separable=error, micro_batch=2)
 
     Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers that
-    `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes.
+    `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes, and so are the
+    buffers that it reads: the first pass leaves them, the second writes them once, as for `accumulate`. Batch norm in
+    training mode normalises each piece by itself, so that the gradient is exact for what it computes, not that of the
+    whole batch: a `BatchNormWarning` says so.
 
     Args:
         encode: takes a piece of each tensor and returns its latents, n_j rows.
@@ -138,17 +145,19 @@ def accumulate_coupled(
 
     def attempt(size: int) -> Tensor:
         latents, states = [], []
+        buffers = work.called.follow()
         with torch.no_grad():
             for pieces in work.pieces(size):
                 states.append(work.random_state())
                 latents.append(_latents(encode(*pieces), len(pieces[0])))
+                buffers.restore()
         z = torch.cat(latents).requires_grad_()
         del latents
         total = work.backward(_scalar("loss_fn", loss_fn(z)))
         g_z = torch.zeros_like(z) if z.grad is None else z.grad
 
         after = work.random_state()
-        for pieces, state, g in zip(work.pieces(size), states, g_z.split(size), strict=True):
+        for pieces, state, g in zip(work.once(work.pieces(size)), states, g_z.split(size), strict=True):
             work.set_random_state(state)
             z_j = _latents(encode(*pieces), len(g))
             work.set_random_state(after)
@@ -204,13 +213,20 @@ class _Work:
             *((tensor.device, tensor.dtype, tensor.shape[1:]) for tensor in tensors),
         )
         self.set_aside: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.called = Called()
 
     def run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Tensor]) -> Tensor:
         """attempt(rows of a piece), with fewer rows when memory runs out, and all gradients or none.
 
         forward: of a piece, for "auto" to measure.
         """
+        with self.called:
+            return self._run(attempt, forward)
+
+    def _run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Tensor]) -> Tensor:
+        buffers = self.called.follow()
         wanted = self._fitting(forward) if self.micro_batch == "auto" else self.micro_batch
+        buffers.restore()
         size = min(wanted, self.rows, self.limits.get(self.key, self.rows))
         state = self.random_state()
         while True:
@@ -220,6 +236,7 @@ class _Work:
                 return total
             except BaseException as error:
                 self._restore()
+                buffers.restore()
                 if size <= self.floor or not _is_out_of_memory(error):
                     raise
             smaller = max(self.floor, size // 2)  # past the except clause, which keeps the failed graph alive
@@ -255,6 +272,23 @@ class _Work:
             yield pieces
             under_way.append(compute.record_event())
 
+    def once(self, pieces: Iterator[list[Tensor]]) -> Iterator[list[Tensor]]:
+        """The pieces, between whose passes the buffers of all modules go back to where the first began: each normalises
+        its weights alike, and all write them once. What stays is written by the first piece, but batch norm's
+        statistics, which are the mean over the rows of all pieces."""
+        before, done = self.called.follow(), 0
+        after: Buffers | None = None
+        for piece in pieces:
+            if after is not None:
+                before.restore()
+            yield piece
+            done += len(piece[0])
+            if after is None:
+                after = before.again()
+            else:
+                after.restore_but_for_statistics(len(piece[0]) / done)
+                after = before.again()
+
     def backward(self, loss: Tensor, total: Tensor | None = None) -> Tensor:
         """Backward of a piece's share; the total so far with it, detached and at least float32."""
         batch_norm = False
@@ -268,7 +302,7 @@ class _Work:
                 "batch norm in training mode normalises each piece by itself, so the gradient is not that of the whole "
                 "batch: use group or layer norm, or put the batch norm into eval mode",
                 BatchNormWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         loss.backward()
         value = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))

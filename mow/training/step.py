@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from mow.training.buffers import Buffers
 from mow.training.exchange import Exchange
 from mow.training.weighting import Weighting
 from mow.window.distances import Distance
@@ -81,7 +82,9 @@ def step(
         if k < window.n:  # the classical method, k = n, never looks back
             with torch.no_grad():
                 if reencode:
-                    exchange.push(encoder(x), window)
+                    with Buffers(encoder):
+                        again = encoder(x)
+                    exchange.push(again, window)
                 else:
                     exchange.enter(rows, window)
 

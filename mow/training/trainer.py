@@ -13,6 +13,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from mow.checks import positive
+from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
 from mow.training.nonfinite import ON_NONFINITE, FiniteRows, admits
@@ -47,6 +48,9 @@ class Trainer:
     | "compensated" (ours, default) | mean | n/k: stochastic gradient descent with batch k on the cost of k = n |
 
     n counts the rows present, also while the window fills.
+
+    A step writes the networks' buffers (batch norm's statistics, spectral norm's vectors) once, by the pass that trains
+    them: the warm-up, `refresh`, the pass that encodes again and a step that is skipped leave them as they were.
 
     Args:
         encoder: pictures [k, ...] -> latents [k, D].
@@ -143,6 +147,8 @@ class Trainer:
         else:
             self.optimizer = optimizer(parameters)
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
+        self._before: Buffers | None = None
+        """The networks' as they were before the step that is under way, until it is admitted."""
         self._finite = self.exchange.accepted = FiniteRows(on_nonfinite)  # it does not know the trainer: no cycle
         self.graph = self._graphed() if cuda_graph else None
 
@@ -254,6 +260,17 @@ class Trainer:
 
     def _step(self, x: Tensor, measure: bool, total: int | None = None) -> dict[str, Tensor]:
         """`step` but for the counts: what a CUDA graph captures."""
+        if self.on_nonfinite == "ignore":
+            return self._taken(x, measure, total)
+        self._before = Buffers(self.encoder, self.decoder)
+        try:
+            return self._taken(x, measure, total)
+        finally:
+            if self._before is not None:  # the step was not admitted, or did not come so far
+                self._before.restore()
+                self._before = None
+
+    def _taken(self, x: Tensor, measure: bool, total: int | None) -> dict[str, Tensor]:
         return step(
             self.encoder,
             self.decoder,
@@ -283,6 +300,8 @@ class Trainer:
                 f"{self.steps_done} (on_nonfinite='skip' would go on without it; a lower learning rate may avoid it)"
             ),
         )
+        if admitted:
+            self._before = None
         self.steps_skipped += not admitted
         return admitted
 
@@ -305,7 +324,8 @@ class Trainer:
         """
         device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
         with torch.no_grad(), self.exchange.guard(self.steps_done):
-            z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
+            with Buffers(self.encoder):
+                z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
             rows = self._finite(self.exchange.gather(z, total), self.window.latents.dtype)
             if len(rows):
                 self.window.fill(rows)
