@@ -326,9 +326,7 @@ class Trainer:
         with torch.no_grad(), self.exchange.guard(self.steps_done):
             with Buffers(self.encoder):
                 z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
-            rows = self._finite(self.exchange.gather(z, total), self.window.latents.dtype)
-            if len(rows):
-                self.window.fill(rows)
+            self._finite.fill(self.exchange.gather(z, total), self.window)
 
     def _settle(self) -> None:
         with self.exchange.guard(self.steps_done):
