@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from mow.app.architectures import ARCHITECTURES
@@ -160,6 +161,9 @@ class Options:
         Raises:
             ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)
         """
+        plain = {name: value.item() for name, value in vars(self).items() if isinstance(value, np.generic)}
+        if plain:  # a checkpoint holds no NumPy numbers
+            return dataclasses.replace(self, **plain).resolved()
         self._check()
         collection = COLLECTIONS.get(self.data)
         own_architecture = "small" if collection is None else collection.architecture

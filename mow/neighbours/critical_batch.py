@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mow.checks import integer, positive
+
 
 @dataclass(frozen=True)
 class Law:
@@ -168,10 +170,7 @@ def fit_critical_batch(
     Sources: `HYPERBOLA` and `NOISE_SCALE`.
     """
     b, k = _measurements(batch_sizes, steps)
-    if isinstance(resamples, bool) or not isinstance(resamples, int):
-        raise TypeError(f"resamples is {resamples!r}; it must be an integer >= 1")
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; it must be >= 1")
+    resamples, seed = positive("resamples", resamples), integer("seed", seed)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1, both left out")
     draws = torch.randint(len(b), (resamples, len(b)), generator=torch.Generator().manual_seed(seed))
@@ -239,6 +238,7 @@ class GradientNoiseScale:
         """
         pieces, passes = self._pieces, max(self._passes)
         self._forget()
+        rows, micro_batch = integer("rows", rows), integer("micro_batch", micro_batch)
         if not 1 <= micro_batch < rows:
             raise ValueError(f"micro_batch is {micro_batch} and rows {rows}; it must be >= 1 and less than rows")
         sizes = [micro_batch] * (rows // micro_batch) + [rows % micro_batch] * (rows % micro_batch > 0)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
-from mow.checks import positive
+from mow.checks import integer, number, positive
 from mow.training.buffers import Buffers
 from mow.training.nonfinite import ON_NONFINITE, admits
+from mow.training.stream import as_input, as_tensor
 from mow.window.priors import Normal, Prior
 
 _PARTS = ("generator", "discriminator", "generator_optimizer", "discriminator_optimizer")
@@ -71,11 +72,9 @@ class GANTrainer:
         seed: int = 0,
         on_nonfinite: str = "stop",
     ) -> None:
-        for name, value in (("lr_discriminator", lr_discriminator), ("lr_generator", lr_generator)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value!r}; it must be finite and > 0")
-        if not 0 <= penalty < float("inf"):
-            raise ValueError(f"penalty is {penalty!r}; it must be finite and >= 0")
+        lr_discriminator = number("lr_discriminator", lr_discriminator, above=0)
+        lr_generator = number("lr_generator", lr_generator, above=0)
+        penalty, seed = number("penalty", penalty, at_least=0), integer("seed", seed)
         if not (prior is None or isinstance(prior, Prior)):
             raise TypeError(f"prior is {prior!r}; it must be a mow.priors.Prior or None")
         if on_nonfinite not in ON_NONFINITE:
@@ -91,7 +90,7 @@ class GANTrainer:
         self.prior = Normal(self._random) if prior is None else prior
 
     def step(self, x: Tensor) -> dict[str, Tensor]:
-        """One step of both networks on real elements x [k, ...].
+        """One step of both networks on real elements x [k, ...], as `mow.Trainer.step` takes them.
 
         Returns:
             discriminator, its loss without the penalty, and generator, its loss; 0-d and detached. The generator's is
@@ -101,6 +100,8 @@ class GANTrainer:
             FloatingPointError: a loss is NaN or infinite and on_nonfinite "stop". The network whose it is, and its
                 optimiser, are as before.
         """
+        x = as_tensor("x", x)
+        x = as_input(x.to(self._like.device), self._like.dtype)
         before = {name: Buffers(getattr(self, name)) for name in ("generator", "discriminator")}
         try:
             return self._step(x, before)

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mow.checks import positive
+from mow.checks import number, positive
 from mow.training.buffers import Buffers, Called
 
 log = logging.getLogger("mow")
@@ -198,8 +198,10 @@ class _Work:
     ) -> None:
         _check_tensors(tensors)
         self.floor = positive("floor", floor)
-        if micro_batch != "auto" and positive("micro_batch", micro_batch) < floor:
-            raise ValueError(f"micro_batch is {micro_batch} and floor {floor}; it must be at least that")
+        if micro_batch != "auto":
+            micro_batch = positive("micro_batch", micro_batch)
+            if micro_batch < self.floor:
+                raise ValueError(f"micro_batch is {micro_batch} and floor {floor}; it must be at least that")
         self.tensors, self.micro_batch, self.rows = tensors, micro_batch, len(tensors[0])
         self.device = None if device is None else torch.device(device)
         places = {tensor.device for tensor in tensors}
@@ -356,10 +358,8 @@ def _weighing(rows: int, reduction: str, count: float | Tensor | None) -> Callab
     if isinstance(count, Tensor):
         if count.dim() != 0 or count.requires_grad:
             raise ValueError(f"count has shape {list(count.shape)}; it must be 0-d and without gradient")
-    elif isinstance(count, bool) or not isinstance(count, int | float):
-        raise TypeError(f"count is {count!r}; it must be a number > 0 or a 0-d tensor")
-    elif not 0 < count < float("inf"):
-        raise ValueError(f"count is {count!r}; it must be finite and > 0")
+    else:
+        count = number("count", count, above=0)
     return lambda loss, here: loss / count
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from mow.checks import output
 from mow.training.buffers import Buffers
 from mow.training.exchange import Exchange
 from mow.training.weighting import Weighting
@@ -54,7 +55,7 @@ def step(
     Returns, raises:
         as `mow.Trainer.step`.
     """
-    z = exchange.encode(encoder, x, total)
+    z = output("encoder", exchange.encode(encoder, x, total), 2, LATENTS)
     errors = squared_errors(decoder(z), x)
 
     # F over [history; z], and its gradient for z alone.
@@ -95,12 +96,17 @@ def step(
     return {"loss": loss, "reconstruction": error / new, "distance": value}
 
 
+LATENTS = "latents, a tensor [k, D]"
+
+
 def squared_errors(decoded: Tensor, x: Tensor) -> Tensor:
     """The sum of squares of each element's reconstruction error. [k, ...] -> [k].
 
     Raises:
+        TypeError: the decoder gave no tensor.
         ValueError: the shapes differ.
     """
+    output("decoder", decoded, None, "a tensor of x's shape")
     if decoded.shape != x.shape:
         raise ValueError(f"the decoder gives shape {list(decoded.shape)}; it must be x's, {list(x.shape)}")
     return (decoded - x).square().flatten(1).sum(1)

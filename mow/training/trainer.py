@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from mow.checks import positive
+from mow.checks import integer, number, output, positive
 from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
 from mow.training.nonfinite import ON_NONFINITE, FiniteRows, admits
-from mow.training.step import step
-from mow.training.stream import ShuffledStream
+from mow.training.step import LATENTS, step
+from mow.training.stream import Pictures, ShuffledStream, as_input, as_tensor
 from mow.training.weighting import WEIGHTINGS
 from mow.window.distances import Distance
 from mow.window.window import MovingWindow
@@ -103,12 +103,9 @@ class Trainer:
         scaler: GradScaler | None = None,
         exchange: Exchange | None = None,
     ) -> None:
-        if isinstance(k, bool) or not isinstance(k, int):
-            raise TypeError(f"k is {k!r}; it must be an integer")
+        k, weight = integer("k", k), number("weight", weight, at_least=0)
         if not 1 <= k <= window.n:
             raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight is {weight!r}; it must be finite and >= 0")
         if on_nonfinite is None:
             on_nonfinite = "ignore" if cuda_graph else "stop"
         elif cuda_graph and on_nonfinite != "ignore":
@@ -127,7 +124,7 @@ class Trainer:
         if cuda_graph and exchange is not None:
             raise ValueError("cuda_graph is True; a step with collectives between ranks is not captured")
         if refresh is not None:
-            positive("refresh", refresh)
+            refresh = positive("refresh", refresh)
             if k == window.n:
                 raise ValueError(f"refresh is {refresh} and k = n = {k}, which has no history; it must be None")
             if on_nonfinite == "skip":
@@ -146,6 +143,8 @@ class Trainer:
             )
         else:
             self.optimizer = optimizer(parameters)
+        self._like = next((each for each in parameters if each.is_floating_point()), window.latents)
+        """A parameter, whose dtype the networks compute in, also after `.to()`."""
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
         self._before: Buffers | None = None
         """The networks' as they were before the step that is under way, until it is admitted."""
@@ -161,7 +160,8 @@ class Trainer:
         """One optimiser step on new elements x [k, ...], and their latents into the window: `mow.training.step.step`.
 
         Args:
-            x: the new elements of this process, also from another device than the window's.
+            x: the new elements of this process, also from another device than the window's, or a NumPy array. Pictures
+                in uint8 are scaled to [0, 1]; they and floating-point ones are cast to the dtype of the networks.
             measure: ask for the value of the distance too. The step is the same without, and takes less where the
                 gradient alone is cheaper: O(k (n + m) D) for a prior sampled afresh, where the value takes O(nmD).
             total: the new elements of all processes, where there are several and each has its share of them; None
@@ -172,10 +172,14 @@ class Trainer:
             logarithm), 0-d and detached, over all processes; without `measure` the reconstruction of x alone.
 
         Raises:
-            ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
+            TypeError: x is no tensor, or the encoder or the decoder gives none. Nothing has changed.
+            ValueError: the encoder's latents are not [k, D], or the decoder's pictures not of x's shape; and what the
+                distance raises. Nothing has changed.
             FloatingPointError: on_nonfinite is "stop" and the loss is NaN or infinite: nothing has changed. Or the
                 latents that the updated encoder gives are: the weights are the updated ones, the window as before.
         """
+        if type(x) is not Tensor:
+            x = as_tensor("x", x)
         with self.exchange.guard(self.steps_done + 1):
             results = self._step(x, measure, total) if self.graph is None else self.graph(x, measure)
         self.steps_done += 1
@@ -184,7 +188,7 @@ class Trainer:
 
     def run(
         self,
-        pictures: ShuffledStream | Tensor | Sequence[Any],
+        pictures: ShuffledStream | Pictures,
         steps: int,
         *,
         warm_up: bool = True,
@@ -212,7 +216,7 @@ class Trainer:
             yield result
         self._settle()
 
-    def fit(self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True) -> None:
+    def fit(self, pictures: ShuffledStream | Pictures, steps: int, *, warm_up: bool = True) -> None:
         """`run` to its end, without the values."""
         for _ in self.run(pictures, steps, warm_up=warm_up, measured=lambda step: False):
             pass
@@ -277,7 +281,7 @@ class Trainer:
             self.distance,
             self.window,
             self.optimizer,
-            x.to(self.window.latents.device),
+            self._input(x),
             k=self.k,
             weight=self.weight,
             weighting=WEIGHTINGS[self.weighting],
@@ -322,11 +326,18 @@ class Trainer:
 
         Large pictures are encoded k at a time, since more may not fit.
         """
-        device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
+        at_once = max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
         with torch.no_grad(), self.exchange.guard(self.steps_done):
             with Buffers(self.encoder):
-                z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
+                parts = [output("encoder", self.encoder(self._input(part)), 2, LATENTS) for part in x.split(at_once)]
+            z = torch.cat(parts)
             self._finite.fill(self.exchange.gather(z, total), self.window)
+
+    def _input(self, x: Tensor) -> Tensor:
+        """Elements as the networks take them, on their device."""
+        x = x.to(self.window.latents.device)
+        dtype = self._like.dtype
+        return x if x.dtype is dtype else as_input(x, dtype)
 
     def _settle(self) -> None:
         with self.exchange.guard(self.steps_done):

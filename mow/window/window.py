@@ -144,7 +144,7 @@ class MovingWindow(nn.Module):
             TypeError, ValueError: k is no integer >= 1.
         """
         if type(k) is not int or k < 1:
-            positive("k", k)
+            k = positive("k", k)
         return self._newest(max(0, min(self.present, self.n - k)))
 
     def newest(self, rows: int) -> Tensor:

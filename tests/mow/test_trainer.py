@@ -473,7 +473,7 @@ def test_a_bad_argument(options: dict[str, Any], kind: type[Exception], message:
 
 
 @pytest.mark.parametrize(
-    "x", [torch.zeros(1, WIDTH + 1).double(), torch.zeros(1, WIDTH), torch.zeros(N + 1, WIDTH).double()]
+    "x", [torch.zeros(1, WIDTH + 1).double(), torch.zeros(1, WIDTH).long(), torch.zeros(N + 1, WIDTH).double()]
 )
 def test_a_failed_step_leaves_everything_as_it_was(x: Tensor) -> None:
     trainer = trainer_of(k=2)
