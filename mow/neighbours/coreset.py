@@ -91,6 +91,9 @@ class CoresetSampler(Sampler[list[int]]):
             raise TypeError(f"features is {_kind(features)}; it must be a floating-point tensor [N, D]")
         if features.dim() != 2 or features.numel() == 0:
             raise ValueError(f"features has shape {list(features.shape)}; it must be [N, D] with rows and columns")
+        if not features.isfinite().all():  # once, where the row has its number in the data set
+            row = int((~features.isfinite().all(1)).nonzero()[0, 0])
+            raise ValueError(f"features[{row}] holds NaN or infinite values; rows must be finite")
         batch_size, factor = positive("batch_size", batch_size), positive("factor", factor)
         if batch_size > len(features):
             raise ValueError(f"batch_size is {batch_size}; it must be at most the rows of features, {len(features)}")
