@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from mow.checks import integer, number, positive
 from mow.training.buffers import Buffers
 from mow.training.nonfinite import ON_NONFINITE, admits
+from mow.training.states import take_over
 from mow.training.stream import as_input, as_tensor
 from mow.window.priors import Normal, Prior
 
@@ -134,7 +134,8 @@ class GANTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for the data and a prior of your own."""
-        return {**{name: getattr(self, name).state_dict() for name in _PARTS}, "random": self._random.get_state()}
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return {**parts, "random": self._random.get_state(), "steps_skipped": self.steps_skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -142,17 +143,13 @@ class GANTrainer:
         Raises:
             KeyError, RuntimeError, ValueError: another trainer's state; nothing has changed.
         """
-        before = copy.deepcopy(self.state_dict())
-        try:
-            self._load(state)
-        except BaseException:
-            self._load(before)
-            raise
+        take_over(state, self._load, self.state_dict)
 
     def _load(self, state: dict[str, Any]) -> None:
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         self._random.set_state(state["random"])
+        self.steps_skipped = state.get("steps_skipped", 0)  # older states lack it
 
     def _admits(self, name: str, loss: Tensor) -> bool:
         admitted = admits(

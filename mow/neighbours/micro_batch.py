@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from mow.checks import number, positive
+from mow.neighbours.pieces import LISTENERS
 from mow.training.buffers import Buffers, Called
 
 log = logging.getLogger("mow")
@@ -227,10 +228,10 @@ class _Work:
 
     def _run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Tensor]) -> Tensor:
         buffers = self.called.follow()
-        wanted = self._fitting(forward) if self.micro_batch == "auto" else self.micro_batch
-        buffers.restore()
+        with buffers:
+            wanted = self._fitting(forward) if self.micro_batch == "auto" else self.micro_batch
         size = min(wanted, self.rows, self.limits.get(self.key, self.rows))
-        state = self.random_state()
+        state, marks = self.random_state(), [(listener, listener.mark()) for listener in LISTENERS]
         while True:
             try:
                 total = attempt(size)
@@ -239,6 +240,8 @@ class _Work:
             except BaseException as error:
                 self._restore()
                 buffers.restore()
+                for listener, mark in marks:
+                    listener.rewind(mark)
                 if size <= self.floor or not _is_out_of_memory(error):
                     raise
             smaller = max(self.floor, size // 2)  # past the except clause, which keeps the failed graph alive
@@ -285,6 +288,8 @@ class _Work:
                 before.restore()
             yield piece
             done += len(piece[0])
+            for listener in LISTENERS:
+                listener.piece(len(piece[0]))
             if after is None:
                 after = before.again()
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
 from mow.training.nonfinite import ON_NONFINITE, FiniteRows, admits
+from mow.training.states import take_over
 from mow.training.step import LATENTS, step
 from mow.training.stream import Pictures, ShuffledStream, as_input, as_tensor
 from mow.training.weighting import WEIGHTINGS
@@ -246,12 +246,7 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: another trainer's state; nothing has changed.
         """
-        before = copy.deepcopy(self.state_dict())
-        try:
-            self._load(state)
-        except BaseException:
-            self._load(before)
-            raise
+        take_over(state, self._load, self.state_dict)
 
     def _load(self, state: dict[str, Any]) -> None:
         for name in ("encoder", "decoder", "distance", "window", "optimizer"):
