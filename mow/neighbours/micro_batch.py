@@ -105,8 +105,8 @@ def accumulate(
 
 
 def accumulate_coupled(
-    encode: Callable[..., Tensor],
-    loss_fn: Callable[[Tensor], Tensor],
+    encode: Callable[..., Tensor | Sequence[Tensor]],
+    loss_fn: Callable[..., Tensor],
     *tensors: Tensor,
     separable: Callable[..., Tensor] | None = None,
     micro_batch: MicroBatch = 8,
@@ -119,6 +119,8 @@ def accumulate_coupled(
 
         >>> error = lambda z, x: (decoder(z) - x).square().mean()
         >>> loss = mow.accumulate_coupled(encoder, mow.MMD(), x, separable=error, micro_batch=2)
+        >>> towers = lambda x, y: (encoder(x), encoder(y))
+        >>> loss = mow.accumulate_coupled(towers, lambda z, w: (z @ w.T).logsumexp(1).mean(), x, x.flip(0), micro_batch=2)
 
     Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers that
     `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes, and so are the
@@ -127,10 +129,12 @@ def accumulate_coupled(
     whole batch: a `BatchNormWarning` says so.
 
     Args:
-        encode: takes a piece of each tensor and returns its latents, n_j rows.
-        loss_fn: takes the latents of the whole batch, N rows, and returns a 0-d loss. What else it depends on, a learnt
+        encode: takes a piece of each tensor and returns its latents, n_j rows, or a tuple of several tensors with n_j
+            rows each.
+        loss_fn: takes the latents of the whole batch, N rows, an argument for each tensor of a tuple, and returns a 0-d
+            loss. What else it depends on, a learnt
             kernel for example, gets its gradient too.
-        separable: takes a piece's latents and the piece of each tensor, and returns a further 0-d loss as `loss_fn` of
+        separable: takes a piece's latents (as loss_fn those of the batch) and the piece of each tensor, and returns a further 0-d loss as `loss_fn` of
             `accumulate` does; None for none.
         reduction, count: of `separable`, as for `accumulate`.
         tensors, micro_batch, device, floor: as for `accumulate`.
@@ -139,44 +143,49 @@ def accumulate_coupled(
         The loss of loss_fn plus that of `separable`: 0-d, detached, at least float32.
 
     Raises:
-        What `accumulate` raises; ValueError if encode returns another number of rows, or latents that need no gradient.
+        What `accumulate` raises; TypeError if encode returns neither a tensor nor a tuple of them; ValueError if it
+        returns another number of rows, or no latents that need a gradient.
     """
     work = _Work(encode, tensors, micro_batch, device, floor)
     weigh = _weighing(len(tensors[0]), reduction, count)
 
     def attempt(size: int) -> Tensor:
-        latents, states = [], []
+        latents: list[tuple[Tensor, ...]] = []
+        states = []
         buffers = work.called.follow()
         with torch.no_grad():
             for pieces in work.pieces(size):
                 states.append(work.random_state())
                 latents.append(_latents(encode(*pieces), len(pieces[0])))
                 buffers.restore()
-        z = torch.cat(latents).requires_grad_()
+        z = [torch.cat(parts) for parts in zip(*latents, strict=True)]
+        for each in z:
+            each.requires_grad_(each.is_floating_point() or each.is_complex())
         del latents
-        total = work.backward(_scalar("loss_fn", loss_fn(z)))
-        g_z = torch.zeros_like(z) if z.grad is None else z.grad
+        total = work.backward(_scalar("loss_fn", loss_fn(*z)))
+        g_z = zip(*((torch.zeros_like(one) if one.grad is None else one.grad).split(size) for one in z), strict=True)
 
         after = work.random_state()
-        for pieces, state, g in zip(work.once(work.pieces(size)), states, g_z.split(size), strict=True):
+        for pieces, state, g_j in zip(work.once(work.pieces(size)), states, g_z, strict=True):
             work.set_random_state(state)
-            z_j = _latents(encode(*pieces), len(g))
+            z_j = _latents(encode(*pieces), len(pieces[0]))
             work.set_random_state(after)
-            if not z_j.requires_grad:
+            pulls = [(one * g).sum() for one, g in zip(z_j, g_j, strict=True) if one.requires_grad]
+            if not pulls:
                 raise ValueError("encode returned latents that require no grad; it must depend on parameters that do")
-            pull = (z_j * g).sum()
+            pull = torch.stack(pulls).sum() if len(pulls) > 1 else pulls[0]
             if separable is None:
                 work.backward(pull)
             else:
-                loss = weigh(_scalar("separable", separable(z_j, *pieces)), len(g))
+                loss = weigh(_scalar("separable", separable(*z_j, *pieces)), len(pieces[0]))
                 total = total + loss.detach()
                 work.backward(pull + loss)
             after = work.random_state()
         return total
 
-    def forward(*pieces: Tensor) -> Tensor:
-        z_j = encode(*pieces)
-        return z_j if separable is None else separable(z_j, *pieces)
+    def forward(*pieces: Tensor) -> Any:
+        z_j = _latents(encode(*pieces), len(pieces[0]))
+        return z_j if separable is None else separable(*z_j, *pieces)
 
     return work.run(attempt, forward)
 
@@ -191,7 +200,7 @@ class _Work:
 
     def __init__(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., Any],
         tensors: Sequence[Tensor],
         micro_batch: MicroBatch,
         device: torch.device | str | None,
@@ -218,7 +227,7 @@ class _Work:
         self.set_aside: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.called = Called()
 
-    def run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Tensor]) -> Tensor:
+    def run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Any]) -> Tensor:
         """attempt(rows of a piece), with fewer rows when memory runs out, and all gradients or none.
 
         forward: of a piece, for "auto" to measure.
@@ -226,7 +235,7 @@ class _Work:
         with self.called:
             return self._run(attempt, forward)
 
-    def _run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Tensor]) -> Tensor:
+    def _run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Any]) -> Tensor:
         buffers = self.called.follow()
         with buffers:
             wanted = self._fitting(forward) if self.micro_batch == "auto" else self.micro_batch
@@ -336,7 +345,7 @@ class _Work:
                 leaf.grad = gradient
         self.set_aside.clear()
 
-    def _fitting(self, forward: Callable[..., Tensor]) -> int:
+    def _fitting(self, forward: Callable[..., Any]) -> int:
         """How many rows may save what fills the share of the free memory."""
         few, more = _PROBES
         if self.rows <= more:
@@ -401,12 +410,17 @@ def _scalar(name: str, loss: object) -> Tensor:
     return loss
 
 
-def _latents(z: object, rows: int) -> Tensor:
-    if not isinstance(z, Tensor):
-        raise TypeError(f"encode returned {type(z).__name__}; it must return a tensor")
-    if z.dim() == 0 or len(z) != rows:
-        raise ValueError(f"encode returned shape {list(z.shape)} for {rows} rows; it must return as many")
-    return z
+def _latents(z: object, rows: int) -> tuple[Tensor, ...]:
+    found = tuple(z) if isinstance(z, tuple | list) else (z,)
+    for one in found or (None,):
+        if not isinstance(one, Tensor):
+            inside = "" if one is z else f" with a {type(one).__name__}" if found else " without any"
+            raise TypeError(
+                f"encode returned {type(z).__name__}{inside}; it must return a tensor, or a tuple of tensors"
+            )
+        if one.dim() == 0 or len(one) != rows:
+            raise ValueError(f"encode returned shape {list(one.shape)} for {rows} rows; it must return as many")
+    return found
 
 
 def _graph(loss: Tensor) -> Iterator[Any]:
@@ -429,7 +443,7 @@ def _is_batch_norm(node: Any) -> bool:
     return node._input_metadata[0].shape[0] > 1 or node._saved_running_mean is not None
 
 
-def _saved_bytes(forward: Callable[..., Tensor], pieces: Sequence[Tensor]) -> int:
+def _saved_bytes(forward: Callable[..., Any], pieces: Sequence[Tensor]) -> int:
     """What a forward pass saves for its backward pass, everything once."""
     sizes: dict[int, int] = {}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import mow
+from mow.neighbours.gan import GANTrainer
 from mow.neighbours.micro_batch import _Work
 
 
@@ -63,9 +64,7 @@ def test_pieces_of_a_loop_of_ones_own_are_not_told() -> None:
 
 
 def test_a_gan_keeps_its_count_of_skipped_steps() -> None:
-    training, other = (
-        mow.neighbours.gan.GANTrainer(nn.Linear(2, 2), nn.Linear(2, 1), 2, on_nonfinite="skip") for _ in range(2)
-    )
+    training, other = (GANTrainer(nn.Linear(2, 2), nn.Linear(2, 1), 2, on_nonfinite="skip") for _ in range(2))
     training.step(torch.full((3, 2), torch.nan))
     other.load_state_dict(copy.deepcopy(training.state_dict()))
     assert other.steps_skipped == 1
