@@ -89,7 +89,7 @@ class Run:
             on_nonfinite=options.on_nonfinite,
             scaler=torch.amp.GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
         )
-        self.stream = ShuffledStream(source.train, options.seed)
+        self.stream = ShuffledStream(source.train, options.seed, drop_last=options.drop_last)
         self.seconds = 0.0
 
     @classmethod

@@ -120,7 +120,8 @@ def accumulate_coupled(
         >>> error = lambda z, x: (decoder(z) - x).square().mean()
         >>> loss = mow.accumulate_coupled(encoder, mow.MMD(), x, separable=error, micro_batch=2)
         >>> towers = lambda x, y: (encoder(x), encoder(y))
-        >>> loss = mow.accumulate_coupled(towers, lambda z, w: (z @ w.T).logsumexp(1).mean(), x, x.flip(0), micro_batch=2)
+        >>> score = lambda z, w: (z @ w.T).logsumexp(1).mean()
+        >>> loss = mow.accumulate_coupled(towers, score, x, x.flip(0), micro_batch=2)
 
     Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers that
     `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes, and so are the
@@ -132,10 +133,9 @@ def accumulate_coupled(
         encode: takes a piece of each tensor and returns its latents, n_j rows, or a tuple of several tensors with n_j
             rows each.
         loss_fn: takes the latents of the whole batch, N rows, an argument for each tensor of a tuple, and returns a 0-d
-            loss. What else it depends on, a learnt
-            kernel for example, gets its gradient too.
-        separable: takes a piece's latents (as loss_fn those of the batch) and the piece of each tensor, and returns a further 0-d loss as `loss_fn` of
-            `accumulate` does; None for none.
+            loss. What else it depends on, a learnt kernel for example, gets its gradient too.
+        separable: takes a piece's latents (as loss_fn those of the batch) and the piece of each tensor, and returns a
+            further 0-d loss as `loss_fn` of `accumulate` does; None for none.
         reduction, count: of `separable`, as for `accumulate`.
         tensors, micro_batch, device, floor: as for `accumulate`.
 

@@ -34,6 +34,7 @@ class ShuffledStream:
             that begin with one (a `torch.utils.data.Dataset`, `mow.app.data.LazyPictures`); or a `DataLoader` of one,
             which is read in the stream's order, without its batch size and workers. uint8 is scaled to [0, 1].
         seed: of the order.
+        drop_last: leave out what a pass has left where that is less than a batch, and begin the next one.
 
     Raises:
         ValueError: no pictures.
@@ -41,10 +42,11 @@ class ShuffledStream:
             without length: call `Trainer.step` with each of its batches.
     """
 
-    def __init__(self, pictures: Pictures, seed: int = 0) -> None:
+    def __init__(self, pictures: Pictures, seed: int = 0, *, drop_last: bool = False) -> None:
         self.pictures, self.seed = _data_set(pictures), integer("seed", seed)
         if len(self.pictures) == 0:
             raise ValueError("pictures is empty; it must hold at least one picture")
+        self.drop_last = drop_last
         self.seek(epoch=0, offset=0)
 
     def seek(self, epoch: int, offset: int) -> None:
@@ -53,7 +55,8 @@ class ShuffledStream:
         self._order = self._order_of(epoch)
 
     def take(self, count: int, share: Callable[[int], slice] | None = None) -> Tensor:
-        """The next `count` pictures, fewer at the end of a pass. -> [<= count, ...], floating-point.
+        """The next `count` pictures, fewer at the end of a pass (with drop_last where a whole pass has fewer alone).
+        -> [<= count, ...], floating-point.
 
         Where one cannot be read, what the data set raises; the stream then stays where it is.
 
@@ -61,7 +64,7 @@ class ShuffledStream:
             count: >= 1.
             share: from their number to which of them to read, e.g. `mow.distributed.Ranks.share`; None for all.
         """
-        if self.offset == len(self.pictures):
+        if self._left(count) == 0:
             self.seek(self.epoch + 1, 0)
         indices = self._order[self.offset : self.offset + count]
         batch = self._read_share(indices, share)
@@ -70,7 +73,7 @@ class ShuffledStream:
 
     def following(self, count: int) -> int:
         """How many pictures `take(count)` takes in all."""
-        return min(count, len(self.pictures) - self.offset % len(self.pictures))
+        return min(count, self._left(count) or len(self.pictures))
 
     @property
     def taken(self) -> int:
@@ -78,7 +81,8 @@ class ShuffledStream:
         return self.epoch * len(self.pictures) + self.offset
 
     def recent(self, count: int, share: Callable[[int], slice] | None = None) -> Tensor:
-        """The pictures taken last, oldest first, read again. -> [<= count, ...], as `take` gives them.
+        """The pictures taken last, oldest first, read again. -> [<= count, ...], as `take` gives them; with drop_last
+        those that were left out are not known, and are taken for read.
 
         Args:
             count: >= 1.
@@ -94,6 +98,11 @@ class ShuffledStream:
             epoch -= 1
             indices = torch.cat([self._order_of(epoch), indices])
         return self._read_share(indices[-count:], share)
+
+    def _left(self, count: int) -> int:
+        """How many pictures of this pass may still be taken, so many at a time."""
+        left = len(self.pictures) - self.offset
+        return 0 if self.drop_last and left < count <= len(self.pictures) else left
 
     def _order_of(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)

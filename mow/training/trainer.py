@@ -192,6 +192,7 @@ class Trainer:
         steps: int,
         *,
         warm_up: bool = True,
+        drop_last: bool = False,
         measured: Callable[[int], bool] = lambda step: True,
     ) -> Iterator[dict[str, Tensor]]:
         """Train until `steps` steps are done in all, and yield what each step returns.
@@ -202,9 +203,20 @@ class Trainer:
             steps: the total, those already done included.
             warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step
                 1 of the paper; else it grows from empty.
+            drop_last: begin the next pass in place of a batch of less than k. Of a stream of your own, its own says so.
             measured: whether a step, counted from 1, is asked for the value of the distance (see `step`).
+
+        Raises:
+            ValueError: drop_last where no batch of k would be left, with refresh, or beside a stream; what `step` raises.
         """
-        stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures)
+        own = isinstance(pictures, ShuffledStream)
+        if own and drop_last and not pictures.drop_last:
+            raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")
+        stream = pictures if own else ShuffledStream(pictures, drop_last=drop_last)
+        if stream.drop_last and self.refresh is not None:
+            raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
+        if stream.drop_last and len(stream.pictures) < self.k:
+            raise ValueError(f"drop_last is True, k {self.k} and there are {len(stream.pictures)} pictures: no batch")
         if warm_up and len(self.window) == 0 and self.k < self.window.n:
             self._warm_up(stream)
         while self.steps_done < steps:
@@ -216,9 +228,11 @@ class Trainer:
             yield result
         self._settle()
 
-    def fit(self, pictures: ShuffledStream | Pictures, steps: int, *, warm_up: bool = True) -> None:
+    def fit(
+        self, pictures: ShuffledStream | Pictures, steps: int, *, warm_up: bool = True, drop_last: bool = False
+    ) -> None:
         """`run` to its end, without the values."""
-        for _ in self.run(pictures, steps, warm_up=warm_up, measured=lambda step: False):
+        for _ in self.run(pictures, steps, warm_up=warm_up, drop_last=drop_last, measured=lambda step: False):
             pass
 
     def state_dict(self) -> dict[str, Any]:
