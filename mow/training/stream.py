@@ -121,7 +121,7 @@ class ShuffledStream:
             fetch = getattr(self.pictures, "__getitems__", None)  # as PyTorch's loaders do: several at once, if it can
             items = fetch(indices.tolist()) if fetch else [self.pictures[int(i)] for i in indices]
             batch = torch.stack([_picture(item) for item in items])
-        return to_unit_range(batch)
+        return to_unit_range(batch) if batch.dtype in (torch.uint8, torch.bool) else batch
 
 
 def to_unit_range(pictures: Tensor) -> Tensor:
@@ -140,8 +140,8 @@ def to_unit_range(pictures: Tensor) -> Tensor:
 
 
 def as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Elements in the dtype of a network that takes them: see `to_unit_range`. Integers, e.g. tokens, as they are."""
-    return to_unit_range(x).to(dtype) if x.is_floating_point() or x.dtype in (torch.uint8, torch.bool) else x
+    """Elements in the dtype of a network that takes them: see `to_unit_range`, and what it raises."""
+    return to_unit_range(x).to(dtype)
 
 
 def as_tensor(name: str, value: object) -> Tensor:

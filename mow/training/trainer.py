@@ -207,12 +207,12 @@ class Trainer:
             measured: whether a step, counted from 1, is asked for the value of the distance (see `step`).
 
         Raises:
-            ValueError: drop_last where no batch of k would be left, with refresh, or beside a stream; what `step` raises.
+            ValueError: drop_last where no batch of k would be left, with refresh, or beside a stream.
+            What `step` and `ShuffledStream` raise.
         """
-        own = isinstance(pictures, ShuffledStream)
-        if own and drop_last and not pictures.drop_last:
+        stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures, drop_last=drop_last)
+        if drop_last and not stream.drop_last:
             raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")
-        stream = pictures if own else ShuffledStream(pictures, drop_last=drop_last)
         if stream.drop_last and self.refresh is not None:
             raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
         if stream.drop_last and len(stream.pictures) < self.k:
