@@ -2,16 +2,75 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from numbers import Real
 
-def positive(name: str, value: int) -> int:
+import torch
+from torch import Tensor
+
+
+def integer(name: str, value: object, allowed: str = "") -> int:
+    """An integer as Python has them, from any that has one meaning, NumPy's included, but no bool.
+
+    Raises:
+        TypeError: no integer; `allowed` stands after "an integer" in its message.
+    """
+    if type(value) is int:
+        return value
+    is_bool = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+    try:
+        if not is_bool:
+            return operator.index(value)  # type: ignore[arg-type]  # raises a TypeError where it has none
+    except TypeError:
+        pass
+    raise TypeError(f"{name} is {value!r}; it must be an integer{allowed}")
+
+
+def positive(name: str, value: object) -> int:
     """An integer >= 1.
 
     Raises:
         TypeError: no integer.
         ValueError: below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be an integer >= 1")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; it must be >= 1")
+    checked = integer(name, value, " >= 1")
+    if checked < 1:
+        raise ValueError(f"{name} is {checked}; it must be >= 1")
+    return checked
+
+
+def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> float:
+    """A finite number as Python has them, from any real one but a bool, NumPy's included.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: not finite, or out of bounds.
+    """
+    bounds = f"> {above:g}" if above > -math.inf else f">= {at_least:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; it must be a number {bounds}")
+    converted = float(value)
+    if not (math.isfinite(converted) and converted > above and converted >= at_least):
+        raise ValueError(f"{name} is {value!r}; it must be finite and {bounds}")
+    return converted
+
+
+def output(name: str, value: object, dims: int | None, form: str) -> Tensor:
+    """What a network of the user's gives, where it is a tensor of so many dimensions, or of any for None.
+
+    Raises:
+        TypeError: no tensor; the message has the line that takes one out of a tuple or a dict.
+        ValueError: a tensor of another form.
+    """
+    if not isinstance(value, Tensor):
+        keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, tuple | list) else []
+        was = f"a {type(value).__name__}" + (f" of {', '.join(map(repr, keys))}" if keys else "")
+        hook = f"{name}.register_forward_hook(lambda module, inputs, output: output[{next(iter(keys), 0)!r}])"
+        line = f", e.g. by the line {hook}" if keys else ""
+        raise TypeError(f"the {name} gives {was}; it must give {form}{line}")
+    if dims is not None and value.dim() != dims:
+        line = f"{name} = torch.nn.Sequential({name}, torch.nn.Flatten())"
+        hint = f", e.g. by the line {line}" if value.dim() > dims else ""
+        raise ValueError(f"the {name} gives shape {list(value.shape)}; it must give {form}{hint}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Iterable
 from contextlib import ContextDecorator
@@ -85,6 +86,22 @@ def choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises ValueError unless value is one of the allowed strings."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+
+
+def integer(name: str, value: object, allowed: str = "") -> int:
+    """An integer as Python has them, from any that has one meaning, NumPy's included, but no bool.
+
+    Raises:
+        TypeError: no integer; `allowed` stands after "an integer" in its message.
+    """
+    if type(value) is int:
+        return value
+    try:
+        if not isinstance(value, bool) and getattr(value, "dtype", None) != torch.bool:
+            return operator.index(value)  # type: ignore[arg-type]  # raises a TypeError where it has none
+    except TypeError:
+        pass
+    raise TypeError(f"{name} is {value!r}; it must be an integer{allowed}")
 
 
 def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> float:

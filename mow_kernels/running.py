@@ -52,8 +52,9 @@ class Running:
     def __init__(
         self, op: DistanceOp, n: int, dim: int, dtype: torch.dtype, options: Options, *, sampled: bool = False
     ) -> None:
+        n, dim = (checks.integer(name, value, " >= 1") for name, value in (("n", n), ("dim", dim)))
         for name, value in (("n", n), ("dim", dim)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be an integer >= 1")
         kernels = _kernels(op, torch.empty(2, dim, dtype=dtype), sampled, op.defaults | options)
         if isinstance(kernels, str):

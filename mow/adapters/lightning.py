@@ -9,6 +9,8 @@ import lightning
 import torch
 from torch import Tensor
 
+from mow.training.buffers import Buffers
+from mow.training.nonfinite import FiniteRows
 from mow.window.window import MovingWindow
 
 
@@ -21,17 +23,42 @@ class WindowCallback(lightning.Callback):
     Args:
         window: the module's.
         encode: from a batch, as `training_step` gets it, to its latents [k, D]. It is called without gradients, under
-            the trainer's precision, and after the optimiser's step: the paper re-encodes.
+            the trainer's precision, and after the optimiser's step: the paper re-encodes. What it writes into buffers
+            of the module, e.g. batch norm's statistics, is undone.
         warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step 1 of
             the paper; else it grows from empty.
 
+        on_nonfinite: what becomes of a latent that is NaN or infinite in the window's type: "stop" raises a
+            FloatingPointError and leaves the window as it was, "skip" leaves it out and counts it in `rows_left_out`,
+            "ignore" does not look, for which a GPU would have to be waited.
+
     Raises:
-        ValueError: when training begins, if the window is not part of the module; or if an empty one is to be filled
-            and `training_step` takes the loader's iterator, whose batches Lightning does not see.
+        ValueError: another on_nonfinite; when training begins, if the window is not part of the module; or if an empty
+            one is to be filled and `training_step` takes the loader's iterator, whose batches Lightning does not see.
     """
 
-    def __init__(self, window: MovingWindow, encode: Callable[[Any], Tensor], *, warm_up: bool = True) -> None:
+    def __init__(
+        self,
+        window: MovingWindow,
+        encode: Callable[[Any], Tensor],
+        *,
+        warm_up: bool = True,
+        on_nonfinite: str = "stop",
+    ) -> None:
         self.window, self.encode, self.warm_up = window, encode, warm_up
+        self._finite = FiniteRows(on_nonfinite)
+
+    @property
+    def rows_left_out(self) -> int:
+        """How many latents did not enter the window, since they were not finite."""
+        return self._finite.left_out
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning's checkpoints keep of it."""
+        return {"rows_left_out": self.rows_left_out}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._finite.left_out = state_dict.get("rows_left_out", 0)
 
     @torch.no_grad()
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -43,22 +70,22 @@ class WindowCallback(lightning.Callback):
         found: list[Tensor] = []
         wanted = 0
         for batch in _first_batches(trainer, pl_module):
-            found.append(self._encoded(trainer, batch))
+            found.append(self._encoded(trainer, pl_module, batch))
             wanted = self.window.n - len(found[0])
             if sum(map(len, found)) >= wanted:
                 break
         if wanted > 0:
-            self.window.fill(torch.cat(found)[:wanted])
+            self._finite.fill(torch.cat(found)[:wanted], self.window)
 
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The step's elements, encoded again, into the window."""
-        self.window.push(self._encoded(trainer, batch))
+        self._finite.push(self._encoded(trainer, pl_module, batch), self.window)
 
-    def _encoded(self, trainer: lightning.Trainer, batch: Any) -> Tensor:
-        with trainer.precision_plugin.train_step_context():
+    def _encoded(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any) -> Tensor:
+        with trainer.precision_plugin.train_step_context(), Buffers(pl_module):
             return self.encode(batch)
 
 

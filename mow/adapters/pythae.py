@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, mse_loss
 
 import mow_kernels as mk
+from mow.training.nonfinite import FiniteRows
 from mow.window.distances import MMD
 from mow.window.window import MovingWindow
 
@@ -32,12 +33,23 @@ class _OurMMD:
     training: bool
 
     def __init__(
-        self, *args: Any, window: MovingWindow | None = None, closed_form: bool | None = None, **options: Any
+        self,
+        *args: Any,
+        window: MovingWindow | None = None,
+        closed_form: bool | None = None,
+        on_nonfinite: str = "stop",
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self._finite = FiniteRows(on_nonfinite)
         if window is not None and closed_form is False:
             raise ValueError("closed_form is False and there is a window; pythae draws a prior row a new latent only")
         self.window, self.closed_form = window, closed_form
+
+    @property
+    def rows_left_out(self) -> int:
+        """How many latents did not enter the window, since they were not finite."""
+        return self._finite.left_out
 
     def save(self, dir_path: str) -> None:
         """As pythae does, and beside its files what no file of its own holds."""
@@ -73,7 +85,7 @@ class _OurMMD:
         if window is None or not self.training:
             return distance(z, None if window is None else window.history(len(z)))
         value = distance(z, window)
-        window.push(z)
+        self._finite.push(z.detach(), window)
         return value
 
 
@@ -89,10 +101,13 @@ class WAE_MMD(_OurMMD, pythae.models.WAE_MMD):
         closed_form: True takes the prior N(0, I) in closed form, as a window always does. False takes the sample that
             pythae draws, which gives the losses of its own model up to rounding, and no window; None is True where
             there is a window, else False.
+        on_nonfinite: what becomes of a latent that is NaN or infinite in the window's type: "stop" raises a
+            FloatingPointError and leaves the window as it was, "skip" leaves it out and counts it in `rows_left_out`,
+            "ignore" does not look.
 
     Raises:
-        ValueError: a window and closed_form False; later, for a batch of one where the prior is drawn, of which
-            pythae's own loss is NaN.
+        ValueError: a window and closed_form False; another on_nonfinite; later, for a batch of one where the prior is
+            drawn, of which pythae's own loss is NaN.
     """
 
     def loss_function(self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor) -> tuple[Tensor, ...]:

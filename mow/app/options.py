@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from mow.app.architectures import ARCHITECTURES
@@ -124,6 +125,9 @@ class Options:
     reencode: bool = option(True, "Push latents of the updated encoder, as the paper does.", MODEL)
     refresh: int | None = option(None, "Encode the whole window again every so many steps.", MODEL)
     warm_up: bool = option(True, "Fill the window before the first step, as the paper does.", MODEL)
+    drop_last: bool = option(
+        False, "Begin the next pass in place of a batch of less than k.", MODEL, spelling="--drop-last"
+    )
     root: bool = option(False, "Root of the reconstruction, as the public code does.", MODEL)
     on_nonfinite: str | None = option(
         None,
@@ -160,6 +164,9 @@ class Options:
         Raises:
             ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)
         """
+        plain = {name: value.item() for name, value in vars(self).items() if isinstance(value, np.generic)}
+        if plain:  # a checkpoint holds no NumPy numbers
+            return dataclasses.replace(self, **plain).resolved()
         self._check()
         collection = COLLECTIONS.get(self.data)
         own_architecture = "small" if collection is None else collection.architecture
@@ -201,6 +208,8 @@ class Options:
             about(field).check(name, value)
             if (of := about(field).of) and getattr(self, of[0]) != of[1] and value != field.default:
                 raise ValueError(f"{name} is {value} and {of[0]} {getattr(self, of[0])!r}; it is of {of[1]}")
+        if self.drop_last and self.refresh is not None:
+            raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
         if self.cuda_graph and (self.precision == "fp16" or self.checkpointing):
             other = "checkpointing is True" if self.checkpointing else "precision is 'fp16'"
             raise ValueError(f"cuda_graph is True and {other}, which asks the host within a step; use one of the two")

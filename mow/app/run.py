@@ -89,7 +89,7 @@ class Run:
             on_nonfinite=options.on_nonfinite,
             scaler=torch.amp.GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
         )
-        self.stream = ShuffledStream(source.train, options.seed)
+        self.stream = ShuffledStream(source.train, options.seed, drop_last=options.drop_last)
         self.seconds = 0.0
 
     @classmethod
@@ -291,8 +291,9 @@ class Run:
         head = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}
         values = {name: value if value is None else _finite(value) for name, value in result.items()}
         record = {**head, **values, "seconds": round(self.seconds, 3)}
-        if self.trainer.steps_skipped:
-            record["skipped"] = self.trainer.steps_skipped
+        for name, count in (("skipped", self.trainer.steps_skipped), ("rows_left_out", self.trainer.rows_left_out)):
+            if count:
+                record[name] = count
         with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json_text(record) + "\n")
         return record

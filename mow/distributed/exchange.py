@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mow.checks import integer
 from mow.distributed.gathering import Gathering, gather
 from mow.distributed.ranks import Ranks, lost_rank_errors
 from mow.distributed.sharded_window import ShardedWindow
@@ -34,7 +35,7 @@ class RankExchange(Exchange):
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, k: int, group: dist.ProcessGroup | None) -> None:
-        self.ranks = Ranks.of(group)
+        self.ranks, k = Ranks.of(group), integer("k", k)
         if k < self.ranks.size:
             raise ValueError(f"k is {k} and there are {self.ranks.size} ranks; each needs at least one of the k")
         self._capacity = self.ranks.counts(k)[0]

@@ -13,6 +13,7 @@ import mow_kernels as mk
 from mow.checks import positive
 from mow.distributed.ranks import Ranks
 from mow.window.distances import Distance, KernelDistance
+from mow.window.window import Host, out_of_range, window_state
 
 _CHUNK = 2**22
 """Numbers that the differences between new rows and rows of the window may take at once: 16 MiB in float32."""
@@ -25,6 +26,8 @@ class ShardedWindow(nn.Module):
     whose row in `mow_kernels` says what its value is made of (`mow_kernels.to_normal`), in plain PyTorch. What a step
     with K new rows computes and sends stands in docs/distributed.md.
 
+    What it holds is what its buffers say, whoever wrote them, but the latents are another part in every rank: no other
+    rank's may be copied over them (`DistributedDataParallel(broadcast_buffers=False)`, where it is part of a module).
     Its `state_dict` is that of a `MovingWindow` with all n rows, on the CPU, in every rank: either loads the other's,
     in any number of ranks.
 
@@ -40,6 +43,10 @@ class ShardedWindow(nn.Module):
 
     latents: Tensor
     """This rank's slots [about n / W, D]."""
+    head: Tensor
+    """0-d int64, the slot of the ring that the next push writes first."""
+    count: Tensor
+    """0-d int64, the rows present."""
     _newer: Tensor
     """The sum of the radial function of `_pairs` over the rows newer than each slot's, float64."""
     _pairs: mk.Pairwise | None
@@ -58,11 +65,14 @@ class ShardedWindow(nn.Module):
         slots = self._local(n)
         self.register_buffer("latents", torch.zeros(slots, dim, dtype=dtype, device=device))
         self.register_buffer("_newer", torch.zeros(slots, dtype=torch.float64, device=device), persistent=False)
-        self._forget()
-        self._head = self._length = 0
+        self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
+        self._pairs = None
+        self.host = Host(0, 0)
+        self.host.agree(self._buffers)
 
     def __len__(self) -> int:
-        return self._length
+        return self._look()[1]
 
     def push(self, rows: Tensor) -> None:
         """Append rows [K, D], detached and copied, and drop the oldest beyond n; the same rows in every rank.
@@ -71,26 +81,27 @@ class ShardedWindow(nn.Module):
             TypeError, ValueError: not such rows; the window stays as it was.
         """
         self._check(rows)
+        head, length = self._look()
         rows = rows.detach()[-self.n :].to(self.latents.dtype)
         count = len(rows)
-        stay = min(self._length, self.n - count)
+        stay = min(length, self.n - count)
         newer = self._newer_among(rows)
         if self._pairs is not None:
             for part in self._parts(stay):
                 for chunk in self._chunks(part, count):
                     self._newer[chunk] += self._pairs.matrix(self.latents[chunk], rows).sum(1, dtype=torch.float64)
-        slots = torch.arange(self._head, self._head + count) % self.n
+        slots = torch.arange(head, head + count) % self.n
         own = (slots % self.ranks.size == self.ranks.rank).nonzero()[:, 0]
         places = slots[own].to(self.latents.device) // self.ranks.size
         own = own.to(self.latents.device)
         self.latents[places], self._newer[places] = rows[own], newer[own]
-        self._head, self._length = (self._head + count) % self.n, stay + count
+        self._stand((head + count) % self.n, stay + count)
 
     def fill(self, rows: Tensor) -> None:
         """Start afresh with these rows; arguments and errors as for `push`."""
         self._check(rows)
-        self._head = self._length = 0
-        self._forget()
+        self._pairs = None
+        self._stand(0, 0)
         self.push(rows)
 
     def gradient(self, distance: Distance, rows: Tensor, *, measure: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -116,7 +127,7 @@ class ShardedWindow(nn.Module):
         if len(rows) > self.n:
             raise ValueError(f"rows has {len(rows)} rows and the window n = {self.n}; it must have at most n")
         wide = torch.promote_types(rows.dtype, torch.float32)  # half types would lose what is scaled later
-        rows, history = rows.detach().to(self.latents.dtype), min(self._length, self.n - len(rows))
+        rows, history = rows.detach().to(self.latents.dtype), min(len(self), self.n - len(rows))
         distance.prepare(rows)
         terms = mk.to_normal(distance.function, rows, len(rows) + history, **distance.options(rows))
         value: Tensor | None
@@ -129,7 +140,7 @@ class ShardedWindow(nn.Module):
         return g_rows.to(wide), value.to(rows.dtype) if measure and value is not None else None
 
     def extra_repr(self) -> str:
-        return f"n={self.n}, dim={self.dim}, present={self._length}, rank {self.ranks.rank} of {self.ranks.size}"
+        return f"n={self.n}, dim={self.dim}, present={len(self)}, rank {self.ranks.rank} of {self.ranks.size}"
 
     def _pairwise(self, rows: Tensor, history: int, terms: mk.Pairwise, measure: bool) -> tuple[Tensor, Tensor | None]:
         """Gradient and value from this rank's rows against all new ones, summed over the ranks: one collective."""
@@ -187,7 +198,7 @@ class ShardedWindow(nn.Module):
         """The sums over newer rows for another radial function: every rank sees every shard once. O(n^2 D / W)."""
         self._pairs = pairs
         self._newer.zero_()
-        if self._length == 0:
+        if len(self) == 0:
             return
         ages = self._ages(self.ranks.rank)
         for rank, shard in self._shards():
@@ -212,12 +223,14 @@ class ShardedWindow(nn.Module):
             if self.ranks.size > 1:
                 dist.broadcast(shard, group=self.ranks.group, group_src=rank)
             yield rank, shard
+        self.host.agree(self._buffers)  # to send one's own may count as a write
 
     def _ages(self, rank: int) -> Tensor:
         """The number of rows that are newer than that of each slot of a rank; n for absent ones."""
         slots = torch.arange(rank, self.n, self.ranks.size, device=self.latents.device)
-        ages = (self._head - 1 - slots) % self.n
-        return ages.where(ages < self._length, self.n)
+        head, length = self._look()
+        ages = (head - 1 - slots) % self.n
+        return ages.where(ages < length, self.n)
 
     def _local(self, slots: int, rank: int | None = None) -> int:
         """How many of the first so many slots lie with a rank, None for this one."""
@@ -225,7 +238,7 @@ class ShardedWindow(nn.Module):
 
     def _parts(self, rows: int, rank: int | None = None) -> list[slice]:
         """Where the newest so many rows of the window lie among a rank's slots: one piece or two, the older first."""
-        first = (self._head - rows) % self.n
+        first = (self._look()[0] - rows) % self.n
         if first + rows <= self.n:
             return [slice(self._local(first, rank), self._local(first + rows, rank))]
         return [
@@ -242,8 +255,26 @@ class ShardedWindow(nn.Module):
         for start in range(part.start, part.stop, step):
             yield slice(start, min(start + step, part.stop))
 
-    def _forget(self) -> None:
-        self._pairs = None
+    def _look(self) -> tuple[int, int]:
+        """head and count on the host. Forgets the sums over newer rows if others have written the latents."""
+        host = self.host
+        if host.state != window_state(self.latents, self.head):
+            self._pairs = None
+            host.read_head(self.latents, self.head, self.n)
+        if host.count is not self.count or host.count_version != self.count._version:
+            host.read_count(self.count, self.n)
+        return host.position, host.present
+
+    def _stand(self, head: int, count: int) -> None:
+        """Ends a change of the latents by this window itself."""
+        self.head.fill_(head)
+        self.count.fill_(count)
+        self.host.position, self.host.present = head, count
+        self.host.agree(self._buffers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies read their buffers."""
+        return {**self.__dict__, "_pairs": None, "host": Host(0, 0)}
 
     def _check(self, rows: Tensor) -> None:
         if not isinstance(rows, Tensor) or not rows.is_floating_point():
@@ -258,8 +289,7 @@ class ShardedWindow(nn.Module):
         for rank, shard in self._shards():
             latents[rank :: self.ranks.size] = shard.detach().cpu()
         destination[prefix + "latents"] = latents
-        destination[prefix + "head"] = torch.tensor(self._head)
-        destination[prefix + "count"] = torch.tensor(self._length)
+        destination[prefix + "head"], destination[prefix + "count"] = map(torch.tensor, self._look())
         destination[prefix + "_extra_state"] = torch.tensor(False)  # a MovingWindow's, for running sums: none
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -272,6 +302,10 @@ class ShardedWindow(nn.Module):
         if list(latents.shape) != [self.n, self.dim]:
             errors.append(f"latents has shape {list(latents.shape)}; this window's is {[self.n, self.dim]}")
             return
+        for name, value, most in (("head", int(head), self.n - 1), ("count", int(count), self.n)):
+            if not 0 <= value <= most:
+                errors.append(out_of_range(name, value, most))
+                return
         self.latents.copy_(latents[self.ranks.rank :: self.ranks.size])
-        self._head, self._length = int(head), int(count)
-        self._forget()
+        self._pairs = None
+        self._stand(int(head), int(count))

@@ -22,7 +22,7 @@ from torch.utils.data import Sampler
 
 import mow_kernels as mk
 from mow.checks import positive
-from mow.training.stream import to_unit_range
+from mow.training.stream import as_tensor, to_unit_range
 from mow.window.priors import Normal, Prior
 
 _CHUNK = 2**24  # numbers of x that are held as floating point at once
@@ -50,11 +50,12 @@ def random_projection(x: Tensor, dim: int = 32, *, generator: torch.Generator | 
     Source: Johnson and Lindenstrauss 1984; the bound from Dasgupta and Gupta, "An Elementary Proof of a Theorem of
     Johnson and Lindenstrauss", 2003.
     """
-    if not isinstance(x, Tensor) or not (x.is_floating_point() or x.dtype == torch.uint8):
+    x = as_tensor("x", x)
+    if not (x.is_floating_point() or x.dtype == torch.uint8):
         raise TypeError(f"x is {_kind(x)}; it must be a floating-point or uint8 tensor [N, ...]")
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"x has shape {list(x.shape)}; it must be [N, ...] with rows and columns")
-    positive("dim", dim)
+    dim = positive("dim", dim)
     columns = x[0].numel()
     device = x.device if generator is None else generator.device
     matrix = torch.randn(columns, dim, generator=generator, device=device) / dim**0.5
@@ -85,12 +86,15 @@ class CoresetSampler(Sampler[list[int]]):
     def __init__(
         self, features: Tensor, batch_size: int, *, factor: int = 8, generator: torch.Generator | None = None
     ) -> None:
-        if not isinstance(features, Tensor) or not features.is_floating_point():
+        features = as_tensor("features", features)
+        if not features.is_floating_point():
             raise TypeError(f"features is {_kind(features)}; it must be a floating-point tensor [N, D]")
         if features.dim() != 2 or features.numel() == 0:
             raise ValueError(f"features has shape {list(features.shape)}; it must be [N, D] with rows and columns")
-        positive("batch_size", batch_size)
-        positive("factor", factor)
+        if not features.isfinite().all():  # once, where the row has its number in the data set
+            row = int((~features.isfinite().all(1)).nonzero()[0, 0])
+            raise ValueError(f"features[{row}] holds NaN or infinite values; rows must be finite")
+        batch_size, factor = positive("batch_size", batch_size), positive("factor", factor)
         if batch_size > len(features):
             raise ValueError(f"batch_size is {batch_size}; it must be at most the rows of features, {len(features)}")
         self.features, self.batch_size, self.factor, self.generator = features, batch_size, factor, generator
@@ -127,7 +131,7 @@ class CoresetPrior(Prior):
     def __post_init__(self) -> None:
         if not isinstance(self.prior, Prior):
             raise TypeError(f"prior is {self.prior!r}; it must be a mow.priors.Prior")
-        positive("factor", self.factor)
+        object.__setattr__(self, "factor", positive("factor", self.factor))  # the dataclass is frozen
 
     def sample(self, m: int, like: Tensor) -> Tensor:
         drawn = self.prior.sample(self.factor * m, like)

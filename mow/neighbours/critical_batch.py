@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mow.checks import integer, positive
+from mow.neighbours.pieces import LISTENERS
+
 
 @dataclass(frozen=True)
 class Law:
@@ -168,10 +171,7 @@ def fit_critical_batch(
     Sources: `HYPERBOLA` and `NOISE_SCALE`.
     """
     b, k = _measurements(batch_sizes, steps)
-    if isinstance(resamples, bool) or not isinstance(resamples, int):
-        raise TypeError(f"resamples is {resamples!r}; it must be an integer >= 1")
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; it must be >= 1")
+    resamples, seed = positive("resamples", resamples), integer("seed", seed)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; it must lie between 0 and 1, both left out")
     draws = torch.randint(len(b), (resamples, len(b)), generator=torch.Generator().manual_seed(seed))
@@ -211,6 +211,13 @@ class GradientNoiseScale:
     Source: McCandlish et al. 2018 (arXiv 1812.06162), appendix A.1.
     """
 
+    _pieces: Tensor | float
+    """The sum of the squared norms of the pieces since the last update."""
+    _passes: list[int]
+    """How often each parameter has had a gradient since then."""
+    _sizes: list[int]
+    """The rows of these pieces, as far as they were told."""
+
     def __init__(self, parameters: Iterable[nn.Parameter], *, decay: float = 0.99) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         if not self._parameters:
@@ -220,25 +227,32 @@ class GradientNoiseScale:
         self.decay = decay
         self._averages = torch.zeros(3, device=self._parameters[0].device)  # |G|^2, tr(Sigma), and the weights' sum
         self._handles = [parameter.register_hook(self._hook(i)) for i, parameter in enumerate(self._parameters)]
-        self._pieces: Tensor | float = 0.0
-        self._passes = [0] * len(self._parameters)
+        self._forget()
+        LISTENERS.add(self)
 
     @torch.no_grad()
-    def update(self, *, rows: int, micro_batch: int) -> None:
+    def update(self, *, rows: int, micro_batch: int | None = None) -> None:
         """Take in the step whose pieces have run backward since the last update; before the optimiser's step.
 
         A step whose gradients are not finite is left out of the averages.
 
         Args:
             rows: N, > micro_batch.
-            micro_batch: the rows of a piece, of which the last may have fewer.
+            micro_batch: the rows of a piece, of which the last may have fewer. Where `mow.accumulate` made the pieces
+                it has told their sizes, also those of "auto" and those it went back to when memory ran out; they hold.
 
         Raises:
             ValueError: a bad argument; or the backward passes were not the pieces of one gradient. The averages stay as
                 they were, and the passes are forgotten.
         """
-        pieces, passes = self._pieces, max(self._passes)
+        pieces, passes, told = self._pieces, max(self._passes), self._sizes
         self._forget()
+        rows = integer("rows", rows)
+        if sum(told) == rows and len(told) == passes:
+            micro_batch = told[0]
+        elif micro_batch is None:
+            raise ValueError(f"micro_batch is None and mow.accumulate has not told the pieces of these {rows} rows")
+        micro_batch = integer("micro_batch", micro_batch)
         if not 1 <= micro_batch < rows:
             raise ValueError(f"micro_batch is {micro_batch} and rows {rows}; it must be >= 1 and less than rows")
         sizes = [micro_batch] * (rows // micro_batch) + [rows % micro_batch] * (rows % micro_batch > 0)
@@ -289,8 +303,22 @@ class GradientNoiseScale:
 
     def close(self) -> None:
         """Take the hooks off the parameters."""
+        LISTENERS.discard(self)
         for handle in self._handles:
             handle.remove()
+
+    def piece(self, rows: int) -> None:
+        """`mow.accumulate` has run a piece of so many rows backward, maybe of another loss."""
+        if max(self._passes) > len(self._sizes):
+            self._sizes.append(rows)
+
+    def mark(self) -> tuple[Tensor | float, list[int], list[int]]:
+        """What `rewind` takes."""
+        return self._pieces, list(self._passes), list(self._sizes)
+
+    def rewind(self, mark: tuple[Tensor | float, list[int], list[int]]) -> None:
+        """Forget the pieces since the mark: `mow.accumulate` begins them again."""
+        self._pieces, self._passes, self._sizes = mark[0], list(mark[1]), list(mark[2])
 
     def _hook(self, index: int) -> Callable[[Tensor], None]:
         def add(gradient: Tensor) -> None:
@@ -300,7 +328,7 @@ class GradientNoiseScale:
         return add
 
     def _forget(self) -> None:
-        self._pieces, self._passes = 0.0, [0] * len(self._parameters)
+        self._pieces, self._passes, self._sizes = 0.0, [0] * len(self._parameters), []
 
     def _average(self, index: int) -> float:
         value, weight = self._averages[[index, 2]].tolist()

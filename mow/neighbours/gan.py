@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,8 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
-from mow.checks import positive
+from mow.checks import integer, number, positive
+from mow.training.buffers import Buffers
 from mow.training.nonfinite import ON_NONFINITE, admits
+from mow.training.states import take_over
+from mow.training.stream import as_input, as_tensor
 from mow.window.priors import Normal, Prior
 
 _PARTS = ("generator", "discriminator", "generator_optimizer", "discriminator_optimizer")
@@ -28,6 +30,9 @@ class GANTrainer:
 
     The discriminator descends softplus(-d(x)) + softplus(d(g(v))), the generator softplus(-d(g(v))), each a mean over
     the batch and each with its own constant learning rate (the two time-scale update rule).
+
+    The networks' buffers (batch norm's statistics, spectral norm's vectors) are written by the passes that train them:
+    the penalty, the generator's step through the discriminator, `sample` and a step that is skipped leave them.
 
     Core-sets instead of random samples: `mow.neighbours.coreset.CoresetPrior` as the prior, and `mow.CoresetSampler`
     for the data.
@@ -67,11 +72,9 @@ class GANTrainer:
         seed: int = 0,
         on_nonfinite: str = "stop",
     ) -> None:
-        for name, value in (("lr_discriminator", lr_discriminator), ("lr_generator", lr_generator)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value!r}; it must be finite and > 0")
-        if not 0 <= penalty < float("inf"):
-            raise ValueError(f"penalty is {penalty!r}; it must be finite and >= 0")
+        lr_discriminator = number("lr_discriminator", lr_discriminator, above=0)
+        lr_generator = number("lr_generator", lr_generator, above=0)
+        penalty, seed = number("penalty", penalty, at_least=0), integer("seed", seed)
         if not (prior is None or isinstance(prior, Prior)):
             raise TypeError(f"prior is {prior!r}; it must be a mow.priors.Prior or None")
         if on_nonfinite not in ON_NONFINITE:
@@ -87,7 +90,7 @@ class GANTrainer:
         self.prior = Normal(self._random) if prior is None else prior
 
     def step(self, x: Tensor) -> dict[str, Tensor]:
-        """One step of both networks on real elements x [k, ...].
+        """One step of both networks on real elements x [k, ...], as `mow.Trainer.step` takes them.
 
         Returns:
             discriminator, its loss without the penalty, and generator, its loss; 0-d and detached. The generator's is
@@ -97,26 +100,42 @@ class GANTrainer:
             FloatingPointError: a loss is NaN or infinite and on_nonfinite "stop". The network whose it is, and its
                 optimiser, are as before.
         """
+        x = as_tensor("x", x)
+        x = as_input(x.to(self._like.device), self._like.dtype)
+        before = {name: Buffers(getattr(self, name)) for name in ("generator", "discriminator")}
+        try:
+            return self._step(x, before)
+        finally:  # of what no step was taken of
+            for buffers in before.values():
+                buffers.restore()
+
+    def _step(self, x: Tensor, before: dict[str, Buffers]) -> dict[str, Tensor]:
+        """`step`; a network that it has trained is taken out of `before`."""
         fake = self.generator(self.prior.sample(len(x), self._like))
 
         loss = softplus(-self.discriminator(x)).mean() + softplus(self.discriminator(fake.detach())).mean()
-        penalty = self.penalty * self._slope(x, fake.detach()) if self.penalty else 0.0
-        if not self._admits("discriminator", (loss + penalty).detach()):
-            return {"discriminator": loss.detach()}
-        self.discriminator_optimizer.zero_grad()
-        (loss + penalty).backward()
-        self.discriminator_optimizer.step()
+        with Buffers(self.discriminator):  # the points of the penalty are no elements of either side
+            penalty = self.penalty * self._slope(x, fake.detach()) if self.penalty else 0.0
+            if not self._admits("discriminator", (loss + penalty).detach()):
+                return {"discriminator": loss.detach()}
+            self.discriminator_optimizer.zero_grad()
+            (loss + penalty).backward()
+            self.discriminator_optimizer.step()
+        del before["discriminator"]
 
-        generator_loss = softplus(-self.discriminator(fake)).mean()
-        if self._admits("generator", generator_loss.detach()):
-            self.generator_optimizer.zero_grad()
-            generator_loss.backward(inputs=[p for p in self.generator.parameters() if p.requires_grad])
-            self.generator_optimizer.step()
+        with Buffers(self.discriminator):  # which is not trained here
+            generator_loss = softplus(-self.discriminator(fake)).mean()
+            if self._admits("generator", generator_loss.detach()):
+                self.generator_optimizer.zero_grad()
+                generator_loss.backward(inputs=[p for p in self.generator.parameters() if p.requires_grad])
+                self.generator_optimizer.step()
+                del before["generator"]
         return {"discriminator": loss.detach(), "generator": generator_loss.detach()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for the data and a prior of your own."""
-        return {**{name: getattr(self, name).state_dict() for name in _PARTS}, "random": self._random.get_state()}
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        return {**parts, "random": self._random.get_state(), "steps_skipped": self.steps_skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -124,17 +143,13 @@ class GANTrainer:
         Raises:
             KeyError, RuntimeError, ValueError: another trainer's state; nothing has changed.
         """
-        before = copy.deepcopy(self.state_dict())
-        try:
-            self._load(state)
-        except BaseException:
-            self._load(before)
-            raise
+        take_over(state, self._load, self.state_dict)
 
     def _load(self, state: dict[str, Any]) -> None:
         for name in _PARTS:
             getattr(self, name).load_state_dict(state[name])
         self._random.set_state(state["random"])
+        self.steps_skipped = state.get("steps_skipped", 0)  # older states lack it
 
     def _admits(self, name: str, loss: Tensor) -> bool:
         admitted = admits(
@@ -150,7 +165,9 @@ class GANTrainer:
     @torch.no_grad()
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """count elements generated from N(0, I); the same draws for the same seed, and none of the training's."""
-        return self.generator(Normal(torch.Generator(self._like.device).manual_seed(seed)).sample(count, self._like))
+        draw = Normal(torch.Generator(self._like.device).manual_seed(seed))
+        with Buffers(self.generator):
+            return self.generator(draw.sample(count, self._like))
 
     def _slope(self, x: Tensor, fake: Tensor) -> Tensor:
         """mean of (|grad d| - 1)^2 at points between real and generated elements."""

@@ -29,7 +29,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mow.checks import positive
+from mow.checks import number, positive
+from mow.neighbours.pieces import LISTENERS
+from mow.training.buffers import Buffers, Called
 
 log = logging.getLogger("mow")
 
@@ -61,8 +63,11 @@ def accumulate(
 
         >>> loss = mow.accumulate(lambda x: (decoder(encoder(x)) - x).square().mean(), x, micro_batch=2)
 
-    As `loss_fn(*tensors).backward()` does, adds to the `.grad` of what the loss depends on. On an error every gradient
-    is as it was before.
+    As `loss_fn(*tensors).backward()` does, adds to the `.grad` of what the loss depends on, and writes the buffers of
+    the modules that it calls once: every piece begins with those that the first began with, so that spectral norm takes
+    one step for all of them and is exact. Batch norm in training mode normalises each piece by itself; its running
+    statistics move once, by the mean over the pieces of theirs. Else what the first piece writes stays. On an error
+    every gradient and buffer is as it was before.
 
     When memory runs out, starts again with pieces of half as many rows, says so in the log "mow", and gives what the
     smaller `micro_batch` would have given. Later calls of the same function with rows of the same shapes begin there.
@@ -91,7 +96,7 @@ def accumulate(
 
     def attempt(size: int) -> Tensor:
         total = None
-        for pieces in work.pieces(size):
+        for pieces in work.once(work.pieces(size)):
             total = work.backward(weigh(_scalar("loss_fn", loss_fn(*pieces)), len(pieces[0])), total)
         assert total is not None  # there is a row
         return total
@@ -100,8 +105,8 @@ def accumulate(
 
 
 def accumulate_coupled(
-    encode: Callable[..., Tensor],
-    loss_fn: Callable[[Tensor], Tensor],
+    encode: Callable[..., Tensor | Sequence[Tensor]],
+    loss_fn: Callable[..., Tensor],
     *tensors: Tensor,
     separable: Callable[..., Tensor] | None = None,
     micro_batch: MicroBatch = 8,
@@ -114,16 +119,23 @@ def accumulate_coupled(
 
         >>> error = lambda z, x: (decoder(z) - x).square().mean()
         >>> loss = mow.accumulate_coupled(encoder, mow.MMD(), x, separable=error, micro_batch=2)
+        >>> towers = lambda x, y: (encoder(x), encoder(y))
+        >>> score = lambda z, w: (z @ w.T).logsumexp(1).mean()
+        >>> loss = mow.accumulate_coupled(towers, score, x, x.flip(0), micro_batch=2)
 
     Each row is encoded twice; of the whole batch only the latents are held, without graph. The random numbers that
-    `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes.
+    `encode` draws from PyTorch's default generators (dropout, noise) are the same in both passes, and so are the
+    buffers that it reads: the first pass leaves them, the second writes them once, as for `accumulate`. Batch norm in
+    training mode normalises each piece by itself, so that the gradient is exact for what it computes, not that of the
+    whole batch: a `BatchNormWarning` says so.
 
     Args:
-        encode: takes a piece of each tensor and returns its latents, n_j rows.
-        loss_fn: takes the latents of the whole batch, N rows, and returns a 0-d loss. What else it depends on, a learnt
-            kernel for example, gets its gradient too.
-        separable: takes a piece's latents and the piece of each tensor, and returns a further 0-d loss as `loss_fn` of
-            `accumulate` does; None for none.
+        encode: takes a piece of each tensor and returns its latents, n_j rows, or a tuple of several tensors with n_j
+            rows each.
+        loss_fn: takes the latents of the whole batch, N rows, an argument for each tensor of a tuple, and returns a 0-d
+            loss. What else it depends on, a learnt kernel for example, gets its gradient too.
+        separable: takes a piece's latents (as loss_fn those of the batch) and the piece of each tensor, and returns a
+            further 0-d loss as `loss_fn` of `accumulate` does; None for none.
         reduction, count: of `separable`, as for `accumulate`.
         tensors, micro_batch, device, floor: as for `accumulate`.
 
@@ -131,42 +143,49 @@ def accumulate_coupled(
         The loss of loss_fn plus that of `separable`: 0-d, detached, at least float32.
 
     Raises:
-        What `accumulate` raises; ValueError if encode returns another number of rows, or latents that need no gradient.
+        What `accumulate` raises; TypeError if encode returns neither a tensor nor a tuple of them; ValueError if it
+        returns another number of rows, or no latents that need a gradient.
     """
     work = _Work(encode, tensors, micro_batch, device, floor)
     weigh = _weighing(len(tensors[0]), reduction, count)
 
     def attempt(size: int) -> Tensor:
-        latents, states = [], []
+        latents: list[tuple[Tensor, ...]] = []
+        states = []
+        buffers = work.called.follow()
         with torch.no_grad():
             for pieces in work.pieces(size):
                 states.append(work.random_state())
                 latents.append(_latents(encode(*pieces), len(pieces[0])))
-        z = torch.cat(latents).requires_grad_()
+                buffers.restore()
+        z = [torch.cat(parts) for parts in zip(*latents, strict=True)]
+        for each in z:
+            each.requires_grad_(each.is_floating_point() or each.is_complex())
         del latents
-        total = work.backward(_scalar("loss_fn", loss_fn(z)))
-        g_z = torch.zeros_like(z) if z.grad is None else z.grad
+        total = work.backward(_scalar("loss_fn", loss_fn(*z)))
+        g_z = zip(*((torch.zeros_like(one) if one.grad is None else one.grad).split(size) for one in z), strict=True)
 
         after = work.random_state()
-        for pieces, state, g in zip(work.pieces(size), states, g_z.split(size), strict=True):
+        for pieces, state, g_j in zip(work.once(work.pieces(size)), states, g_z, strict=True):
             work.set_random_state(state)
-            z_j = _latents(encode(*pieces), len(g))
+            z_j = _latents(encode(*pieces), len(pieces[0]))
             work.set_random_state(after)
-            if not z_j.requires_grad:
+            pulls = [(one * g).sum() for one, g in zip(z_j, g_j, strict=True) if one.requires_grad]
+            if not pulls:
                 raise ValueError("encode returned latents that require no grad; it must depend on parameters that do")
-            pull = (z_j * g).sum()
+            pull = torch.stack(pulls).sum() if len(pulls) > 1 else pulls[0]
             if separable is None:
                 work.backward(pull)
             else:
-                loss = weigh(_scalar("separable", separable(z_j, *pieces)), len(g))
+                loss = weigh(_scalar("separable", separable(*z_j, *pieces)), len(pieces[0]))
                 total = total + loss.detach()
                 work.backward(pull + loss)
             after = work.random_state()
         return total
 
-    def forward(*pieces: Tensor) -> Tensor:
-        z_j = encode(*pieces)
-        return z_j if separable is None else separable(z_j, *pieces)
+    def forward(*pieces: Tensor) -> Any:
+        z_j = _latents(encode(*pieces), len(pieces[0]))
+        return z_j if separable is None else separable(*z_j, *pieces)
 
     return work.run(attempt, forward)
 
@@ -181,7 +200,7 @@ class _Work:
 
     def __init__(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., Any],
         tensors: Sequence[Tensor],
         micro_batch: MicroBatch,
         device: torch.device | str | None,
@@ -189,8 +208,10 @@ class _Work:
     ) -> None:
         _check_tensors(tensors)
         self.floor = positive("floor", floor)
-        if micro_batch != "auto" and positive("micro_batch", micro_batch) < floor:
-            raise ValueError(f"micro_batch is {micro_batch} and floor {floor}; it must be at least that")
+        if micro_batch != "auto":
+            micro_batch = positive("micro_batch", micro_batch)
+            if micro_batch < self.floor:
+                raise ValueError(f"micro_batch is {micro_batch} and floor {floor}; it must be at least that")
         self.tensors, self.micro_batch, self.rows = tensors, micro_batch, len(tensors[0])
         self.device = None if device is None else torch.device(device)
         places = {tensor.device for tensor in tensors}
@@ -204,15 +225,22 @@ class _Work:
             *((tensor.device, tensor.dtype, tensor.shape[1:]) for tensor in tensors),
         )
         self.set_aside: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.called = Called()
 
-    def run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Tensor]) -> Tensor:
+    def run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Any]) -> Tensor:
         """attempt(rows of a piece), with fewer rows when memory runs out, and all gradients or none.
 
         forward: of a piece, for "auto" to measure.
         """
-        wanted = self._fitting(forward) if self.micro_batch == "auto" else self.micro_batch
+        with self.called:
+            return self._run(attempt, forward)
+
+    def _run(self, attempt: Callable[[int], Tensor], forward: Callable[..., Any]) -> Tensor:
+        buffers = self.called.follow()
+        with buffers:
+            wanted = self._fitting(forward) if self.micro_batch == "auto" else self.micro_batch
         size = min(wanted, self.rows, self.limits.get(self.key, self.rows))
-        state = self.random_state()
+        state, marks = self.random_state(), [(listener, listener.mark()) for listener in LISTENERS]
         while True:
             try:
                 total = attempt(size)
@@ -220,6 +248,9 @@ class _Work:
                 return total
             except BaseException as error:
                 self._restore()
+                buffers.restore()
+                for listener, mark in marks:
+                    listener.rewind(mark)
                 if size <= self.floor or not _is_out_of_memory(error):
                     raise
             smaller = max(self.floor, size // 2)  # past the except clause, which keeps the failed graph alive
@@ -255,6 +286,25 @@ class _Work:
             yield pieces
             under_way.append(compute.record_event())
 
+    def once(self, pieces: Iterator[list[Tensor]]) -> Iterator[list[Tensor]]:
+        """The pieces, between whose passes the buffers of all modules go back to where the first began: each normalises
+        its weights alike, and all write them once. What stays is written by the first piece, but batch norm's
+        statistics, which are the mean over the rows of all pieces."""
+        before, done = self.called.follow(), 0
+        after: Buffers | None = None
+        for piece in pieces:
+            if after is not None:
+                before.restore()
+            yield piece
+            done += len(piece[0])
+            for listener in LISTENERS:
+                listener.piece(len(piece[0]))
+            if after is None:
+                after = before.again()
+            else:
+                after.restore_but_for_statistics(len(piece[0]) / done)
+                after = before.again()
+
     def backward(self, loss: Tensor, total: Tensor | None = None) -> Tensor:
         """Backward of a piece's share; the total so far with it, detached and at least float32."""
         batch_norm = False
@@ -268,7 +318,7 @@ class _Work:
                 "batch norm in training mode normalises each piece by itself, so the gradient is not that of the whole "
                 "batch: use group or layer norm, or put the batch norm into eval mode",
                 BatchNormWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         loss.backward()
         value = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))
@@ -295,7 +345,7 @@ class _Work:
                 leaf.grad = gradient
         self.set_aside.clear()
 
-    def _fitting(self, forward: Callable[..., Tensor]) -> int:
+    def _fitting(self, forward: Callable[..., Any]) -> int:
         """How many rows may save what fills the share of the free memory."""
         few, more = _PROBES
         if self.rows <= more:
@@ -322,10 +372,8 @@ def _weighing(rows: int, reduction: str, count: float | Tensor | None) -> Callab
     if isinstance(count, Tensor):
         if count.dim() != 0 or count.requires_grad:
             raise ValueError(f"count has shape {list(count.shape)}; it must be 0-d and without gradient")
-    elif isinstance(count, bool) or not isinstance(count, int | float):
-        raise TypeError(f"count is {count!r}; it must be a number > 0 or a 0-d tensor")
-    elif not 0 < count < float("inf"):
-        raise ValueError(f"count is {count!r}; it must be finite and > 0")
+    else:
+        count = number("count", count, above=0)
     return lambda loss, here: loss / count
 
 
@@ -362,12 +410,17 @@ def _scalar(name: str, loss: object) -> Tensor:
     return loss
 
 
-def _latents(z: object, rows: int) -> Tensor:
-    if not isinstance(z, Tensor):
-        raise TypeError(f"encode returned {type(z).__name__}; it must return a tensor")
-    if z.dim() == 0 or len(z) != rows:
-        raise ValueError(f"encode returned shape {list(z.shape)} for {rows} rows; it must return as many")
-    return z
+def _latents(z: object, rows: int) -> tuple[Tensor, ...]:
+    found = tuple(z) if isinstance(z, tuple | list) else (z,)
+    for one in found or (None,):
+        if not isinstance(one, Tensor):
+            inside = "" if one is z else f" with a {type(one).__name__}" if found else " without any"
+            raise TypeError(
+                f"encode returned {type(z).__name__}{inside}; it must return a tensor, or a tuple of tensors"
+            )
+        if one.dim() == 0 or len(one) != rows:
+            raise ValueError(f"encode returned shape {list(one.shape)} for {rows} rows; it must return as many")
+    return found
 
 
 def _graph(loss: Tensor) -> Iterator[Any]:
@@ -390,7 +443,7 @@ def _is_batch_norm(node: Any) -> bool:
     return node._input_metadata[0].shape[0] > 1 or node._saved_running_mean is not None
 
 
-def _saved_bytes(forward: Callable[..., Tensor], pieces: Sequence[Tensor]) -> int:
+def _saved_bytes(forward: Callable[..., Any], pieces: Sequence[Tensor]) -> int:
     """What a forward pass saves for its backward pass, everything once."""
     sizes: dict[int, int] = {}
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mow.window.window import MovingWindow
+
 ON_NONFINITE = ("stop", "skip", "ignore")
 
 
@@ -31,9 +33,16 @@ class FiniteRows:
     Args:
         on_nonfinite: "stop" raises where one is not, "skip" leaves it out and counts it in `left_out`, "ignore" takes
             all and does not look.
+
+    Raises:
+        ValueError: another word.
     """
 
     def __init__(self, on_nonfinite: str) -> None:
+        if on_nonfinite not in ON_NONFINITE:
+            raise ValueError(
+                f"on_nonfinite is {on_nonfinite!r}; it must be one of {', '.join(map(repr, ON_NONFINITE))}"
+            )
         self.on_nonfinite, self.left_out = on_nonfinite, 0
 
     def __call__(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -56,3 +65,15 @@ class FiniteRows:
             )
         self.left_out += left_out
         return rows[finite]
+
+    def push(self, rows: Tensor, window: MovingWindow) -> None:
+        """Those of rows [K, D] that may enter a window, into it; raises as a call does."""
+        rows = self(rows, window.latents.dtype)
+        if rows.shape[0]:
+            window.push(rows)
+
+    def fill(self, rows: Tensor, window: MovingWindow) -> None:
+        """`push` into a window that starts afresh with them; without any it stays as it was."""
+        rows = self(rows, window.latents.dtype)
+        if rows.shape[0]:
+            window.fill(rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mow.training.buffers import Buffers
 from mow.training.trainer import Trainer
 from mow.window.distances import Distance
 from mow.window.window import MovingWindow
@@ -25,7 +27,8 @@ class Frugal(nn.Module):
         precision: "bf16" or "fp16" run it under `torch.autocast`, with weights in float32 as they were. The result is
             float32: distances and errors are differences of large sums, which half precision would drown. Train
             "fp16" with a scaler, `mow.Trainer(scaler=torch.amp.GradScaler(...))`, since small gradients vanish in it.
-        checkpointing: keep the input alone for the backward pass, which then runs the forward pass once more.
+        checkpointing: keep the input alone for the backward pass, which then runs the forward pass once more (and
+            leaves batch norm's statistics and other buffers as the first one did).
         channels_last: lay the weights, and with them the activations, out as [k, H, W, C] in memory.
 
     Raises:
@@ -49,7 +52,11 @@ class Frugal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self._pass, x, use_reentrant=False)
+            before = Buffers(self.module)
+            if not before:
+                return checkpoint(self._pass, x, use_reentrant=False)
+            contexts = (nullcontext(), before.repeated())
+            return checkpoint(self._pass, x, use_reentrant=False, context_fn=lambda: contexts)
         return self._pass(x)
 
     def _pass(self, x: Tensor) -> Tensor:

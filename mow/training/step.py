@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from mow.checks import output
+from mow.training.buffers import Buffers
 from mow.training.exchange import Exchange
 from mow.training.weighting import Weighting
 from mow.window.distances import Distance
@@ -53,7 +55,7 @@ def step(
     Returns, raises:
         as `mow.Trainer.step`.
     """
-    z = exchange.encode(encoder, x, total)
+    z = output("encoder", exchange.encode(encoder, x, total), 2, LATENTS)
     errors = squared_errors(decoder(z), x)
 
     # F over [history; z], and its gradient for z alone.
@@ -82,7 +84,9 @@ def step(
         if k < window.n:  # the classical method, k = n, never looks back
             with torch.no_grad():
                 if reencode:
-                    exchange.push(encoder(x), window)
+                    with Buffers(encoder):
+                        again = encoder(x)
+                    exchange.push(again, window)
                 else:
                     exchange.enter(rows, window)
 
@@ -93,12 +97,17 @@ def step(
     return {"loss": loss, "reconstruction": error / new, "distance": value}
 
 
+LATENTS = "latents, a tensor [k, D]"
+
+
 def squared_errors(decoded: Tensor, x: Tensor) -> Tensor:
     """The sum of squares of each element's reconstruction error. [k, ...] -> [k].
 
     Raises:
+        TypeError: the decoder gave no tensor.
         ValueError: the shapes differ.
     """
+    output("decoder", decoded, None, "a tensor of x's shape")
     if decoded.shape != x.shape:
         raise ValueError(f"the decoder gives shape {list(decoded.shape)}; it must be x's, {list(x.shape)}")
     return (decoded - x).square().flatten(1).sum(1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,12 +11,14 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from mow.checks import positive
+from mow.checks import integer, number, output, positive
+from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
 from mow.training.nonfinite import ON_NONFINITE, FiniteRows, admits
-from mow.training.step import step
-from mow.training.stream import ShuffledStream
+from mow.training.states import take_over
+from mow.training.step import LATENTS, step
+from mow.training.stream import Pictures, ShuffledStream, as_input, as_tensor
 from mow.training.weighting import WEIGHTINGS
 from mow.window.distances import Distance
 from mow.window.window import MovingWindow
@@ -47,6 +48,9 @@ class Trainer:
     | "compensated" (ours, default) | mean | n/k: stochastic gradient descent with batch k on the cost of k = n |
 
     n counts the rows present, also while the window fills.
+
+    A step writes the networks' buffers (batch norm's statistics, spectral norm's vectors) once, by the pass that trains
+    them: the warm-up, `refresh`, the pass that encodes again and a step that is skipped leave them as they were.
 
     Args:
         encoder: pictures [k, ...] -> latents [k, D].
@@ -99,12 +103,9 @@ class Trainer:
         scaler: GradScaler | None = None,
         exchange: Exchange | None = None,
     ) -> None:
-        if isinstance(k, bool) or not isinstance(k, int):
-            raise TypeError(f"k is {k!r}; it must be an integer")
+        k, weight = integer("k", k), number("weight", weight, at_least=0)
         if not 1 <= k <= window.n:
             raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight is {weight!r}; it must be finite and >= 0")
         if on_nonfinite is None:
             on_nonfinite = "ignore" if cuda_graph else "stop"
         elif cuda_graph and on_nonfinite != "ignore":
@@ -123,7 +124,7 @@ class Trainer:
         if cuda_graph and exchange is not None:
             raise ValueError("cuda_graph is True; a step with collectives between ranks is not captured")
         if refresh is not None:
-            positive("refresh", refresh)
+            refresh = positive("refresh", refresh)
             if k == window.n:
                 raise ValueError(f"refresh is {refresh} and k = n = {k}, which has no history; it must be None")
             if on_nonfinite == "skip":
@@ -142,7 +143,11 @@ class Trainer:
             )
         else:
             self.optimizer = optimizer(parameters)
+        self._like = next((each for each in parameters if each.is_floating_point()), window.latents)
+        """A parameter, whose dtype the networks compute in, also after `.to()`."""
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
+        self._before: Buffers | None = None
+        """The networks' as they were before the step that is under way, until it is admitted."""
         self._finite = self.exchange.accepted = FiniteRows(on_nonfinite)  # it does not know the trainer: no cycle
         self.graph = self._graphed() if cuda_graph else None
 
@@ -155,7 +160,8 @@ class Trainer:
         """One optimiser step on new elements x [k, ...], and their latents into the window: `mow.training.step.step`.
 
         Args:
-            x: the new elements of this process, also from another device than the window's.
+            x: the new elements of this process, also from another device than the window's, or a NumPy array. Pictures
+                in uint8 are scaled to [0, 1]; they and floating-point ones are cast to the dtype of the networks.
             measure: ask for the value of the distance too. The step is the same without, and takes less where the
                 gradient alone is cheaper: O(k (n + m) D) for a prior sampled afresh, where the value takes O(nmD).
             total: the new elements of all processes, where there are several and each has its share of them; None
@@ -166,10 +172,14 @@ class Trainer:
             logarithm), 0-d and detached, over all processes; without `measure` the reconstruction of x alone.
 
         Raises:
-            ValueError: the decoder's pictures are not of x's shape; and what the distance raises. Nothing has changed.
+            TypeError: x is no tensor, or the encoder or the decoder gives none. Nothing has changed.
+            ValueError: the encoder's latents are not [k, D], or the decoder's pictures not of x's shape; and what the
+                distance raises. Nothing has changed.
             FloatingPointError: on_nonfinite is "stop" and the loss is NaN or infinite: nothing has changed. Or the
                 latents that the updated encoder gives are: the weights are the updated ones, the window as before.
         """
+        if type(x) is not Tensor:
+            x = as_tensor("x", x)
         with self.exchange.guard(self.steps_done + 1):
             results = self._step(x, measure, total) if self.graph is None else self.graph(x, measure)
         self.steps_done += 1
@@ -178,10 +188,11 @@ class Trainer:
 
     def run(
         self,
-        pictures: ShuffledStream | Tensor | Sequence[Any],
+        pictures: ShuffledStream | Pictures,
         steps: int,
         *,
         warm_up: bool = True,
+        drop_last: bool = False,
         measured: Callable[[int], bool] = lambda step: True,
     ) -> Iterator[dict[str, Tensor]]:
         """Train until `steps` steps are done in all, and yield what each step returns.
@@ -192,9 +203,20 @@ class Trainer:
             steps: the total, those already done included.
             warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step
                 1 of the paper; else it grows from empty.
+            drop_last: begin the next pass in place of a batch of less than k. Of a stream of your own, its own says so.
             measured: whether a step, counted from 1, is asked for the value of the distance (see `step`).
+
+        Raises:
+            ValueError: drop_last where no batch of k would be left, with refresh, or beside a stream.
+            What `step` and `ShuffledStream` raise.
         """
-        stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures)
+        stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures, drop_last=drop_last)
+        if drop_last and not stream.drop_last:
+            raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")
+        if stream.drop_last and self.refresh is not None:
+            raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
+        if stream.drop_last and len(stream.pictures) < self.k:
+            raise ValueError(f"drop_last is True, k {self.k} and there are {len(stream.pictures)} pictures: no batch")
         if warm_up and len(self.window) == 0 and self.k < self.window.n:
             self._warm_up(stream)
         while self.steps_done < steps:
@@ -206,9 +228,11 @@ class Trainer:
             yield result
         self._settle()
 
-    def fit(self, pictures: ShuffledStream | Tensor | Sequence[Any], steps: int, *, warm_up: bool = True) -> None:
+    def fit(
+        self, pictures: ShuffledStream | Pictures, steps: int, *, warm_up: bool = True, drop_last: bool = False
+    ) -> None:
         """`run` to its end, without the values."""
-        for _ in self.run(pictures, steps, warm_up=warm_up, measured=lambda step: False):
+        for _ in self.run(pictures, steps, warm_up=warm_up, drop_last=drop_last, measured=lambda step: False):
             pass
 
     def state_dict(self) -> dict[str, Any]:
@@ -236,12 +260,7 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: another trainer's state; nothing has changed.
         """
-        before = copy.deepcopy(self.state_dict())
-        try:
-            self._load(state)
-        except BaseException:
-            self._load(before)
-            raise
+        take_over(state, self._load, self.state_dict)
 
     def _load(self, state: dict[str, Any]) -> None:
         for name in ("encoder", "decoder", "distance", "window", "optimizer"):
@@ -254,13 +273,24 @@ class Trainer:
 
     def _step(self, x: Tensor, measure: bool, total: int | None = None) -> dict[str, Tensor]:
         """`step` but for the counts: what a CUDA graph captures."""
+        if self.on_nonfinite == "ignore":
+            return self._taken(x, measure, total)
+        self._before = Buffers(self.encoder, self.decoder)
+        try:
+            return self._taken(x, measure, total)
+        finally:
+            if self._before is not None:  # the step was not admitted, or did not come so far
+                self._before.restore()
+                self._before = None
+
+    def _taken(self, x: Tensor, measure: bool, total: int | None) -> dict[str, Tensor]:
         return step(
             self.encoder,
             self.decoder,
             self.distance,
             self.window,
             self.optimizer,
-            x.to(self.window.latents.device),
+            self._input(x),
             k=self.k,
             weight=self.weight,
             weighting=WEIGHTINGS[self.weighting],
@@ -283,6 +313,8 @@ class Trainer:
                 f"{self.steps_done} (on_nonfinite='skip' would go on without it; a lower learning rate may avoid it)"
             ),
         )
+        if admitted:
+            self._before = None
         self.steps_skipped += not admitted
         return admitted
 
@@ -303,12 +335,18 @@ class Trainer:
 
         Large pictures are encoded k at a time, since more may not fit.
         """
-        device, at_once = self.window.latents.device, max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
+        at_once = max(self.k, VALUES_AT_ONCE // math.prod(x.shape[1:]))
         with torch.no_grad(), self.exchange.guard(self.steps_done):
-            z = torch.cat([self.encoder(part.to(device)) for part in x.split(at_once)])
-            rows = self._finite(self.exchange.gather(z, total), self.window.latents.dtype)
-            if len(rows):
-                self.window.fill(rows)
+            with Buffers(self.encoder):
+                parts = [output("encoder", self.encoder(self._input(part)), 2, LATENTS) for part in x.split(at_once)]
+            z = torch.cat(parts)
+            self._finite.fill(self.exchange.gather(z, total), self.window)
+
+    def _input(self, x: Tensor) -> Tensor:
+        """Elements as the networks take them, on their device."""
+        x = x.to(self.window.latents.device)
+        dtype = self._like.dtype
+        return x if x.dtype is dtype else as_input(x, dtype)
 
     def _settle(self) -> None:
         with self.exchange.guard(self.steps_done):

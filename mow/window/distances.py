@@ -335,7 +335,8 @@ class SlicedWasserstein(KernelDistance):
         generator: what the directions are drawn from; None for PyTorch's default generator.
 
     Raises:
-        ValueError, TypeError: keep is no integer >= 1, or more than 1 where the directions are given.
+        ValueError, TypeError: directions is neither an integer >= 1 nor a tensor; keep is no integer >= 1, or more than
+            1 where the directions are given.
     """
 
     def __init__(
@@ -352,10 +353,10 @@ class SlicedWasserstein(KernelDistance):
         self.p, self.generator, self.keep = p, generator, positive("keep", keep)
         if keep > 1 and isinstance(directions, Tensor):
             raise ValueError(f"keep is {keep} and directions a tensor, which is kept for ever; keep must be 1")
-        self.count = directions if isinstance(directions, int) else None
+        self.count = None if isinstance(directions, Tensor) else positive("directions", directions)
         self._drawn: Tensor | None = None
         self._uses = 0
-        self.register_buffer("directions", None if isinstance(directions, int) else directions)
+        self.register_buffer("directions", directions if isinstance(directions, Tensor) else None)
 
     function = staticmethod(mk.sliced_wasserstein)
 

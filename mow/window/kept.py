@@ -37,7 +37,7 @@ class Following:
     def distance(self, z: Tensor, samples: Samples) -> Tensor:
         """`mow_kernels.Running.distance`, with new rows of the prior."""
         fresh = self._advance(z)
-        unchanged = functools.partial(self._unchanged, samples, self._window.seen, self._seen)
+        unchanged = functools.partial(self._unchanged, samples, self._window.host.state, self._seen)
         return self.running.distance(z, fresh, samples=unchanged)
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,14 +119,14 @@ class Kept:
         """What is kept for a distance that is measured now, if there is something; to be asked at each measurement.
 
         Args:
-            window: whose it is.
+            window: whose it is, whose `kept` has just been asked for.
             op, options: the distance, by its row and the options of its function.
             z: the new elements [k, D].
             prior: what is measured against; None for N(0, I).
         """
         if op.keeps is None:
             return None
-        rows = len(z) + min(window.present, window.n - len(z))
+        rows = len(z) + min(window.host.present, window.n - len(z))
         key = _key(op.keeps, op, z, prior, options, rows)
         following = self.following.get(key)
         if following is not None and (not op.keeps.may_change or following.running.serves(options)):
@@ -146,7 +146,7 @@ class Kept:
         self, window: MovingWindow, op: mk.DistanceOp, z: Tensor, prior: PriorWindow | None, options: dict[str, Any]
     ) -> str | None:
         """The reason why `find` would give nothing, or None; arguments as there, and nothing is counted."""
-        rows = len(z) + min(window.present, window.n - len(z))
+        rows = len(z) + min(window.host.present, window.n - len(z))
         reason = _why_never(window, op, z, prior, options, rows)
         if reason is None and op.keeps is not None:
             key = _key(op.keeps, op, z, prior, options, rows)
@@ -176,7 +176,7 @@ def _begin(
     rows: int,
 ) -> mk.Running:
     """What a window with the rows that it has now has to keep for a distance."""
-    sampled, present = prior is not None, window.present
+    sampled, present = prior is not None, window.host.present
     running = mk.begin_running(op.function, window.n, window.dim, rows=rows, dtype=dtype, sampled=sampled, **options)
     running.fill(window.newest(present), window.first_slot, None if prior is None else prior.newest(present))
     return running
@@ -192,7 +192,7 @@ def _why_never(
 ) -> str | None:
     """The reason why nothing can be kept for a distance over this window, or None."""
     if window.is_small:
-        return f"a window of {window.present} rows is as quick without"
+        return f"a window of {window.host.present} rows is as quick without"
     if not window.is_on_host:
         return f"the window is on {window.latents.device}, or torch.compile traces it"
     if z.dtype != window.latents.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,52 @@ RUNNING_PAIRS = 1 << 14
 """Pairs within the history from which on running sums are worth their bookkeeping, which a small window pays for."""
 
 
+class Host:
+    """`count` and `head` of a window as integers, and in which state of the buffers these were read or written.
+
+    It holds on to the buffers that it knows, so that no other can be taken for one of them.
+    """
+
+    def __init__(self, present: int, position: int) -> None:
+        self.present, self.position = present, position
+        self.state: tuple[int, ...] | None = None
+        self.latents: Tensor | None = None
+        self.head: Tensor | None = None
+        self.count: Any = None
+        self.count_version = -1
+
+    def agree(self, buffers: Mapping[str, Any]) -> None:
+        """The integers are those of the buffers."""
+        latents, head, count = buffers["latents"], buffers["head"], buffers["count"]
+        self.latents, self.head, self.count, self.count_version = latents, head, count, count._version
+        self.state = window_state(latents, head)
+
+    def read_count(self, count: Tensor, n: int) -> None:
+        self.present = _read("count", count, n, self.present)
+        self.count, self.count_version = count, count._version
+
+    def read_head(self, latents: Tensor, head: Tensor, n: int) -> None:
+        self.position = _read("head", head, n - 1, self.position)
+        self.latents, self.head, self.state = latents, head, window_state(latents, head)
+
+
+def window_state(latents: Tensor, head: Tensor) -> tuple[int, ...]:
+    return id(latents), latents._version, id(head), head._version
+
+
+def _read(name: str, value: Tensor, most: int, on_meta: int) -> int:
+    if value.is_meta:  # there is nothing to read, but it can be printed and moved
+        return on_meta
+    number = int(value)
+    if not 0 <= number <= most:
+        raise ValueError(out_of_range(name, number, most))
+    return number
+
+
+def out_of_range(name: str, number: int, most: int) -> str:
+    return f"{name} is {number}; it must be from 0 to {most} (a window's buffers may be copied, not averaged)"
+
+
 class MovingWindow(nn.Module):
     """The newest n latents, in buffers, so that `.to()`, `state_dict` and resuming just work.
 
@@ -26,6 +73,12 @@ class MovingWindow(nn.Module):
 
     Fill it with the latents of n-k elements (step 1 of the paper), or let it grow from empty; after each optimiser
     step, push the k new ones. `len(window)` rows are present.
+
+    What it holds is what its buffers say, whoever wrote them: `load_state_dict`, DistributedDataParallel's broadcast,
+    `torch.func.functional_call`, a copy in place. (Within a function that torch.compile has traced, a change from
+    outside is seen after the next look at the window from outside of it, e.g. `len(window)`.) They may be copied, not
+    averaged: rows of two steps in one slot of the ring have no mean. `AveragedModel` leaves buffers as they are unless
+    it is told otherwise (use_buffers=True, which is Lightning's default for its `WeightAveraging`).
 
     Args:
         n: window size, >= 1: the rows that a distance sees, k new ones included.
@@ -53,11 +106,25 @@ class MovingWindow(nn.Module):
         self.register_buffer("latents", torch.zeros(n, dim, dtype=dtype, device=device))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
-        self.present = 0  # count on the host, so that nothing waits for a device
-        self._position = 0  # head on the host, as long as the window is in the state that `seen` tells
         self._kept = Kept()
-        self.seen: tuple[int, ...] | None = self.state()
-        """The state in which the window was when it was last looked at."""
+        self.host = Host(0, 0)
+        """What the buffers said when they were last looked at, for what looks right after `present` or `kept` did."""
+        self.host.agree(self._buffers)
+
+    @property
+    def present(self) -> int:
+        """`count` on the host: a device is waited for only after another than this window has written it.
+
+        Raises:
+            ValueError: it is no number of rows.
+        """
+        host = self.host
+        if not torch.compiler.is_compiling():
+            count: Any = self._buffers["count"]  # not by nn.Module's slow attributes: it is asked four times a step
+            if count is not host.count or count._version != host.count_version:
+                host.read_count(count, self.n)
+                self._kept.forget()
+        return host.present
 
     def __len__(self) -> int:
         return self.present
@@ -77,7 +144,7 @@ class MovingWindow(nn.Module):
             TypeError, ValueError: k is no integer >= 1.
         """
         if type(k) is not int or k < 1:
-            positive("k", k)
+            k = positive("k", k)
         return self._newest(max(0, min(self.present, self.n - k)))
 
     def newest(self, rows: int) -> Tensor:
@@ -103,23 +170,7 @@ class MovingWindow(nn.Module):
         """
         self._check(z)
         z = z.detach()[-self.n :].to(self.latents.dtype)
-        rows, before = z.shape[0], self.present
-        self.present = min(self.n, before + rows)
-        if self.is_on_host:
-            first = self._synchronise()
-            if self._kept.in_use:
-                self._kept.push(z)
-            for part, rows_of in self._parts(first, rows):
-                part.copy_(z[rows_of])
-            self._position = (first + rows) % self.n
-            self.head.fill_(self._position)
-            if self.present != before:
-                self.count.fill_(self.present)
-            self.seen = self.state()
-        else:
-            self.latents[self._ring(self.head, rows)] = z
-            self.head.add_(rows).remainder_(self.n)
-            self.count.fill_(self.present)
+        self._append(z, self.present)
 
     @torch.no_grad()
     def fill(self, z: Tensor) -> None:
@@ -129,8 +180,8 @@ class MovingWindow(nn.Module):
         """
         self._check(z)
         self.head.zero_()
-        self.present = 0
-        self.push(z)
+        self.count.zero_()
+        self._append(z.detach()[-self.n :].to(self.latents.dtype), 0)
 
     @property
     def is_small(self) -> bool:
@@ -140,13 +191,13 @@ class MovingWindow(nn.Module):
     @property
     def is_on_host(self) -> bool:
         """Whether slots may be computed as integers: a compiler or a CUDA graph would take them for constants."""
-        return self.latents.is_cpu and not torch.compiler.is_compiling()
+        return not torch.compiler.is_compiling() and self._buffers["latents"].is_cpu  # type: ignore[union-attr]  # it is there
 
     @property
     def kept(self) -> Kept:
         """What is kept with the rows for distances. Set up anew after a change other than by `push`; one through
         `.data` cannot be noticed."""
-        if self.is_on_host:
+        if self.is_on_host and self.present:
             self._synchronise()
         return self._kept
 
@@ -157,14 +208,15 @@ class MovingWindow(nn.Module):
 
     def state(self) -> tuple[int, ...]:
         """Differs after every change of the latents or of where they stand."""
-        latents, head = self.latents, self.head
-        return id(latents), latents._version, id(head), head._version
+        return window_state(self.latents, self.head)
 
     def get_extra_state(self) -> Tensor:
         """Whether something is kept, for the state_dict: a resumed training then goes on with the same bits."""
         return torch.tensor(bool(self._kept.following))
 
     def set_extra_state(self, state: Tensor) -> None:
+        if self.present:  # the buffers come first: the next look at others would forget this again
+            self._synchronise()
         self._kept.forget(begin_at_once=bool(state))
 
     def extra_repr(self) -> str:
@@ -172,12 +224,16 @@ class MovingWindow(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         latents = state_dict.get(prefix + "latents")
+        errors: list[str] = rest[-1]  # what load_state_dict raises; nothing has been copied yet
         if latents is not None and latents.shape != self.latents.shape:
-            errors: list[str] = rest[-1]  # what load_state_dict raises; nothing has been copied yet
             errors.append(f"latents has shape {list(latents.shape)}; this window's is {list(self.latents.shape)}")
             return
+        for name, most in (("count", self.n), ("head", self.n - 1)):
+            value = state_dict.get(prefix + name)
+            if value is not None and not value.is_meta and not 0 <= int(value) <= most:
+                errors.append(out_of_range(name, int(value), most))
+                return
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.present, self._position, self.seen = int(self.count), int(self.head), self.state()
 
     def _newest(self, rows: int) -> Tensor:
         if self.is_on_host:
@@ -195,17 +251,40 @@ class MovingWindow(nn.Module):
             return [(latents[first : first + rows], slice(None))]
         return [(latents[first:], slice(before)), (latents[: rows - before], slice(before, None))]
 
+    def _append(self, z: Tensor, before: int) -> None:
+        """`push` of rows of the window's dtype, at most n of them, after the `before` that are present."""
+        rows, host = z.shape[0], self.host
+        present = min(self.n, before + rows)
+        if self.is_on_host:
+            first = self._synchronise()
+            if self._kept.in_use:
+                self._kept.push(z)
+            for part, rows_of in self._parts(first, rows):
+                part.copy_(z[rows_of])
+            host.position = (first + rows) % self.n
+            self.head.fill_(host.position)
+        else:
+            self.latents[self._ring(self.head, rows)] = z
+            self.head.add_(rows).remainder_(self.n)
+        if present != before:
+            self.count.fill_(present)
+        host.present = present
+        if not torch.compiler.is_compiling():
+            host.agree(self._buffers)
+
     def _synchronise(self) -> int:
         """head on the host; forgets what is kept if the window was changed by other means than a push."""
-        state = self.state()
-        if self.seen != state:
+        host, buffers = self.host, self._buffers
+        latents: Any = buffers["latents"]
+        head: Any = buffers["head"]
+        if host.state != window_state(latents, head):
             self._kept.forget()
-            self._position, self.seen = int(self.head), state
-        return self._position
+            host.read_head(latents, head, self.n)
+        return host.position
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies begin with nothing kept."""
-        return {**self.__dict__, "_kept": Kept(), "seen": None}
+        """Copies begin with nothing kept, and read their buffers."""
+        return {**self.__dict__, "_kept": Kept(), "host": Host(0, 0)}
 
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():

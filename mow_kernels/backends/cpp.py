@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from mow_kernels import native
+from mow_kernels.ops import k_center
 from mow_kernels.registry import Implementation, Op
 
 NAME = "cpp"
 
-_FIELDS: dict[str, dict[str, Any]] = {"mmd": {"only": ("kernel", ("imq", "gaussian"))}}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "mmd": {"only": ("kernel", ("imq", "gaussian"))},
+    "k_center": {"unsupported": k_center.unsupported},
+}
 """op -> fields of its `Implementation`."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mow_kernels import architectures, native
-from mow_kernels.ops import mmd
+from mow_kernels.ops import k_center, mmd
 from mow_kernels.registry import Implementation, Op
 
 NAME = "cuda"
@@ -51,7 +51,7 @@ def _mmd_unsupported(
 
 
 def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
-    return None if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
+    return k_center.unsupported(x, **options) if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
 
 
 _FIELDS: dict[str, dict[str, Any]] = {

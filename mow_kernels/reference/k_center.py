@@ -2,8 +2,12 @@ r"""Greedy k-centre (Gonzalez 1985): k rows of a sample that cover it.
 
     i_1 = start,    i_(r+1) = argmax_i min_(s <= r) |x_i - x_(i_s)|^2 over the rows not yet taken                  (1)
 
-with ties to the lowest index. The covering radius max_i min_s |x_i - x_(i_s)| is at most twice the smallest that any k
-rows have. A row belongs to the centre nearest to it, to the earliest of equally near ones.
+with ties to the lowest index. Where there are centres already, G, the first is no given row but
+
+    i_1 = argmax_i min_(g in G) |x_i - x_g|^2,                                                                     (2)
+
+and every later minimum is over G as well. The covering radius max_i min_s |x_i - x_(i_s)| is at most twice the smallest
+that any k rows have. A row belongs to the centre nearest to it, to the earliest of equally near ones.
 
 Which row is the farthest may hang on the last bit, so the arithmetic is part of the definition: the squares of the
 differences are added up one by one, in the order of the columns, each operation rounded to x's dtype. Every backend
@@ -18,18 +22,21 @@ import torch
 from torch import Tensor
 
 
-def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Equation (1). x [N, D] -> indices int64 [k], square of the covering radius 0-d, Voronoi counts int64 [k].
+def k_center(x: Tensor, *, k: int, start: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Equation (1), or (2) where start is a tensor of rows that are centres already.
 
-    A row whose distance is no number counts as infinitely far.
+    x [N, D] -> indices int64 [k], square of the covering radius 0-d, Voronoi counts int64 [k]. A row whose distance is
+    no number counts as infinitely far. Rows of the given centres, which come before the k, are not counted.
     """
     columns = x.T.contiguous()
     nearest = x.new_full((len(x),), math.inf)  # squared distance to the nearest centre; -1 for the centres themselves
-    owner = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    index = torch.full((1,), start, device=x.device)
-    indices = []
-    for taken in range(k):
-        indices.append(index)
+    owner = torch.full((len(x),), k if isinstance(start, Tensor) else 0, device=x.device)  # k stands for given ones
+    given = start[:, None].to(x.device) if isinstance(start, Tensor) else ()
+    indices = [] if isinstance(start, Tensor) else [torch.full((1,), start, device=x.device)]
+    for step in range(-len(given), k):
+        if step >= len(indices):
+            indices.append(nearest.argmax(keepdim=True))
+        index, taken = (given[step], k) if step < 0 else (indices[step], step)
         owner[index] = torch.where(nearest[index] > 0, taken, owner[index])
         nearest[index] = -1
         distance = torch.zeros_like(nearest)
@@ -39,5 +46,4 @@ def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
         closer = distance < nearest
         nearest = torch.where(closer, distance, nearest)
         owner[closer] = taken
-        index = nearest.argmax(keepdim=True)
-    return torch.cat(indices), nearest.max().clamp(min=0), torch.bincount(owner, minlength=k)
+    return torch.cat(indices), nearest.max().clamp(min=0), torch.bincount(owner, minlength=k)[:k]

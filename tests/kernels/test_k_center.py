@@ -87,10 +87,92 @@ def test_the_radius_is_within_twice_the_best(backend: str, randn) -> None:
 
 
 def test_rows_that_are_no_numbers_are_infinitely_far(backend: str) -> None:
+    """Where they are not refused: on a device that would have to be waited for."""
     x = torch.tensor([[0.0], [1.0], [math.nan], [3.0], [math.nan]])
-    centers = mk.k_center(x, 3, start=0)
-    assert centers.indices.tolist() == [0, 2, 4] and centers.counts.tolist() == [3, 1, 1] and centers.radius == 3
-    assert mk.k_center(x, 2, start=2).radius == math.inf
+    run = TABLE["k_center"][backend].run
+    indices, squared_radius, counts = run(x, k=3, start=0)
+    assert indices.tolist() == [0, 2, 4] and counts.tolist() == [3, 1, 1] and squared_radius == 9
+    assert run(x, k=2, start=2)[1] == math.inf
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rows", [[0], [3], [6], [2, 5]])
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("start", [0, 3, [1, 4], None])
+def test_a_row_that_is_not_finite_is_named(backend: str, value: float, rows: list, k: int, start) -> None:
+    x = torch.arange(14.0).view(7, 2)
+    x[rows, 1] = value
+    if isinstance(start, list) and backend == "cpp":
+        pytest.skip("given centres run on the reference")
+    with pytest.raises(ValueError, match=rf"x\[{rows[0]}\] holds NaN or infinite values.*; rows must be finite"):
+        mk.k_center(x, k, start=start)
+
+
+def test_finite_rows_that_are_far_apart_are_not_refused(backend: str) -> None:
+    x = torch.tensor([[0.0, 0.0], [3e38, 3e38], [-3e38, 3e38]])
+    assert mk.k_center(x, 1, start=0).radius == math.inf
+    assert mk.k_center(x, 3, start=0).indices.tolist() == [0, 1, 2]
+
+
+# Rows that are centres already
+
+
+def naive_with_given(x: Tensor, given: list[int], k: int) -> tuple[list[int], float, list[int]]:
+    """Sener and Savarese's greedy choice: the labelled rows, then k new ones."""
+    distances = (x[:, None] - x[None]).square().sum(2)
+    centers = list(given)
+    for _ in range(k):
+        nearest = distances[:, centers].min(1).values
+        nearest[centers] = -1
+        centers.append(int(nearest.argmax()))
+    to_all = distances[:, centers]
+    owners = to_all.argmin(1).tolist()  # the first of equally near ones
+    counts = [owners.count(len(given) + j) for j in range(k)]
+    return centers[len(given) :], float(to_all.min(1).values.max().sqrt()), counts
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_given_centres(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for trial in range(40):
+        n = 12 + trial
+        if trial % 2:
+            x = torch.randint(-2, 3, (n, 3), generator=generator).to(dtype)
+        else:
+            x = torch.randn(n, 3, generator=generator).to(dtype)
+        given = torch.randperm(n, generator=generator)[: 1 + trial % 6].sort().values
+        k = 1 + trial % 5
+        indices, radius, counts = naive_with_given(x.double(), given.tolist(), k)
+        for form in (given, given.tolist(), tuple(given.tolist()), given.numpy(), given.int(), given.repeat(2).flip(0)):
+            found = mk.k_center(x, k, start=form)
+            assert found.indices.tolist() == indices and found.counts.tolist() == counts
+            assert float(found.radius) == pytest.approx(radius, rel=1e-6)
+
+
+def test_one_given_centre_is_not_the_first_of_the_k(randn) -> None:
+    x = randn(20, 3)
+    first, given = mk.k_center(x, 5, start=3), mk.k_center(x, 4, start=[3])
+    assert torch.equal(given.indices, first.indices[1:]) and given.radius == first.radius
+    assert torch.equal(given.counts, first.counts[1:])
+    assert same(mk.k_center(x, 5, start=torch.tensor(3)), first)
+
+
+def test_all_others_beside_given_centres_and_none_given(randn) -> None:
+    x = randn(6, 2)
+    found = mk.k_center(x, 4, start=[1, 4])
+    assert sorted(found.indices.tolist()) == [0, 2, 3, 5] and found.radius == 0 and found.counts.tolist() == [1] * 4
+    for none in ([], torch.empty(0, dtype=torch.int64)):
+        drawn = [mk.k_center(x, 2, start=s, generator=torch.Generator().manual_seed(1)) for s in (None, none)]
+        assert same(*drawn)
+
+
+def test_given_centres_run_on_the_reference_and_say_so(randn) -> None:
+    explanation = mk.explain(mk.k_center, randn(9, 2), 2, start=[0, 1])
+    assert explanation.backend == "reference"
+    if native.unavailable is None:
+        assert explanation.reasons["cpp"] == "start holds centres that are given; its kernels begin with one"
+        with mk.use_backend("cpp"), pytest.raises(ValueError, match="start holds centres that are given"):
+            mk.k_center(randn(9, 2), 2, start=[0, 1])
 
 
 def test_one_row_and_all_rows(backend: str, randn) -> None:
@@ -262,6 +344,13 @@ def test_the_start_is_drawn_from_the_generator(randn) -> None:
         (ValueError, "start is 3; .* from 0 to 2", torch.zeros(3, 2), 1, {"start": 3}),
         (ValueError, "start is -1", torch.zeros(3, 2), 1, {"start": -1}),
         (TypeError, "start is 'first'", torch.zeros(3, 2), 1, {"start": "first"}),
+        (ValueError, "start holds 3; .* from 0 to 2", torch.zeros(3, 2), 1, {"start": [0, 3]}),
+        (ValueError, "start holds -1; .* from 0 to 2", torch.zeros(3, 2), 1, {"start": torch.tensor([-1, 1])}),
+        (TypeError, "start holds torch.bool; .*nonzero", torch.zeros(3, 2), 1, {"start": torch.ones(3).bool()}),
+        (TypeError, "start holds torch.float32", torch.zeros(3, 2), 1, {"start": [0.0, 1.0]}),
+        (ValueError, r"start has shape \[1, 2\]", torch.zeros(3, 2), 1, {"start": [[0, 1]]}),
+        (ValueError, "k is 2; .* from 1 to 1", torch.zeros(3, 2), 2, {"start": [0, 1]}),
+        (TypeError, "start is True", torch.zeros(3, 2), 1, {"start": True}),
         (TypeError, "generator is 5", torch.zeros(3, 2), 1, {"generator": 5}),
     ],
 )

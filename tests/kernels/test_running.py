@@ -294,7 +294,7 @@ def test_double_backward_with_a_prior_sample() -> None:
         (lambda: mk.SortedProjections(4, torch.ones(2, 3)).push(torch.ones(2, 3)), ValueError, r"\[2, 3\]"),
         (lambda: mk.RunningSums(mk.cramer_wold, 4, 2), ValueError, "gamma is None"),
         (lambda: mk.RunningSums(mk.mmd, 0, 2), ValueError, "n is 0"),
-        (lambda: mk.RunningSums(mk.mmd, 4, 2.0), ValueError, "dim is 2.0"),
+        (lambda: mk.RunningSums(mk.mmd, 4, 2.0), TypeError, "dim is 2.0"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2, dtype=torch.float16), ValueError, "float16"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2, kernel="cubic"), ValueError, "kernel is 'cubic'"),
         (lambda: mk.RunningSums(mk.mmd, 4, 2).distance(torch.ones(5, 2)), ValueError, "at most n = 4"),

@@ -128,7 +128,7 @@ def test_all_samples_are_candidates_where_there_are_few(randn: Any) -> None:
     ("error", "message", "features", "batch_size", "options"),
     [
         (TypeError, "features is torch.uint8", torch.ones(4, 2).byte(), 2, {}),
-        (TypeError, "features is ndarray", torch.ones(4, 2).numpy(), 2, {}),
+        (TypeError, "features is list", torch.ones(4, 2).tolist(), 2, {}),
         (ValueError, r"features has shape \[4, 1, 2\]", torch.ones(4, 1, 2), 2, {}),
         (ValueError, r"features has shape \[0, 2\]", torch.ones(0, 2), 2, {}),
         (ValueError, "batch_size is 5; .* 4", torch.ones(4, 2), 5, {}),

@@ -438,3 +438,13 @@ def test_a_mistake_ends_every_rank(by_torchrun: Any, tmp_path: Path) -> None:
             said = " ".join((tmp_path / f"rank{rank}.txt").read_text().split())
             assert message in said and "Traceback" not in said
     assert not (ROOT / "x").exists()
+
+
+def test_rows_that_were_left_out_are_in_the_metrics(
+    options: Any, tmp_path: Path, read_metrics: Metrics, no_pages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_nan(monkeypatch, at=3)  # in the warm-up
+    Run.start(options(log_every=1, on_nonfinite="skip"), tmp_path).train()
+    lines = read_metrics(tmp_path)
+    assert "rows_left_out" not in lines[0] and {line["rows_left_out"] for line in lines[1:]} == {1}
+    assert "skipped" not in lines[-1]

@@ -227,3 +227,42 @@ def test_what_is_there_before_each_step(randn, k: int, warm_up: bool, present: l
 def test_a_window_outside_the_module_is_refused(randn) -> None:
     with pytest.raises(ValueError, match="window is not part of the LightningModule"):
         fit(randn(4, 4, dtype=torch.float32), epochs=1, own=False)
+
+
+class Overflowing(nn.Linear):
+    """Where no gradient is asked for: in the passes for the window alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return z if torch.is_grad_enabled() else torch.cat([z[:1] / 0, z[1:]])
+
+
+class Overflows(Encoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Overflowing(4, DIM)
+
+
+@pytest.mark.parametrize("warm_up", [False, True])
+def test_no_latent_that_is_not_finite_enters(monkeypatch: pytest.MonkeyPatch, warm_up: bool) -> None:
+    monkeypatch.setitem(globals(), "Encoder", Overflows)
+    model, trainer = fit(torch.randn(8, 4), 2, warm_up=warm_up, on_nonfinite="skip")
+    (callback,) = (one for one in trainer.callbacks if isinstance(one, WindowCallback))
+    assert callback.rows_left_out == 8 + 2 * warm_up and callback.state_dict() == {"rows_left_out": 8 + 2 * warm_up}
+    assert len(model.window) == N and model.window.latents.isfinite().all()
+    with pytest.raises(FloatingPointError, match="of . latents for the window are not finite"):
+        fit(torch.randn(8, 4), 1, warm_up=warm_up)
+    with pytest.raises(ValueError, match="on_nonfinite is 'hope'"):
+        fit(torch.randn(8, 4), 1, on_nonfinite="hope")
+
+
+class Normalised(Encoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, DIM), nn.BatchNorm1d(DIM))
+
+
+def test_the_callbacks_passes_leave_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "Encoder", Normalised)
+    model, _ = fit(torch.randn(8, 4), 2)
+    assert model.encoder[1].num_batches_tracked == 8 and len(model.window) == N

@@ -513,7 +513,7 @@ def test_bad_losses(error: type[Exception], message: str, loss: Callable) -> Non
 @pytest.mark.parametrize(
     ("error", "message", "encode"),
     [
-        (TypeError, "encode returned tuple", lambda w, x: (w, x)),
+        (TypeError, "encode returned dict", lambda w, x: {"z": w * x}),
         (ValueError, r"encode returned shape \[1, 3\] for 2 rows", lambda w, x: (w * x)[:1]),
         (ValueError, "encode returned latents that require no grad", lambda w, x: x),
     ],

@@ -194,3 +194,29 @@ def test_the_study_measures_and_tabulates(tmp_path: Path, monkeypatch: pytest.Mo
     report.write(tmp_path, tmp_path)
     own, drawn, closed = (line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| WAE"))
     assert own[1] == drawn[1] and float(drawn[2]) < 1e-5 and 0 < float(closed[2]) < 1e-2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_latent_that_is_not_finite_enters_the_window(randn, name: str) -> None:
+    x = randn(5, 1, 4, 4, dtype=torch.float32)
+    x[1] = torch.nan
+    data = models.base.base_utils.ModelOutput(data=x)
+    stopping = model(ours, name, window=mow.MovingWindow(8, 3))
+    with pytest.raises(FloatingPointError, match="1 of 5 latents for the window are not finite"):
+        stopping(data)
+    assert len(stopping.window) == 0
+    skipping = model(ours, name, window=mow.MovingWindow(8, 3), on_nonfinite="skip")
+    skipping(data)
+    assert (len(skipping.window), skipping.rows_left_out) == (4, 1) and skipping.window.newest(4).isfinite().all()
+    ignoring = model(ours, name, window=mow.MovingWindow(8, 3), on_nonfinite="ignore")
+    ignoring(data)
+    assert len(ignoring.window) == 5 and ignoring.window.newest(5).isnan().any()
+    with pytest.raises(ValueError, match="on_nonfinite is 'hope'; it must be one of 'stop', 'skip', 'ignore'"):
+        model(ours, name, on_nonfinite="hope")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_half_window_gets_no_row_that_only_float32_holds(name: str) -> None:
+    one = model(ours, name, window=mow.MovingWindow(8, 3, dtype=torch.float16), on_nonfinite="skip")
+    one._finite.push(torch.tensor([[1e6, 0, 0], [1, 2, 3.0]]), one.window)
+    assert one.window.newest(1).tolist() == [[1, 2, 3]] and len(one.window) == one.rows_left_out == 1

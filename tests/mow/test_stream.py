@@ -145,3 +145,23 @@ def test_a_plain_list_of_pictures() -> None:
 def test_no_pictures(pictures: object) -> None:
     with pytest.raises(ValueError, match="pictures is empty"):
         ShuffledStream(pictures)
+
+
+@pytest.mark.parametrize("count, k", [(10, 3), (10, 4), (10, 10), (7, 6), (5, 8)])
+def test_drop_last_has_no_short_batch(count: int, k: int) -> None:
+    plain, stream = ShuffledStream(numbers(count), seed=3), ShuffledStream(numbers(count), seed=3, drop_last=True)
+    whole = max(1, count // k)
+    for _ in range(3):
+        expected = one_pass(plain, k)[:whole]
+        for batch in expected:
+            assert stream.following(k) == len(batch)
+            assert stream.take(k)[:, 0].tolist() == batch
+            assert len(batch) == min(k, count)
+
+
+def test_drop_last_resumes_from_two_integers() -> None:
+    stream, again = (ShuffledStream(numbers(10), drop_last=True) for _ in range(2))
+    for _ in range(3):
+        stream.take(3)
+    again.seek(stream.epoch, stream.offset)
+    assert torch.equal(again.take(3), stream.take(3)) and stream.epoch == again.epoch == 1

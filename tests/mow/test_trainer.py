@@ -473,7 +473,7 @@ def test_a_bad_argument(options: dict[str, Any], kind: type[Exception], message:
 
 
 @pytest.mark.parametrize(
-    "x", [torch.zeros(1, WIDTH + 1).double(), torch.zeros(1, WIDTH), torch.zeros(N + 1, WIDTH).double()]
+    "x", [torch.zeros(1, WIDTH + 1).double(), torch.zeros(1, WIDTH).long(), torch.zeros(N + 1, WIDTH).double()]
 )
 def test_a_failed_step_leaves_everything_as_it_was(x: Tensor) -> None:
     trainer = trainer_of(k=2)
@@ -564,3 +564,26 @@ def test_networks_may_be_replaced() -> None:
         setattr(trainer, name, replaced)
     trainer.step(pictures(2))
     assert passes == ["encoder", "decoder", "encoder"]
+
+
+def test_drop_last_takes_no_short_batch() -> None:
+    trainer = trainer_of(k=3)
+    sizes: list[int] = []
+    trainer.encoder.register_forward_hook(lambda m, x, z: sizes.append(len(x[0])) if torch.is_grad_enabled() else None)
+    trainer.fit(pictures(10), 7, warm_up=False, drop_last=True)
+    assert sizes == [3] * 7 and trainer.pictures_seen == 21
+    trainer.fit(ShuffledStream(pictures(10), drop_last=True), 9, drop_last=True)
+    assert sizes == [3] * 9
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "message"),
+    [
+        ({"k": 4}, pictures(3), "drop_last is True, k 4 and there are 3 pictures: no batch"),
+        ({"k": 2, "refresh": 2}, pictures(9), "drop_last is True and refresh 2"),
+        ({"k": 2}, ShuffledStream(pictures(9)), "drop_last is True and pictures a stream"),
+    ],
+)
+def test_drop_last_where_it_cannot_be(options: dict[str, Any], data: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer_of(**options).fit(data, 3, drop_last=True)

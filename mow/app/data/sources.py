@@ -14,6 +14,7 @@ import pooch
 from mow.app.data.base import DataError, PictureData
 from mow.app.data.collections import COLLECTIONS, Collection
 from mow.app.data.pictures import read_arrays, read_folder
+from mow.checks import integer
 
 PACKAGED = Path("/usr/share/datasets")  # Debian's dataset-* packages
 
@@ -82,8 +83,7 @@ def embedded(name: str) -> PictureData:
 
 
 def _check_size(size: int, name: str, is_resized: bool) -> None:
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise TypeError(f"size is {size!r}, a {type(size).__name__}; it must be an int, the side in pixels")
+    size = integer("size", size, ", the side in pixels")
     if size < 1:
         raise ValueError(f"size is {size}; it must be at least 1 pixel")
     if not is_resized:
