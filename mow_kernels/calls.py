@@ -10,7 +10,6 @@ import inspect
 import itertools
 import os
 from collections.abc import Callable
-from contextlib import ContextDecorator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,35 +30,27 @@ from mow_kernels.registry import (
     Implementation,
     Op,
 )
+from mow_kernels.settings import Setting
 
 
-class use_backend(ContextDecorator):
+class use_backend(Setting):
     """Run the calls inside on one backend: "reference", "cpp", "triton", "cuda", or "auto" for the first that can.
 
         >>> with mk.use_backend("reference"):
         ...     value = mk.mmd(z, history)
 
-    Process-wide, like the environment variable MOW_BACKEND whose value holds outside. A call that the backend cannot
-    take raises with the reason.
+    For this thread (more exactly, this context: see `contextvars`); outside, and on other threads, the environment
+    variable MOW_BACKEND says which. A call that the backend cannot take raises with the reason.
 
     Raises:
         ValueError: the name is not a backend.
     """
 
-    wanted: ClassVar[str] = os.environ.get("MOW_BACKEND", "auto")
-    """The backend that is wanted at the moment."""
+    outside: ClassVar[str] = os.environ.get("MOW_BACKEND", "auto")
 
     def __init__(self, name: str) -> None:
         _check_backend("use_backend", name)
-        self._name = name
-        self._before: list[str] = []
-
-    def __enter__(self) -> None:
-        self._before.append(use_backend.wanted)
-        use_backend.wanted = self._name
-
-    def __exit__(self, *error: object) -> None:
-        use_backend.wanted = self._before.pop()
+        super().__init__(name)
 
 
 def samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -95,7 +86,7 @@ def _are_plain(current: object, *others: object) -> bool:
 
     Takes half the time of asking for one after the other, which counts where the window is small.
     """
-    if not isinstance(current, Tensor) or checks.check_finite.enabled:
+    if not isinstance(current, Tensor) or checks.check_finite.active or checks.check_finite.outside:
         return False
     dtype, shape, device = current.dtype, current.shape, current.device
     if dtype not in checks.WIDE or len(shape) != 2 or 0 in shape:
@@ -129,7 +120,7 @@ def select(op: Op, arguments: tuple[Any, ...], options: dict[str, Any]) -> Imple
     Raises:
         ValueError: the wanted backend is unknown or cannot run this call, with the reason.
     """
-    wanted = use_backend.wanted
+    wanted = use_backend.here() if use_backend.active else use_backend.outside
     if wanted == "auto":
         device = "cpu" if arguments[0].is_cpu else arguments[0].device.type  # the latter makes a string, in 3 us
         for implementation in CANDIDATES[op.name, device if device in PLACES else None]:
@@ -197,9 +188,9 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     try:
         chosen = select(op, arguments, options)
     except ValueError:
-        _check_backend("MOW_BACKEND", use_backend.wanted)
+        _check_backend("MOW_BACKEND", use_backend.here())
         chosen = None
-    entries, wanted = TABLE[op.name], use_backend.wanted
+    entries, wanted = TABLE[op.name], use_backend.here()
     name = next((backend for backend, entry in entries.items() if entry is chosen), None)
     passed_over = f"{name!r} comes first" if wanted == "auto" else f"{wanted!r} was asked for"
     reasons = {

@@ -6,41 +6,33 @@ import math
 import operator
 import os
 from collections.abc import Iterable
-from contextlib import ContextDecorator
 from numbers import Real
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mow_kernels.settings import Setting
+
 WIDE = (torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
 _DTYPES = (*WIDE, *HALVES)
 
 
-class check_finite(ContextDecorator):
+class check_finite(Setting):
     """Make the calls inside raise a ValueError on NaN or infinite input, or with `enabled` False not look for it.
 
         >>> with mk.check_finite():
         ...     value = mk.mmd(z, history)
 
-    It takes a pass over the data and a host synchronisation for each call, hence is off by default. The environment
-    variable MOW_CHECK_FINITE=1 turns it on.
+    It takes a pass over the data and a host synchronisation for each call, hence is off by default. For this thread;
+    outside, and on other threads, the environment variable MOW_CHECK_FINITE=1 turns it on.
     """
 
-    enabled: ClassVar[bool] = os.environ.get("MOW_CHECK_FINITE", "0") not in ("", "0")
-    """Whether they do at the moment."""
+    outside: ClassVar[bool] = os.environ.get("MOW_CHECK_FINITE", "0") not in ("", "0")
 
     def __init__(self, enabled: bool = True) -> None:
-        self._enabled = enabled
-        self._before: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._before.append(check_finite.enabled)
-        check_finite.enabled = self._enabled
-
-    def __exit__(self, *error: object) -> None:
-        check_finite.enabled = self._before.pop()
+        super().__init__(enabled)
 
 
 def rows(name: str, value: object, *, batch: bool = False) -> Tensor:
@@ -57,7 +49,7 @@ def rows(name: str, value: object, *, batch: bool = False) -> Tensor:
     if value.dim() not in ((2, 3) if batch else (2,)) or value.shape[-1] == 0 or len(value) == 0 < value.dim() - 2:
         also = ", or [B, rows, D] with B >= 1 for a batch of windows" if batch else ""
         raise ValueError(f"{name} has shape {list(value.shape)}; it must be [rows, D] with D >= 1{also}")
-    if check_finite.enabled and not torch.isfinite(value).all():
+    if check_finite.here() and not torch.isfinite(value).all():
         raise ValueError(f"{name} holds NaN or infinite values; they must be finite")
     return value.float() if value.dtype in HALVES else value
 

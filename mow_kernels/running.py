@@ -156,7 +156,8 @@ class Running:
             ):
                 break
         else:
-            if not checks.check_finite.enabled and (prior is None or (self.sampled and not prior.requires_grad)):
+            looked_at = checks.check_finite.active or checks.check_finite.outside
+            if not looked_at and (prior is None or (self.sampled and not prior.requires_grad)):
                 return
         self._refuse(name, value, prior)
 
@@ -362,7 +363,7 @@ def _kernels(
     options = op.check(like, None, like if sampled else "normal", **options).options
     reason = "no backend keeps something for it"
     for backend, entry in TABLE[op.name].items():
-        if use_backend.wanted not in ("auto", backend):
+        if use_backend.here() not in ("auto", backend):
             reason = "another backend was asked for than one that keeps something"
         elif isinstance(entry, str):
             reason = entry

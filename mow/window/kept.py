@@ -164,7 +164,8 @@ def _key(
     """What tells what is kept for one distance from what is for another."""
     fixed = tuple([value for name, value in options.items() if name not in keeps.may_change])
     follows = [name for name in keeps.follow_rows if options[name] is None]
-    return op.name, mk.use_backend.wanted, z.dtype, id(prior), fixed, rows if follows else None
+    backend = mk.use_backend.here() if mk.use_backend.active else mk.use_backend.outside
+    return op.name, backend, z.dtype, id(prior), fixed, rows if follows else None
 
 
 def _begin(

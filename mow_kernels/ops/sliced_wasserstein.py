@@ -91,8 +91,7 @@ def _check(
         raise ValueError(f"p is {p:g} and prior 'normal'; the closed form has p = 2 (or pass a sample)")
     if isinstance(directions, Tensor):
         return Call(OP, sample, {"directions": _checked_directions(directions, current), "p": p})
-    if isinstance(directions, bool) or not isinstance(directions, int):
-        raise TypeError(f"directions is {directions!r}; it must be a number of directions or a tensor [D, L]")
+    directions = checks.integer("directions", directions, " (a number of directions), or a tensor [D, L]")
     if directions < 1:
         raise ValueError(f"directions is {directions}; it must be at least 1")
     if not (generator is None or isinstance(generator, torch.Generator)):

@@ -1,0 +1,62 @@
+"""Settings of the calling context: what one thread chooses, another does not see."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token
+from typing import Any, ClassVar
+
+from mow_kernels.compiling import constant_in_graphs
+
+
+class Setting(ContextDecorator):
+    """A value for the calls inside a `with` block, or a function that it decorates, on this thread alone.
+
+    A call asks `active` first, which is all that it pays for outside of such blocks. torch.compile guards on `active`
+    and takes the value for a constant.
+    """
+
+    outside: ClassVar[Any]
+    """The value where no block is entered."""
+
+    active: ClassVar[tuple[Any, ...]] = ()
+    """The values of all blocks that are entered at the moment, on any thread."""
+
+    _here: ClassVar[ContextVar[Any]]
+
+    def __init_subclass__(cls) -> None:
+        cls._here = ContextVar(cls.__name__)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self._tokens: list[Token[Any]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(self._here.set(self._value))
+        with _LOCK:
+            type(self).active = (*self.active, self._value)
+
+    def __exit__(self, *error: object) -> None:
+        with _LOCK:
+            others = list(self.active)
+            others.remove(self._value)
+            type(self).active = tuple(others)
+        self._here.reset(self._tokens.pop())
+
+    def _recreate_cm(self) -> Setting:
+        """For each call of a decorated function one of its own, as it may run on several threads."""
+        return type(self)(self._value)
+
+    @classmethod
+    def here(cls) -> Any:
+        """The value on this thread."""
+        return _here(cls) if cls.active else cls.outside
+
+
+@constant_in_graphs
+def _here(setting: type[Setting]) -> Any:
+    return setting._here.get(setting.outside)
+
+
+_LOCK = threading.Lock()
