@@ -37,6 +37,7 @@ Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64
   const Cover<T> cover{packed.data, dim, nearest.data(), owner.data()};
   std::vector<Farthest> farthest(tasks);
   Farthest next{0, start};
+  Watch watch;
   for (int64_t taken = 0; taken < k; ++taken) {
     const int64_t row = indices[taken] = next.row;
     for (int64_t d = 0; d < dim; ++d) center[d] = rows.data[row * rows.row_stride + d * rows.column_stride];
@@ -45,7 +46,8 @@ Tensor select(const Tensor& x, int64_t k, int64_t start, int64_t* indices, int64
     run_tasks(tasks, double(rows.count) * double(dim) > kSerialWork, [&](int64_t task) {
       const int64_t first = task * kTask, last = std::min(first + kTask, tiles);
       farthest[task] = center_kernels(T{}).visit(cover, first, last, center.data(), Number<T>(taken));
-    });
+    }, &watch);
+    if (watch.stopped()) break;
     next = {};
     for (const Farthest& one : farthest) {
       if (one.distance > next.distance) next = one;

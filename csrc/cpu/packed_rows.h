@@ -42,7 +42,7 @@ struct PackedRows : Panel<T> {
       kernels<T>().pack(
           rows.data + first * rows.row_stride, std::min(kBand, rows.count - first), rows.row_stride, rows.column_stride, dim,
           data + first * dim, norms + first);
-    });
+    }, nullptr);
     Panel<T>::data = data, Panel<T>::norms = norms, Panel<T>::rows = rows.count;
   }
 };

@@ -46,6 +46,7 @@ class Evaluation {
   double run(T* g_current) const {
     const int64_t live = live_tasks(), history_bands = bands(history_.rows);
     std::vector<double> sums(live + history_bands + bands(prior_.rows)), gradients = gradients_of_pieces(g_current);
+    Watch watch;
     run_tasks(int64_t(sums.size()), live_work() + other_work() > kSerialWork, [&](int64_t task) {
       if (task < live) {
         sums[task] = live_task(task, gradients);
@@ -54,7 +55,7 @@ class Evaluation {
       } else {
         sums[task] = prior_band((task - live - history_bands) * kBand);
       }
-    });
+    }, &watch);
     add_up(gradients, g_current);
     double value = distance_.constant;
     for (const double sum : sums) value += sum;
@@ -64,7 +65,8 @@ class Evaluation {
   // The gradient needs none of the pairs without a current row.
   void run_gradient(T* g_current) const {
     std::vector<double> gradients = gradients_of_pieces(g_current);
-    run_tasks(live_tasks(), live_work() > kSerialWork, [&](int64_t task) { live_task(task, gradients); });
+    Watch watch;
+    run_tasks(live_tasks(), live_work() > kSerialWork, [&](int64_t task) { live_task(task, gradients); }, &watch);
     add_up(gradients, g_current);
   }
 

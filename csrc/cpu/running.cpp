@@ -167,6 +167,7 @@ std::tuple<Tensor, Tensor> evaluate_running(
     total += zv * sides.add(visit, v->fresh, all, Pairs::kAll, nullptr);
     return total + vv * sides.add(sides.visit_of(v->fresh, visit.first, visit.last), v->fresh, all, Pairs::kOthers, nullptr);
   };
+  Watch watch;
   run_tasks(tasks, sides.heavy(), [&](int64_t task) {
     const int64_t band = task < older ? 0 : (task - older) * kBand;
     Visit<T> visit = sides.visit_of(z.fresh, band, task < older ? k : std::min(k, band + kBand));
@@ -177,7 +178,7 @@ std::tuple<Tensor, Tensor> evaluate_running(
       visit.gradient = &gradients[task < older ? (task + 1) * size : band * dim];
     }
     values[task] = task < older ? with_history(visit, history[task]) : with_fresh(visit);
-  });
+  }, &watch);
 
   double total = distance.constant;
   for (const double part : values) total += part;
@@ -215,7 +216,7 @@ void push_running(
       sides.add(sides.visit_of(side->fresh, 0, k), sums.panel, span, Pairs::kAll, sums.own);
       if (v) sides.add(sides.visit_of(side == v ? z.fresh : v->fresh, 0, k), sums.panel, span, Pairs::kAll, sums.other);
     }
-  });
+  }, nullptr);
 
   const int64_t tile = kernels<T>().tile, padded = (k + kSpan - 1) / kSpan * kSpan;
   for (const Side<T>* side : {&z, v}) {
@@ -234,7 +235,7 @@ void push_running(
         visit.column_sums = &other[span.first];
         kernels<T>().visit_origin(visit, distance.g->radial());
       }
-    });
+    }, nullptr);
     for (int64_t row = 0; row < k; ++row) {
       const int64_t slot = (ring.head + row) % ring.size;
       sums.own[slot] = own[row];

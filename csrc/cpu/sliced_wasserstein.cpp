@@ -86,6 +86,7 @@ class Evaluation {
   const bool measured_;
   const int64_t dim_, count_, h_, k_, n_, m_, samples_;
   bool parallel_, sorted_;
+  mutable Watch watch_;
 
   int64_t threads() const { return parallel_ ? int64_t(torch::stable::get_num_threads()) : 1; }
 
@@ -126,7 +127,7 @@ class Evaluation {
           kernels_.sort(of_window ? g.window : g.prior, of_window ? n_ : m_, std::min(lanes_, count_ - g.first));
         }
       }
-    });
+    }, &watch_);
   }
 
   void match(
@@ -136,7 +137,7 @@ class Evaluation {
       kernels_.match(
           s_, group(first, i, keys), 1.0 / count_, measured_ ? costs + lane : nullptr, slopes ? slopes + lane : nullptr,
           slope_stride);
-    });
+    }, &watch_);
   }
 
   // The gradient: slopes [k, l] on the directions from `first` on, l of them.
@@ -145,7 +146,7 @@ class Evaluation {
     const Matrix<T> directions = columns(s_.directions, first, slopes.columns);
     run_tasks(ceil_divide(k_, lanes_), parallel_ && heavy, [&](int64_t task) {
       kernels_.spread(slopes, directions, task * lanes_, first > 0, g_current);
-    });
+    }, &watch_);
   }
 };
 

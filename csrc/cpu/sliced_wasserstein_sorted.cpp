@@ -140,7 +140,7 @@ void for_each_direction(
       }
       use(first + lane, lists, of_rows, exchange);
     }
-  });
+  }, nullptr);
 }
 
 }  // namespace
