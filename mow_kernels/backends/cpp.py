@@ -9,7 +9,7 @@ from mow_kernels.registry import Implementation, Op
 
 NAME = "cpp"
 
-_FIELDS: dict[str, dict[str, Any]] = {"mmd": {"only": ("kernel", ("imq", "gaussian"))}}
+_FIELDS: dict[str, dict[str, Any]] = {}
 """op -> fields of its `Implementation`."""
 
 

@@ -190,8 +190,8 @@ def table(dim: int, dtype: torch.dtype, kernel: str, scales: Numbers, estimator:
     [E k(v, v'), parameters of E k(z, v)...].
 
     Those parameters are, for "imq" and "energy", a series in |z|^2/2 as `tables.series` lays it out; for "gaussian", an
-    amplitude for each scale, then a rate for each; for "rational_quadratic", such a series of each power, after the
-    number of its numbers; for "polynomial", coefficients of the powers of |z|^2.
+    amplitude for each scale, then a rate for each; for "rational_quadratic", a constant, then such a series of each
+    power, after the number of its numbers; for "polynomial", coefficients of the powers of |z|^2.
     """
     return _table(dim, dtype, kernel, scales, estimator, closed_form)
 
@@ -217,8 +217,9 @@ def _energy_mean(dim: int, numbers: Numbers, dtype: torch.dtype) -> list[float]:
 
 
 def _power_means(dim: int, numbers: Numbers, dtype: torch.dtype) -> list[float]:
-    parts = [tables.series(functools.partial(power_mean_series, dim, a, a), dtype) for a in numbers[1:]]
-    return [number for part in parts for number in (len(part), *part)]
+    linear, *alphas = numbers
+    parts = [tables.series(functools.partial(power_mean_series, dim, a, a), dtype) for a in alphas]
+    return [-linear * dim / 2, *(number for part in parts for number in (len(part), *part))]
 
 
 _MEANS: dict[str, Callable[[int, Numbers, torch.dtype], list[float]]] = {

@@ -37,7 +37,7 @@ NORMAL = [options for options, _ in KERNELS if options["kernel"] != "laplacian"]
 names = pytest.mark.parametrize("options", NORMAL, ids=str)
 
 
-@pytest.fixture(params=["reference"], autouse=True)
+@pytest.fixture(params=["reference", "cpp"], autouse=True)
 def backend(request: pytest.FixtureRequest) -> Any:
     if isinstance(reason := TABLE["mmd"][request.param], str):
         pytest.skip(reason)
