@@ -16,7 +16,7 @@ constexpr int64_t kAligned = 512, kColumns = 1024;
 constexpr int64_t kTasks = 64;
 
 // Current rows from which on a value without a gradient takes each pair once. Its bits are others, then.
-constexpr int64_t kOnce = 1024;
+constexpr int64_t kOnce = 512;
 
 int64_t aligned(int64_t columns) { return (columns + kAligned - 1) / kAligned * kAligned; }
 
