@@ -51,18 +51,22 @@ class Radial:
     """Exponentials: whether the term is the square of the one before, which costs one product."""
     chebyshev: bool = False
     """Series: whether the coefficients are those of Chebyshev polynomials, not of powers."""
-    power: float = 1.0
-    """Series: a."""
+    whole: int = 1
+    fraction: float = 0.0
+    """Series: a, in two parts of which the second is not below 0."""
     tails: tuple[float, ...] = ()
     """Laplacian: what rounding to float32 takes from b_s."""
     linear: float = 0.0
     """Powers and sum: of r."""
     offset: float = 0.0
     """Products and sum."""
+    wholes: tuple[int, ...] = ()
+    fractions: tuple[float, ...] = ()
+    """Powers and sum: a_s, likewise."""
     rates: tuple[float, ...] = ()
-    """Sum: of each series its rate, a, whether its coefficients are Chebyshev's, p and q."""
-    powers: tuple[float, ...] = ()
+    """Sum: of each series its rate, whether its coefficients are Chebyshev's, how many, p and q."""
     bases: tuple[bool, ...] = ()
+    lengths: tuple[int, ...] = ()
     ps: tuple[tuple[float, ...], ...] = ()
     qs: tuple[tuple[float, ...], ...] = ()
 
@@ -116,7 +120,8 @@ def series(table: Sequence[float], *, power: float) -> tuple[Radial, float]:
     """The function of a table [knee, chebyshev, p_0.., q_0..] of mow_kernels/tables.py, and the knee: t = s / knee."""
     terms = (len(table) - 2) // 2
     p, q = tuple(table[2 : 2 + terms]), tuple(table[2 + terms :])
-    return Radial("series", terms, p, q, chebyshev=bool(table[1]), power=power), table[0]
+    whole, fraction = _split(power)
+    return Radial("series", terms, p, q, chebyshev=bool(table[1]), whole=whole, fraction=fraction), table[0]
 
 
 def laplacian(lengths: Sequence[float], dtype: torch.dtype) -> Radial:
@@ -128,7 +133,14 @@ def laplacian(lengths: Sequence[float], dtype: torch.dtype) -> Radial:
 
 def rational_quadratic(linear: float, powers: Sequence[float]) -> Radial:
     """sum_a (1 + r/(2a))^-a - linear r, for a rate of 1."""
-    return Radial("powers", len(powers), tuple(powers), tuple(1 / (2 * a) for a in powers), linear=linear)
+    wholes, fractions = zip(*map(_split, powers), strict=True)
+    rates = tuple(1 / (2 * a) for a in powers)
+    return Radial("powers", len(powers), tuple(powers), rates, linear=linear, wholes=wholes, fractions=fractions)
+
+
+def _split(power: float) -> tuple[int, float]:
+    whole = math.floor(power)
+    return whole, power - whole
 
 
 def sum_of_series(offset: float, linear: float, powers: Sequence[float], tables: Sequence[float]) -> Radial:
@@ -146,7 +158,9 @@ def sum_of_series(offset: float, linear: float, powers: Sequence[float], tables:
         offset=offset,
         linear=linear,
         rates=tuple(rates),
-        powers=tuple(powers),
+        wholes=tuple(part.whole for part in parts),
+        fractions=tuple(part.fraction for part in parts),
+        lengths=tuple(part.terms for part in parts),
         bases=tuple(part.chebyshev for part in parts),
         ps=tuple(part.p for part in parts),
         qs=tuple(part.q for part in parts),
@@ -194,7 +208,10 @@ def evaluate(r, rate, F: tl.constexpr):
     elif F.family == "laplacian":
         return _laplacian(r, tl.constexpr(F.q), tl.constexpr(F.tails), F.terms)
     elif F.family == "powers":
-        return _powers(r, F)
+        value, slope = _powers(
+            r, tl.constexpr(F.p), tl.constexpr(F.q), tl.constexpr(F.wholes), tl.constexpr(F.fractions), F.terms
+        )
+        return _with_linear(r, value, slope, F.linear)
     elif F.family == "polynomial":
         return _horner(r, tl.constexpr(F.p), F.terms), _horner(r, tl.constexpr(F.q), F.terms)
     elif F.family == "products":
@@ -203,23 +220,30 @@ def evaluate(r, rate, F: tl.constexpr):
         return lower * x, lower * (rate * F.terms)
     elif F.family == "sum":
         value, slope = _sum_of_series(
-            r, tl.constexpr(F.rates), tl.constexpr(F.powers), tl.constexpr(F.bases), tl.constexpr(F.ps),
-            tl.constexpr(F.qs), F.terms,
+            r, tl.constexpr(F.rates), tl.constexpr(F.wholes), tl.constexpr(F.fractions), tl.constexpr(F.bases),
+            tl.constexpr(F.lengths), tl.constexpr(F.ps), tl.constexpr(F.qs), F.terms,
         )  # fmt: skip
         return _with_linear(r, value + F.offset, slope, F.linear)
     else:
-        return _series(r * rate, rate, F.power, F.chebyshev, tl.constexpr(F.p), tl.constexpr(F.q), F.terms)
+        return _series(r * rate, rate, F.whole, F.fraction, F.chebyshev, tl.constexpr(F.p), tl.constexpr(F.q), F.terms)
 
 
 @triton.jit
 def _sum_of_series(
-    r, RATES: tl.constexpr, POWERS: tl.constexpr, BASES: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
-    TERMS: tl.constexpr,
+    r, RATES: tl.constexpr, WHOLES: tl.constexpr, FRACTIONS: tl.constexpr, BASES: tl.constexpr, LENGTHS: tl.constexpr,
+    P: tl.constexpr, Q: tl.constexpr, TERMS: tl.constexpr,
 ):  # fmt: skip
     value, slope = tl.zeros_like(r), tl.zeros_like(r)
     for s in tl.static_range(TERMS):
         term, term_slope = _series(
-            r * RATES[s], RATES[s], POWERS[s], BASES[s], tl.constexpr(P[s]), tl.constexpr(Q[s]), len(P[s])
+            r * RATES[s],
+            RATES[s],
+            WHOLES[s],
+            FRACTIONS[s],
+            BASES[s],
+            tl.constexpr(P[s]),
+            tl.constexpr(Q[s]),
+            LENGTHS[s],
         )
         value += term
         slope += term_slope
@@ -263,26 +287,27 @@ def _laplacian(r, RATES: tl.constexpr, TAILS: tl.constexpr, TERMS: tl.constexpr)
 
 
 @triton.jit
-def _powers(r, F: tl.constexpr):
+def _powers(
+    r, A: tl.constexpr, B: tl.constexpr, WHOLES: tl.constexpr, FRACTIONS: tl.constexpr, TERMS: tl.constexpr
+):  # fmt: skip
     value, slope = tl.zeros_like(r), tl.zeros_like(r)
-    for s in tl.static_range(F.terms):
-        x = _finite(1 + r * F.q[s])
+    for s in tl.static_range(TERMS):
+        x = _finite(1 + r * B[s])
         inverse = _reciprocal(x)
-        term = _power(x, inverse, F.p[s])
+        term = _power(x, inverse, WHOLES[s], FRACTIONS[s])
         value += term
-        slope -= term * inverse * (F.p[s] * F.q[s])
-    return _with_linear(r, value, slope, F.linear)
+        slope -= term * inverse * (A[s] * B[s])
+    return value, slope
 
 
 @triton.jit
-def _power(x, inverse, A: tl.constexpr):
-    """x^-a for x >= 1."""
-    WHOLE: tl.constexpr = int(A)
+def _power(x, inverse, WHOLE: tl.constexpr, FRACTION: tl.constexpr):
+    """x^-(whole + fraction) for x >= 1."""
     y = _whole_power(inverse, WHOLE)
-    if A - WHOLE == 0.5:
+    if FRACTION == 0.5:
         y *= _reciprocal_root(x)
-    elif A - WHOLE > 0:
-        y *= _exp((WHOLE - A) * tl.log(x))
+    elif FRACTION > 0:
+        y *= _exp(-FRACTION * tl.log(x))
     return y
 
 
@@ -346,22 +371,20 @@ def _exp(x):
 
 @triton.jit
 def _series(
-    t, rate, POWER: tl.constexpr, CHEBYSHEV: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, TERMS: tl.constexpr
-):
+    t, rate, WHOLE: tl.constexpr, FRACTION: tl.constexpr, CHEBYSHEV: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
+    TERMS: tl.constexpr,
+):  # fmt: skip
     t = _finite(1 + t)
-    if POWER == 0.5:
+    if WHOLE == 0 and FRACTION == 0.5:
         power = _reciprocal_root(t)
         w = power * power
-    elif POWER == -0.5:
+    elif WHOLE == -1 and FRACTION == 0.5:
         root = _reciprocal_root(t)
         power = t * root
         w = root * root
     else:
         w = _reciprocal(t)
-        if POWER == 1:
-            power = w
-        else:
-            power = _power(t, w, POWER)
+        power = _power(t, w, WHOLE, FRACTION)
     x = w + w - 1
     if CHEBYSHEV:
         p = _clenshaw(x, P, TERMS)

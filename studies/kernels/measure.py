@@ -99,14 +99,17 @@ def call_of(case: Case, side: str, backward: bool) -> Callable[[], object]:
 
 
 def measured(case: Case, seconds: float) -> dict[str, Any]:
-    """Times on all cores that this process may use, interleaved, and memory of a process each."""
+    """Times on all cores that this process may use (64 rows: on one), interleaved, and memory of a process each."""
     entry: dict[str, Any] = {"name": case.name, "loss": case.loss, "n": case.n, "dim": case.dim}
+    entry["threads"] = record.cores() if case.n > 64 else 1
     entry["load_before"] = list(os.getloadavg())
     samples = inputs(case)
     entry["value"] = {side: float(loss(case)(*samples)) for side, loss in SIDES.items()}
     for what in ("forward", "both") if case.backward else ("forward",):
         entrants = [
-            timing.Entrant(side, call_of(case, side, what == "both"), threads=record.cores(), gradients=what == "both")
+            timing.Entrant(
+                side, call_of(case, side, what == "both"), threads=entry["threads"], gradients=what == "both"
+            )
             for side in SIDES
         ]
         effort = timing.Effort(seconds=seconds / (2 if case.backward else 1))
