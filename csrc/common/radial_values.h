@@ -16,7 +16,7 @@ namespace mow {
 
 constexpr int kMostScales = 24;
 constexpr int kMostTerms = 112;  // phi_2 in double precision takes 108
-constexpr int kMostNumbers = 704;  // five series of powers for D = 3 in double precision take 662
+constexpr int kMostNumbers = 352;  // the parameters of a kernel are at most 4 KiB
 constexpr int kMostDegree = 64;    // of a polynomial's mean
 
 template <class T>

@@ -13,7 +13,7 @@ from mow_kernels.registry import Implementation, Op
 
 NAME = "cuda"
 
-_MOST_SCALES, _MOST_TERMS, _MOST_NUMBERS, _MOST_DEGREE = 24, 112, 704, 64
+_MOST_SCALES, _MOST_TERMS, _MOST_NUMBERS, _MOST_DEGREE = 24, 112, 352, 64
 """kMostScales and so on of csrc/common/radial_values.h: the kernels take their coefficients as parameters."""
 
 
@@ -40,9 +40,9 @@ def _on_the_gpu(unsupported: Callable[..., str | None] | None) -> Callable[..., 
 def _mmd_unsupported(
     current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
 ) -> str | None:
-    if len(scales) > _MOST_SCALES:
-        name = "alphas" if kernel == "rational_quadratic" else "scales"
-        return f"{name} has {len(scales)} numbers; it takes {_MOST_SCALES} at most"
+    name, count = ("alphas", len(scales) - 1) if kernel == "rational_quadratic" else ("scales", len(scales))
+    if count > _MOST_SCALES:
+        return f"{name} has {count} numbers; it takes {_MOST_SCALES} at most"
     if prior is not None or kernel == "gaussian":
         return None
     table = mmd.table(current.shape[1], current.dtype, kernel, scales, estimator, True)

@@ -40,24 +40,31 @@ from mow_kernels.compiling import constant_in_graphs
 
 _TOLERANCE = {torch.float32: 2.0**-28, torch.float64: 2.0**-47}
 
-_STEP = 0.2
-"""The trapezoidal rule errs by about exp(-pi^2/0.2) < 1e-21 with it."""
-
 
 class _Grid(NamedTuple):
-    """Nodes y = log(u/(1-u)) for integrands that begin like u^a: beyond the first, u^a is below 1e-17."""
+    """Nodes y = log(u/(1-u)) of the trapezoidal rule."""
 
+    step: float
     y: Tensor
     log_u: Tensor
     log_1_u: Tensor
 
     @classmethod
-    def of(cls, a: float) -> _Grid:
-        y = torch.arange(-round(max(400, 100 + 150 / a)), 401, dtype=torch.float64, device="cpu") * _STEP
-        return cls(y, logsigmoid(y), logsigmoid(-y))
+    def of(cls, power: float) -> _Grid:
+        """For integrands that begin like u^power, which is below 1e-17 before the first node, and end like exp(-su)."""
+        frequency = 10 * math.pi
+        while _aliased(power, frequency) > 1e-17:
+            frequency *= 1.1
+        step = 2 * math.pi / frequency
+        y = torch.arange(-round(max(80, 20 + 30 / power) / step), round(80 / step) + 1, dtype=torch.float64) * step
+        return cls(step, y, logsigmoid(y), logsigmoid(-y))
 
 
-_GRID = _Grid.of(0.5)
+def _aliased(power: float, frequency: float) -> float:
+    """|Gamma(power + i frequency) / Gamma(power)| by Stirling's formula: what the trapezoidal rule with the step
+    2 pi / frequency errs by in the integral of exp(power y - exp(y)), relative to it."""
+    size, angle = math.hypot(power, frequency), math.atan(frequency / power)
+    return math.exp((power - 0.5) * math.log(size / power) - frequency * angle)
 
 
 class Series(NamedTuple):
@@ -137,8 +144,9 @@ def evaluate(series: tuple[tuple[float, ...], float, float], s: Tensor) -> Tenso
 def phi_series(dim: int, order: int, dtype: torch.dtype) -> Series:
     """f_order of Cramer-Wold's phi in dimension dim >= 2, fitted to the precision of dtype."""
     log_normaliser = math.lgamma(dim / 2) - math.lgamma(1 / 2) - math.lgamma((dim - 1) / 2)
-    log_density = log_normaliser - _GRID.log_u / 2 + (dim - 3) / 2 * _GRID.log_1_u
-    return _fit(_integral(_GRID, log_density, order), exponent=0.5 + order, knee=dim / 2 + order, dtype=dtype)
+    return _transform_series(
+        lambda grid: log_normaliser + (dim - 3) / 2 * grid.log_1_u, 0.5 + order, knee=dim / 2 + order, dtype=dtype
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -146,55 +154,86 @@ def imq_mean_series(dim: int, scales: tuple[float, ...], order: int, dtype: torc
     """f_order of the IMQ kernel's mean under N(0, I_dim), in |z|^2/2, fitted to the precision of dtype."""
     constants = torch.tensor([2 * dim * scale for scale in scales], dtype=torch.float64)
     rates = constants[:, None] / 2
-    log_density = (rates.log() - rates * _GRID.y.exp()).logsumexp(0) + (dim / 2 - 2) * _GRID.log_1_u
+
+    def log_density(grid: _Grid) -> Tensor:
+        return (rates.log() - rates * grid.y.exp()).logsumexp(0) + (dim / 2 - 2) * grid.log_1_u
+
     # C/(C + D + 2s) bends near s = (C+D)/2; several scales bend around the geometric mean of their knees.
     knee = math.sqrt(float((constants.min() + dim) * (constants.max() + dim))) / 2
-    return _fit(_integral(_GRID, log_density, order), exponent=1.0 + order, knee=knee + order, dtype=dtype)
+    return _transform_series(log_density, 1.0 + order, knee=knee + order, dtype=dtype)
 
 
 @functools.lru_cache(maxsize=256)
 def power_mean_series(dim: int, alpha: float, b: float, order: int, dtype: torch.dtype) -> Series:
     """f_order of E_v (1 + |z-v|^2/(2b))^-alpha under N(0, I_dim), in |z|^2/2, fitted to the precision of dtype."""
-    grid = _Grid.of(alpha)
     log_normaliser = alpha * math.log(b) - math.lgamma(alpha)
-    log_density = log_normaliser + (alpha - 1) * grid.log_u + (dim / 2 - 1 - alpha) * grid.log_1_u - b * grid.y.exp()
-    return _fit(_integral(grid, log_density, order), exponent=alpha + order, knee=b + dim / 2 + order, dtype=dtype)
+
+    def log_density(grid: _Grid) -> Tensor:
+        return log_normaliser + (dim / 2 - 1 - alpha) * grid.log_1_u - b * grid.y.exp()
+
+    # A knee by which the quotient is the same at both ends: large powers would carry it over many orders between them.
+    exponent, one = alpha + order, torch.ones(1, dtype=torch.float64)
+    at_zero = float(_quotient(log_density, exponent)(0 * one, one))
+    log_end = math.lgamma(exponent) - math.lgamma(alpha) + alpha * math.log(b) - math.log(at_zero)
+    return _transform_series(log_density, exponent, knee=math.exp(log_end / exponent), dtype=dtype)
 
 
 @functools.lru_cache(maxsize=256)
 def norm_mean_series(dim: int, order: int, dtype: torch.dtype) -> Series:
     """E_v |z-v| under N(0, I_dim) in s = |z|^2/2 for order 0, and its derivative for order 1."""
+    exponent = order - 0.5
 
-    def log_value(s: Tensor) -> Tensor:
+    def quotient(s: Tensor, w: Tensor) -> Tensor:
         slope = phi(s, dim + 2) / dim
-        return (mean_norm(dim) * (slope if order else phi(s, dim) + 2 * s * slope)).log()
+        return mean_norm(dim) * (slope if order else phi(s, dim) + 2 * s * slope) * w**-exponent
 
-    return _fit(log_value, exponent=order - 0.5, knee=dim / 2, dtype=dtype)
-
-
-def _integral(grid: _Grid, log_density: Tensor, order: int) -> Callable[[Tensor], Tensor]:
-    """log f_order by the trapezoidal rule."""
-
-    def log_value(s: Tensor) -> Tensor:
-        log_integrand = log_density + (order + 1) * grid.log_u + grid.log_1_u - s[:, None] * grid.log_u.exp()
-        return log_integrand.logsumexp(1) + math.log(_STEP)
-
-    return log_value
+    return _fit(quotient, exponent=exponent, knee=dim / 2, dtype=dtype)
 
 
-def _fit(log_value: Callable[[Tensor], Tensor], *, exponent: float, knee: float, dtype: torch.dtype) -> Series:
-    """The shortest Chebyshev series of the quotient (2) that is exact to the precision of dtype."""
+def _transform_series(
+    log_density: Callable[[_Grid], Tensor], exponent: float, *, knee: float, dtype: torch.dtype
+) -> Series:
+    """f_j for exponent = a + j; log_density gives log(omega(u) / u^(a-1)) at the nodes."""
+    rounding = 2.0**-52 * exponent**2 if exponent > 3 else 0.0  # of a large power
+    return _fit(_quotient(log_density, exponent), exponent=exponent, knee=knee, dtype=dtype, rounding=rounding)
+
+
+def _quotient(log_density: Callable[[_Grid], Tensor], exponent: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Equation (2) as a function of s and w."""
+    grid = _Grid.of(exponent)
+    log_rest, u = log_density(grid) + grid.log_1_u + math.log(grid.step), grid.y.sigmoid()
+
+    def quotient(s: Tensor, w: Tensor) -> Tensor:
+        # The logarithm of the quotient, not a difference of two, whose rounding a large exponent would multiply.
+        log_ratio = torch.where(u > 1e-300, (u / w[:, None]).log(), grid.log_u - w.log()[:, None])
+        return (log_rest + exponent * log_ratio - s[:, None] * u).logsumexp(1).exp()
+
+    return quotient
+
+
+def _fit(
+    quotient: Callable[[Tensor, Tensor], Tensor],
+    *,
+    exponent: float,
+    knee: float,
+    dtype: torch.dtype,
+    rounding: float = 0.0,
+) -> Series:
+    """The shortest Chebyshev series of quotient(s, w), equation (2), that is exact to the precision of dtype.
+
+    `rounding` is the relative error of the quotient's largest values, below which no coefficient means anything.
+    """
     for size in (64, 128, 256, 512, 1024):
         degrees = torch.arange(size, dtype=torch.float64)
         odd = 2 * degrees + 1
         w = (torch.cos(odd * (math.pi / (2 * size))) + 1) / 2
-        s = knee / w - knee
-        quotient = (log_value(s) - exponent * w.log()).exp()
+        values = quotient(knee / w - knee, w)
         # Reduced as integers, exactly: the cosine of a large rounded angle would cost three digits.
         cosines = torch.cos(torch.outer(degrees, odd) % (4 * size) * (math.pi / (2 * size)))
-        coefficients = 2 / size * (cosines @ quotient)
+        coefficients = 2 / size * (cosines @ values)
         coefficients[0] /= 2
-        needed = int((coefficients.abs() > _TOLERANCE[dtype] * quotient.min()).nonzero().max()) + 1
+        least = torch.maximum(_TOLERANCE[dtype] * values.min(), rounding * values.max())
+        needed = int((coefficients.abs() > least).nonzero().max()) + 1
         if needed <= 3 * size // 4:
             break
     return Series(tuple(coefficients[: max(needed, 2)].tolist()), exponent, knee)
