@@ -101,7 +101,7 @@ def test_what_the_kernels_have_no_room_for() -> None:
         return cuda._mmd_unsupported(OnDevice(), None, None, **options)  # type: ignore[arg-type]  # as above
 
     powers = (0.0, *ALPHAS)
-    assert of("rational_quadratic", powers, torch.float32, 3) is of("rational_quadratic", powers, torch.float64) is None
+    assert of("rational_quadratic", powers, torch.float32, 5) is of("rational_quadratic", powers, torch.float64) is None
     assert "numbers" not in str(of("energy", (), torch.float32, 1)) and of("energy", (), torch.float64, 2) is None
     assert "352 at most (pass a sample)" in str(of("rational_quadratic", powers, torch.float64, 3))
     assert of("polynomial", (126.0, 1.0, 0.1), torch.float32) is None
