@@ -279,7 +279,8 @@ class MMD(KernelDistance):
         **options: Any,
     ) -> None:
         super().__init__(prior, log=log)
-        self.kernel, self.scales, self.estimator, self.further = kernel, scales, estimator, options
+        self.kernel, self.scales, self.estimator = kernel, scales, estimator
+        self.further = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         self._fitted: tuple[Any, tuple[float, ...] | None] = None, None
 
     function = staticmethod(mk.mmd)

@@ -12,6 +12,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+import mow
 import mow_kernels as mk
 from mow_kernels.registry import TABLE
 
@@ -204,3 +205,39 @@ def test_errors(options: dict, match: str, randn: Randn) -> None:
 def test_default_scales() -> None:
     assert mk.default_scales("laplacian", 4.0) == (2.0,)
     assert mk.default_scales("rational_quadratic", 4.0) == mk.default_scales("polynomial") == ()
+
+
+@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+@names
+def test_what_a_value_to_the_normal_prior_is_made_of(options: dict, estimator: str, randn: Randn) -> None:
+    """As a window that is spread over ranks takes it."""
+    z, history = randn(3, 4), randn(5, 4)
+    parts = mk.to_normal(mk.mmd, z, 8, estimator=estimator, **options)
+    among = parts.within(z) + parts.within(history) + 2 * parts.between(z, history)
+    torch.testing.assert_close(parts.matrix(z, history).sum(), parts.between(z, history))
+    total = parts.pair * among + parts.single * (parts.own(z).sum() + parts.own(history).sum()) + parts.constant
+    torch.testing.assert_close(total, mk.mmd(z, history, estimator=estimator, **options))
+
+
+@pytest.mark.parametrize("prior", ["normal", "window"])
+@pytest.mark.parametrize("options", [options for options, _ in KERNELS], ids=str)
+def test_over_a_moving_window(options: dict, prior: str, backend: str) -> None:
+    """What `mow.MMD` measures, from running sums where there are kernels for them."""
+    if prior == "normal" and options not in NORMAL:
+        pytest.skip("no closed form")
+    n, dim = 150, 3
+    measure = mow.MMD(mow.PriorWindow(n, dim) if prior == "window" else prior, estimator="biased", **options)
+    window, rows = mow.MovingWindow(n, dim), torch.randn(n, dim)
+    window.fill(rows)
+    for _ in range(4):
+        z = torch.randn(2, dim, requires_grad=True)
+        value = measure(z, window)
+        (g_z,) = torch.autograd.grad(value, z)
+        sample = measure.prior.newest(n) if prior == "window" else "normal"
+        live = z.detach().requires_grad_()
+        expected = mk.mmd(live, rows[2:], sample, estimator="biased", **options)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(g_z, torch.autograd.grad(expected, live)[0], rtol=1e-4, atol=1e-6)
+        window.push(z)
+        rows = torch.cat([rows[2:], z.detach()])
+    assert ("\n  from running sums" in measure.explain(z, window)) is (backend == "cpp")
