@@ -15,7 +15,9 @@ from torch import Tensor
 
 import mow_kernels as mk
 from mow_kernels.reference import laplace
+from mow_kernels.reference.mmd import KERNELS
 from mow_kernels.reference.sliced_wasserstein import normal_bins, quantile_coupling
+from mow_kernels.reference.sums import squared_distances
 from mow_kernels.registry import OPS, TABLE
 
 F32, F64 = torch.float32, torch.float64
@@ -30,7 +32,19 @@ MMD = [
     {"kernel": "gaussian", "scales": (0.3,), "estimator": "unbiased"},
 ]
 CRAMER_WOLD = [{"gamma": 0.2, "phi": "exact"}, {"gamma": 0.05, "phi": "asymptotic"}]
-VARIANTS = [*(("mmd", options) for options in MMD), *(("cramer_wold", options) for options in CRAMER_WOLD)]
+FURTHER = [  # a kernel's numbers as its implementations take them
+    {"kernel": "energy", "scales": (), "estimator": "unbiased"},
+    {"kernel": "laplacian", "scales": (1.0, 3.0), "estimator": "biased"},
+    {"kernel": "rational_quadratic", "scales": (0.0, 0.2, 0.5, 1.0, 2.0, 5.0), "estimator": "biased"},
+    {"kernel": "rational_quadratic", "scales": (0.1, 0.7, 3.25), "estimator": "unbiased"},
+    {"kernel": "polynomial", "scales": (3.0, 1.0, 0.05), "estimator": "biased"},
+    {"kernel": "polynomial", "scales": (2.0, 0.5, 0.3), "estimator": "unbiased"},
+]
+VARIANTS = [
+    *(("mmd", options) for options in MMD),
+    *(("cramer_wold", options) for options in CRAMER_WOLD),
+    *(("mmd", options) for options in FURTHER),
+]
 STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda x: x.T.contiguous().T,
     "every second column": lambda x: torch.stack([x, torch.full_like(x, torch.nan)], 2).flatten(1)[:, ::2],
@@ -38,6 +52,29 @@ STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "one row for all": lambda x: x[:1].expand_as(x),
     "offset": lambda x: torch.cat([torch.full_like(x[:1], torch.nan), x])[1:],
 }
+
+
+def public(options: dict) -> dict:
+    """Such options as the public function takes them."""
+    kernel, numbers = options.get("kernel"), options.get("scales")
+    if kernel == "rational_quadratic":
+        return {**options, "scales": None, "linear": numbers[0], "alphas": numbers[1:]}
+    if kernel == "polynomial":
+        return {**options, "scales": None, "degree": int(numbers[0]), "coef0": numbers[1], "gamma": numbers[2]}
+    return options
+
+
+def priors(options: dict, sample: Tensor) -> tuple[Tensor | None, ...]:
+    """The sample, and None for N(0, I) where the distance to that has a closed form."""
+    return (sample,) if options.get("kernel") == "laplacian" else (sample, None)
+
+
+def grows(options: dict) -> bool:
+    """Whether the kernel grows with the rows: huge ones have no value then."""
+    numbers = options.get("scales")
+    return options.get("kernel") in ("energy", "polynomial") or (
+        options.get("kernel") == "rational_quadratic" and numbers[0] > 0
+    )
 
 
 def draw(rows: int, dim: int, seed: int) -> Tensor:
@@ -59,6 +96,8 @@ def absolute_terms(
     op: str, current: Tensor, history: Tensor, prior: Tensor | None, options: dict
 ) -> tuple[Tensor, Tensor]:
     """The sums of the absolute values of what the value [] and the gradient [k, D] add up, in float64."""
+    if options in FURTHER:
+        return _absolute_terms_of_further(current, history, prior, options)
     window, dim = torch.cat([history, current]), current.shape[1]
     n, origin = len(window), torch.zeros_like(window[:1])
 
@@ -84,23 +123,60 @@ def absolute_terms(
         def to_normal(r: Tensor) -> Tensor:
             return laplace.phi(r / (2 + 4 * gamma), dim)
 
-    def pull(f: Callable[[Tensor], Tensor], others: Tensor) -> Tensor:
-        """sum_j |f'(r_ij)| |current_i - other_j| for each coordinate."""
-        parts = []
-        for rows in current.split(50):
-            difference = rows[:, None] - others
-            r = difference.square().sum(2).requires_grad_()
-            (slope,) = torch.autograd.grad(f(r).sum(), r)
-            parts.append(torch.einsum("ij,ijd->id", slope.abs(), difference.abs()))
-        return torch.cat(parts)
-
     value = 4 * radial(window.new_zeros(()))
-    gradient = 4 * pull(radial, window) / max(1, n * (n - 1))
+    gradient = 4 * pull(radial, current, window) / max(1, n * (n - 1))
     if prior is None:
-        gradient += 4 * pull(to_normal, origin) / n
+        gradient += 4 * pull(to_normal, current, origin) / n
     else:
-        gradient += 4 * pull(radial, prior) / (n * len(prior))
+        gradient += 4 * pull(radial, current, prior) / (n * len(prior))
     return weight * value, weight * gradient
+
+
+def pull(f: Callable[[Tensor], Tensor], current: Tensor, others: Tensor) -> Tensor:
+    """sum_j |f'(r_ij)| |current_i - other_j| for each coordinate."""
+    parts = []
+    for rows in current.split(50):
+        difference = rows[:, None] - others
+        r = difference.square().sum(2).requires_grad_()
+        (slope,) = torch.autograd.grad(f(r).sum(), r)
+        parts.append(torch.einsum("ij,ijd->id", slope.abs(), difference.abs()))
+    return torch.cat(parts)
+
+
+def _absolute_terms_of_further(
+    current: Tensor, history: Tensor, prior: Tensor | None, options: dict
+) -> tuple[Tensor, Tensor]:
+    window, dim, numbers = torch.cat([history, current]), current.shape[1], options["scales"]
+    kernel, n, m = KERNELS[options["kernel"]], len(window), 1 if prior is None else len(prior)
+    samples = [window] if prior is None else [window, prior]
+    if options["kernel"] == "polynomial":  # of absolute products, of which a product is known to eps
+        degree, c, g = numbers
+
+        def mean(x: Tensor, y: Tensor) -> Tensor:
+            return ((g * x.abs() @ y.abs().T + abs(c)) ** degree).mean()
+
+        def pulled(x: Tensor, y: Tensor) -> Tensor:
+            return degree * g * (g * x.abs() @ y.abs().T + abs(c)) ** (degree - 1) @ y.abs() / 2
+
+    else:
+
+        def of(r: Tensor) -> Tensor:
+            return kernel.of(r, dim, numbers)
+
+        def mean(x: Tensor, y: Tensor) -> Tensor:
+            return of(squared_distances(x, y)).abs().mean()
+
+        def pulled(x: Tensor, y: Tensor) -> Tensor:
+            return pull(of, x, y)
+
+    value = 2 * sum(mean(x, x) for x in samples)
+    gradient = 4 * pulled(current, window) / max(1, n * (n - 1))
+    if prior is not None:
+        return value + 2 * mean(window, prior), gradient + 4 * pulled(current, prior) / (n * m)
+    live = current.detach().requires_grad_()
+    to_normal = kernel.mean(live, numbers)
+    (slope,) = torch.autograd.grad(to_normal.sum(), live)
+    return value + 2 * to_normal.detach().abs().mean() + abs(kernel.vv(dim, numbers)), gradient + 2 * slope.abs() / n
 
 
 def check_pairs(

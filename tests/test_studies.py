@@ -21,13 +21,14 @@ from studies.core_sets import report as core_sets
 from studies.cuda import __main__ as cuda
 from studies.distributed import report as distributed
 from studies.high_resolution import report as high_resolution
+from studies.kernels import report as kernels
 from studies.larger_windows import report as larger_windows
 from studies.micro_batches import report as micro_batches
 from studies.neighbours import report as neighbours
 from studies.pythae import report as pythae
 from studies.reproduction import report as reproduction
 
-REPORTS = [core_sets, cuda, distributed, high_resolution, larger_windows, micro_batches, neighbours, pythae]
+REPORTS = [core_sets, cuda, distributed, high_resolution, kernels, larger_windows, micro_batches, neighbours, pythae]
 REPORTS.append(reproduction)
 COMMAND = re.compile(r"python -m ((?:benchmarks|studies)(?:\.[a-z_]+)?)\b(?!\.)(?: ([a-z]+)\b)?")
 

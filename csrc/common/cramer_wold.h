@@ -28,7 +28,7 @@ PairwiseDistance<T> cramer_wold_distance(
     const CramerWoldTable& table, double gamma, double n, std::optional<double> m) {
   constexpr double pi = 3.14159265358979323846;  // nvcc may have no C++20
   const double factor = 1 / (2 * std::sqrt(pi)), root = std::sqrt(gamma);
-  PairwiseDistance<T> distance{table.phi<T>(4 * gamma), {}};
+  PairwiseDistance<T> distance{table.phi<T>(4 * gamma), {}, {}};
   distance.constant = factor / (n * root);  // phi(0) = 1 on the diagonal
   distance.zz = factor / (n * n * root);
   if (m) {

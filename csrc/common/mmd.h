@@ -1,4 +1,4 @@
-// Maximum mean discrepancy, equations (1) to (5) of mow_kernels/reference/mmd.py: what the op's table says.
+// Maximum mean discrepancy, mow_kernels/reference/mmd.py: what the op's table says.
 #pragma once
 
 #include <cstdint>
@@ -8,47 +8,87 @@
 
 namespace mow {
 
-// tables.mmd: [gaussian, unbiased, scales, C for each scale..., E k(v, v'), parameters of E k(z, v)...], of which the last
-// two are for the closed form.
+// In the order of mow_kernels.reference.mmd.KERNELS.
+enum class MmdKernel { kImq, kGaussian, kEnergy, kLaplacian, kRationalQuadratic, kPolynomial };
+
+// mow_kernels.ops.mmd.table: [kernel, unbiased, how many numbers, these..., E k(v, v'), parameters of E k(z, v)...], of
+// which the last two are for the closed form.
 struct MmdTable {
-  bool gaussian, unbiased;
+  MmdKernel kernel;
+  bool unbiased;
   int64_t scales;
-  const double* constants;
+  const double* numbers;
   const double* normal;
   int64_t normal_size;
 
-  MmdTable(const double* numbers, int64_t size)
-      : gaussian(numbers[0] != 0),
-        unbiased(numbers[1] != 0),
-        scales(int64_t(numbers[2])),
-        constants(numbers + 3),
-        normal(constants + scales),
+  MmdTable(const double* table, int64_t size)
+      : kernel(MmdKernel(int(table[0]))),
+        unbiased(table[1] != 0),
+        scales(int64_t(table[2])),
+        numbers(table + 3),
+        normal(numbers + scales),
         normal_size(size - 3 - scales) {}
 
+  // k as a function of |x-y|^2 or x.y.
   template <class T>
-  RadialNumbers<T> kernel() const {
-    return gaussian ? RadialNumbers<T>::gaussian(constants, scales)
-                    : RadialNumbers<T>::inverse_multiquadric(constants, scales);
+  RadialNumbers<T> function() const {
+    using Numbers = RadialNumbers<T>;
+    switch (kernel) {
+      case MmdKernel::kImq:
+        return Numbers::inverse_multiquadric(numbers, scales);
+      case MmdKernel::kGaussian:
+        return Numbers::gaussian(numbers, scales);
+      case MmdKernel::kEnergy:
+        return Numbers::root();
+      case MmdKernel::kLaplacian:
+        return Numbers::laplacian(numbers, scales);
+      case MmdKernel::kRationalQuadratic:
+        return Numbers::rational_quadratic(numbers[0] / 2, numbers + 1, scales - 1);
+      case MmdKernel::kPolynomial:
+        break;
+    }
+    return Numbers::products(int(numbers[0]), numbers[1], numbers[2]);
+  }
+
+  // k(x, x), where that is the same for every x.
+  std::optional<double> at_zero() const {
+    if (kernel == MmdKernel::kPolynomial) return std::nullopt;
+    if (kernel == MmdKernel::kEnergy) return 0;
+    return double(kernel == MmdKernel::kRationalQuadratic ? scales - 1 : scales);
   }
 
   // E k(z, v) as a function of |z|^2.
   RadialNumbers<double> normal_mean() const {
+    using Numbers = RadialNumbers<double>;
     const double *first = normal + 1, *last = normal + normal_size;
-    if (gaussian) return RadialNumbers<double>::exponentials({first, first + scales}, {first + scales, last});
-    return RadialNumbers<double>::series(Family::kSeriesOne, first, last - first, 2.0);  // a series in |z|^2/2
+    switch (kernel) {
+      case MmdKernel::kGaussian:
+        return Numbers::exponentials({first, first + scales}, {first + scales, last});
+      case MmdKernel::kRationalQuadratic:
+        return Numbers::series_of_powers(
+            *first, numbers[0] / 2, numbers + 1, scales - 1, first + 1, last - first - 1);
+      case MmdKernel::kPolynomial:
+        return Numbers::polynomial(first, last - first);
+      default:  // a series in |z|^2/2
+        break;
+    }
+    const Family family = kernel == MmdKernel::kEnergy ? Family::kSeriesRoot : Family::kSeriesOne;
+    return Numbers::series(family, first, last - first, 2.0);
   }
 };
 
 // Over n rows, against m prior rows or the normal prior.
 template <class T>
 PairwiseDistance<T> mmd_distance(const MmdTable& table, double n, std::optional<double> m) {
-  PairwiseDistance<T> distance{table.kernel<T>(), {}};
+  PairwiseDistance<T> distance{table.function<T>(), {}, {}};
+  const std::optional<double> at_zero = table.at_zero();
+  if (!at_zero && !table.unbiased) distance.d.emplace(table.function<double>());
 
-  // The weight of a pair within `rows` rows; the diagonal, where k is the number of scales, goes into the constant. One
-  // row alone has no pairs to weigh.
+  // The weight of a pair within `rows` rows; a diagonal of equal numbers goes into the constant. One row alone has no
+  // pairs to weigh.
   const auto within = [&](double rows) {
     if (table.unbiased) return rows > 1 ? 1 / (rows * (rows - 1)) : 0;
-    distance.constant += double(table.scales) / rows;
+    distance.constant += at_zero.value_or(0) / rows;
     return 1 / (rows * rows);
   };
   distance.zz = within(n);

@@ -70,13 +70,69 @@ class RadialNumbers {
     RadialNumbers result(Family::kExponentials);
     squarings.resize(rates.size());
     result.squarings_ = std::move(squarings);
-    result.radial_.scales = int(rates.size());
     result.radial_.squarings = result.squarings_.data();
     result.point(&Radial<T>::amplitudes, amplitudes);
-    result.point(&Radial<T>::rates, rates);
-    std::vector<double> tails;
-    for (const double rate : rates) tails.push_back(rate - double(T(rate)));
-    result.point(&Radial<T>::rate_tails, tails);
+    result.point_rates(rates);
+    return result;
+  }
+
+  // -sqrt(r).
+  static RadialNumbers root() { return RadialNumbers(Family::kRoot); }
+
+  // sum_s exp(-sqrt(r) / length_s).
+  static RadialNumbers laplacian(const double* lengths, int64_t scales) {
+    RadialNumbers result(Family::kLaplacian);
+    result.point_rates(reciprocals(lengths, scales));
+    return result;
+  }
+
+  // sum_s (1 + r/(2 power_s))^-power_s - linear r.
+  static RadialNumbers rational_quadratic(double linear, const double* powers, int64_t scales) {
+    RadialNumbers result(Family::kPowers);
+    std::vector<double> rates = reciprocals(powers, scales), fractions(scales);
+    for (int64_t s = 0; s < scales; ++s) {
+      rates[s] /= 2;
+      result.wholes_.push_back(int(std::min(powers[s], 1e9)));  // of that, all but 1 is nothing
+      fractions[s] = std::max(0.0, powers[s] - result.wholes_.back());
+    }
+    result.point_rates(rates);
+    result.radial_.linear = T(linear);
+    result.radial_.wholes = result.wholes_.data();
+    result.point(&Radial<T>::fractions, fractions);
+    return result;
+  }
+
+  // offset - linear r + sum_s of series in w = 1/(1 + r/(2 knee)) that begin with w^power; `numbers` is laid out as
+  // Radial::p.
+  static RadialNumbers series_of_powers(
+      double offset, double linear, const double* powers, int64_t scales, const double* numbers, int64_t size) {
+    RadialNumbers result(Family::kSeriesPowers);
+    result.radial_.offset = T(offset);
+    result.radial_.linear = T(linear);
+    result.radial_.scales = int(scales);
+    result.radial_.terms = int(size);
+    result.point(&Radial<T>::fractions, {powers, powers + scales});
+    result.point(&Radial<T>::p, {numbers, numbers + size});
+    return result;
+  }
+
+  // sum_j coefficient_j r^j.
+  static RadialNumbers polynomial(const double* coefficients, int64_t terms) {
+    std::vector<double> slopes(terms);
+    for (int64_t j = 1; j < terms; ++j) slopes[j - 1] = double(j) * coefficients[j];
+    RadialNumbers result(Family::kPolynomial);
+    result.radial_.terms = int(terms);
+    result.point(&Radial<T>::p, {coefficients, coefficients + terms});
+    result.point(&Radial<T>::q, slopes);
+    return result;
+  }
+
+  // (gamma x + offset)^degree of a product x.
+  static RadialNumbers products(int degree, double offset, double gamma) {
+    RadialNumbers result(Family::kProducts);
+    result.radial_.degree = degree;
+    result.radial_.offset = T(offset);
+    result.radial_.rate = T(gamma);
     return result;
   }
 
@@ -100,7 +156,7 @@ class RadialNumbers {
  private:
   Radial<T> radial_{};
   std::vector<std::vector<T>> arrays_;
-  std::vector<int> squarings_;
+  std::vector<int> squarings_, wholes_;
 
   explicit RadialNumbers(Family family) {
     radial_.family = family;
@@ -109,6 +165,20 @@ class RadialNumbers {
 
   void point(const T* Radial<T>::* member, const std::vector<double>& numbers) {
     radial_.*member = arrays_.emplace_back(numbers.begin(), numbers.end()).data();
+  }
+
+  void point_rates(const std::vector<double>& rates) {
+    radial_.scales = int(rates.size());
+    point(&Radial<T>::rates, rates);
+    std::vector<double> tails;
+    for (const double rate : rates) tails.push_back(rate - double(T(rate)));
+    point(&Radial<T>::rate_tails, tails);
+  }
+
+  static std::vector<double> reciprocals(const double* numbers, int64_t count) {
+    std::vector<double> result;
+    for (int64_t i = 0; i < count; ++i) result.push_back(1 / numbers[i]);
+    return result;
   }
 
   // A t up to which a polynomial with positive coefficients stays clear of overflow: sum c_j t^j <= (sum c_j) t^degree

@@ -15,6 +15,9 @@ constexpr int64_t kAligned = 512, kColumns = 1024;
 // Bands of current rows beyond which they alone are tasks enough.
 constexpr int64_t kTasks = 64;
 
+// Current rows from which on a value without a gradient takes each pair once. Its bits are others, then.
+constexpr int64_t kOnce = 512;
+
 int64_t aligned(int64_t columns) { return (columns + kAligned - 1) / kAligned * kAligned; }
 
 // One evaluation: the packed samples, and the work cut into bands of rows. Where the current rows are few bands, what they
@@ -110,10 +113,18 @@ class Evaluation {
     return weight * kernels<T>().visit(visit);
   }
 
-  double add_origin(Visit<T> visit) const {
-    if (!distance_.g) return 0;
-    visit.weight = distance_.zv;
-    return distance_.zv * kernels<T>().visit_origin(visit, distance_.g->radial());
+  // What the rows of a band have by themselves; `within` is the weight of the pairs within their sample.
+  double add_alone(Visit<T> visit, double within, const std::optional<RadialNumbers<double>>& g) const {
+    double sum = 0;
+    if (g) {
+      visit.weight = distance_.zv;
+      sum += distance_.zv * kernels<T>().visit_origin(visit, g->radial());
+    }
+    if (distance_.d) {
+      visit.weight = within;
+      sum += within * kernels<T>().visit_origin(visit, distance_.d->radial());
+    }
+    return sum;
   }
 
   int64_t live_tasks() const { return bands(current_.rows) * pieces_; }
@@ -143,21 +154,26 @@ class Evaluation {
     }
     const double zz = distance_.zz, zv = distance_.zv;
     double sum = add(visit, history_, Pairs::kAll, 2 * zz, 2 * zz, begin, end);
-    // Both ends of a pair come by.
-    sum += add(visit, current_, Pairs::kOthers, zz, 2 * zz, begin - current_begin_, end - current_begin_);
+    // For a gradient both ends of a pair come by, and without one too, to the same bits, unless that takes long.
+    const bool once = gradients.empty() && current_.rows >= kOnce;
+    sum += add(
+        visit, current_, once ? Pairs::kBelow : Pairs::kOthers, once ? 2 * zz : zz, 2 * zz, begin - current_begin_,
+        end - current_begin_);
     sum += add(visit, prior_, Pairs::kAll, zv, zv, begin - prior_begin_, end - prior_begin_);
-    return piece == 0 ? sum + add_origin(visit) : sum;
+    return piece == 0 ? sum + add_alone(visit, zz, distance_.g) : sum;
   }
 
   double history_band(int64_t first) const {
     Visit<T> visit = visit_of(history_, first);
     return add(visit, history_, Pairs::kBelow, 2 * distance_.zz, 0, 0, history_.rows) +
-           add(visit, prior_, Pairs::kAll, distance_.zv, 0, 0, prior_.rows) + add_origin(visit);
+           add(visit, prior_, Pairs::kAll, distance_.zv, 0, 0, prior_.rows) +
+           add_alone(visit, distance_.zz, distance_.g);
   }
 
   double prior_band(int64_t first) const {
     Visit<T> visit = visit_of(prior_, first);
-    return add(visit, prior_, Pairs::kBelow, 2 * distance_.vv, 0, 0, prior_.rows);
+    return add(visit, prior_, Pairs::kBelow, 2 * distance_.vv, 0, 0, prior_.rows) +
+           add_alone(visit, distance_.vv, {});
   }
 };
 

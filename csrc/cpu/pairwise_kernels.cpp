@@ -1,5 +1,5 @@
-// Register tiles of kRows x kLanes pairs: squared distances, then the radial function, then the gradient of the rows,
-// while all of it is in registers or in the first cache.
+// Register tiles of kRows x kLanes pairs: squared distances or products, then the function of them, then the gradient of
+// the rows, while all of it is in registers or in the first cache.
 //
 // The squared distances of wide rows come as |x|^2 + |y|^2 - 2xy, which takes half the instructions of sums of squared
 // differences but cancels for rows that are close to each other and far from the origin. A tile with such a pair is
@@ -156,7 +156,7 @@ inline void distances_from_products(
   ++products.tiles;
   if (__builtin_expect(!any<T>(cancelled), true)) return;
   ++products.cancelled;
-  Batch<T, R> exact;
+  Batch<T, R> exact = {};
   distances_from_differences<T, R>(rows, columns, dim, exact);
   for (int i = 0; i < R; ++i) r[i] = cancels(r[i], norms + row_norms[i]) ? exact[i] : r[i];
 }
@@ -204,8 +204,9 @@ inline void visit_tile(
   for (int part = 0; part < Doubles<T>::kParts; ++part) total.parts[part] += sum.parts[part];
 }
 
-// gradient[i] += factor * sum_j slopes[i][j] (row_i - column_j) over the first `count` tiles of a strip.
-template <class T, int R>
+// gradient[i] += factor * sum_j slopes[i][j] (row_i - column_j) over the first `count` tiles of a strip, or of column_j
+// where the slopes are those of products.
+template <class T, int R, bool kOfProducts>
 inline void add_gradient(
     const PanelRows<T, R>& rows, const T* columns, int64_t count, int64_t dim, const T* slopes, int live, double factor,
     double* gradient) {
@@ -214,7 +215,8 @@ inline void add_gradient(
     for (int64_t tile = 0; tile < count; ++tile) {
       const Vec<T> x = load(columns + (tile * dim + d) * kLanes<T>);
       for (int i = 0; i < R; ++i) {
-        sum[i] += load(slopes + i * kStrip<T> + tile * kLanes<T>) * (rows.at(i, d) - x);
+        const Vec<T> slope = load(slopes + i * kStrip<T> + tile * kLanes<T>);
+        sum[i] += slope * (kOfProducts ? x : rows.at(i, d) - x);
       }
     }
     if constexpr (R == 1) {
@@ -242,12 +244,14 @@ double visit_rows(
   for (int64_t tile = first_tile; tile < last_tile; tile += kTilesAtOnce) {
     const int count = last_tile - tile < kTilesAtOnce ? int(last_tile - tile) : kTilesAtOnce;
     const T* columns = v.columns.data + tile * kLanes<T> * v.dim;
-    const bool multiplied = products.worthwhile();
+    const bool multiplied = F::kOfProducts || products.worthwhile();
     if (multiplied) multiply<T, R, kTilesAtOnce>(rows, columns, count, v.dim, r);
     for (int c = 0; c < count; ++c, columns += kLanes<T> * v.dim) {
       const int64_t start = (tile + c) * kLanes<T>;
       const Cut cut = cut_of<T, R>(v, row, live, start);
-      if (multiplied) {
+      if (F::kOfProducts) {
+        // The products are there.
+      } else if (multiplied) {
         const T *row_norms = v.rows.norms + row, *column_norms = v.columns.norms + start;
         distances_from_products<T, R>(rows, row_norms, columns, column_norms, v.dim, cut, products, r[c]);
       } else {
@@ -264,7 +268,8 @@ double visit_rows(
   if (visited > 0) {
     const T* columns = v.columns.data + first_tile * kLanes<T> * v.dim;
     double* gradient = v.gradient + (row - v.first) * v.dim;
-    add_gradient<T, R>(rows, columns, visited, v.dim, v.scratch, live, 2 * v.weight, gradient);
+    const double factor = F::kOfProducts ? v.weight : 2 * v.weight;
+    add_gradient<T, R, F::kOfProducts>(rows, columns, visited, v.dim, v.scratch, live, factor, gradient);
   }
   double sum = 0;
   for (const Vec<double>& part : total.parts) sum += sum_lanes<double>(part);
@@ -313,29 +318,49 @@ double visit_norms(const Visit<T>& v, const F& f) {
 
 constexpr int kUsualScales = 7;  // mow_kernels.SCALES
 
-template <class T, class Run>
-double with_family(const Radial<T>& f, const Run& run) {
-  switch (f.family) {
-    case Family::kRational:
-      return f.scales == kUsualScales ? run(Rational<T, kUsualScales>{f}) : run(Rational<T, 0>{f});
-    case Family::kExponentials:
-      return run(Exponentials<T>{f});
-    case Family::kSeriesHalf:
-      return run(Series<T, true>{f});
-    case Family::kSeriesOne:
-      return run(Series<T, false>{f});
-  }
-  __builtin_unreachable();
-}
-
 template <class T>
 double visit(const Visit<T>& v) {
-  return with_family(*v.radial, [&](const auto& f) { return visit_pairs(v, f); });
+  const Radial<T>& f = *v.radial;
+  switch (f.family) {
+    case Family::kRational:
+      return f.scales == kUsualScales ? visit_pairs(v, Rational<T, kUsualScales>{f}) : visit_pairs(v, Rational<T, 0>{f});
+    case Family::kExponentials:
+      return visit_pairs(v, Exponentials<T>{f});
+    case Family::kSeriesHalf:
+      return visit_pairs(v, Series<T, 1>{f});
+    case Family::kRoot:
+      return visit_pairs(v, Root<T>{});
+    case Family::kLaplacian:
+      return visit_pairs(v, Laplacian<T>{f});
+    case Family::kPowers:
+      return visit_pairs(v, Powers<T>{f});
+    case Family::kProducts:
+      return visit_pairs(v, PowerOfProduct<T>{f});
+    default:  // for norms alone
+      __builtin_unreachable();
+  }
 }
 
 template <class T>
 double visit_origin(const Visit<T>& v, const Radial<double>& f) {
-  return with_family(f, [&](const auto& f) { return visit_norms(v, f); });
+  switch (f.family) {
+    case Family::kExponentials:
+      return visit_norms(v, Exponentials<double>{f});
+    case Family::kSeriesHalf:
+      return visit_norms(v, Series<double, 1>{f});
+    case Family::kSeriesOne:
+      return visit_norms(v, Series<double, 2>{f});
+    case Family::kSeriesRoot:
+      return visit_norms(v, Series<double, -1>{f});
+    case Family::kSeriesPowers:
+      return visit_norms(v, SeriesOfPowers<double>{f});
+    case Family::kPolynomial:
+      return visit_norms(v, Polynomial<double>{f});
+    case Family::kProducts:
+      return visit_norms(v, PowerOfProduct<double>{f});
+    default:  // for pairs alone
+      __builtin_unreachable();
+  }
 }
 
 template <class T>

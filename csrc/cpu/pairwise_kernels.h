@@ -1,4 +1,4 @@
-// Sums of a radial function over pairs of rows, and their gradients: what one instruction set's unit offers.
+// Sums of a function over pairs of rows, and their gradients: what one instruction set's unit offers.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +48,7 @@ struct Kernels {
   // rows [count, dim] with strides -> a panel of ceil(count / tile) * tile * dim numbers, aligned to 64 bytes, and norms.
   void (*pack)(
       const T* rows, int64_t count, int64_t row_stride, int64_t column_stride, int64_t dim, T* panel, T* norms);
-  // The sum of f(|row - column|^2) over the pairs.
+  // The sum of f(|row - column|^2), or of f(row . column), over the pairs.
   double (*visit)(const Visit<T>&);
   // The sum of f(|row|^2) over the rows, and to column_sums [last - first] f(|row|^2) itself; radial, columns, pairs and
   // scratch are not read.

@@ -44,8 +44,8 @@ double sum(const double* numbers, const Span& span) {
 }
 
 // The layout of mow_kernels/running.py: for each slot, of which there are a multiple of 16, the sums over the newer rows of
-// the window itself and of the other window (N(0, I) takes the place of that: g of the row), and what the last evaluation
-// would make of both; then the rows, packed, and their norms.
+// the window itself (with half of d of the row) and of the other window (N(0, I) takes the place of that: g of the row),
+// and what the last evaluation would make of both; then the rows, packed, and their norms.
 template <class T>
 struct Sums {
   double *own, *other, *pending_own, *pending_other;
@@ -162,6 +162,11 @@ std::tuple<Tensor, Tensor> evaluate_running(
     const Span all{0, k};
     visit.weight = 2 * zz;
     double total = zz * sides.add(visit, z.fresh, all, Pairs::kOthers, nullptr);
+    if (distance.d) {
+      visit.weight = zz;
+      total += zz * kernels<T>().visit_origin(visit, distance.d->radial());
+      if (v) total += vv * kernels<T>().visit_origin(sides.visit_of(v->fresh, visit.first, visit.last), distance.d->radial());
+    }
     visit.weight = zv;
     if (!v) return total + zv * kernels<T>().visit_origin(visit, distance.g->radial());
     total += zv * sides.add(visit, v->fresh, all, Pairs::kAll, nullptr);
@@ -225,6 +230,12 @@ void push_running(
     std::vector<double> own(padded), other(padded);
     run_tasks(padded / kSpan, sides.heavy(), [&](int64_t task) {
       const Span span{task * kSpan, std::min(k, task * kSpan + kSpan)};
+      if (distance.d) {
+        Visit<T> visit = sides.visit_of(side->fresh, span.first, span.last);
+        visit.column_sums = &own[span.first];
+        kernels<T>().visit_origin(visit, distance.d->radial());
+        for (int64_t row = span.first; row < span.last; ++row) own[row] /= 2;
+      }
       sides.add(sides.visit_of(side->fresh, span.first, k), side->fresh, span, Pairs::kBelow, own.data());
       if (v) {  // the pair of a slot's own two rows belongs to its latent
         const bool prior = side == v;

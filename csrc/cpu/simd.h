@@ -213,7 +213,7 @@ inline Vec<T> reciprocal(Vec<T> x) {
   return 1 / x;
 }
 
-// 1/sqrt(x) for x from 1 to the largest finite number. AVX-512 has estimates to 14 bits, for which one step of Newton's
+// 1/sqrt(x) for x that is neither denormal nor infinite. AVX-512 has estimates to 14 bits, for which one step of Newton's
 // suffices in single precision; a square root and a division take five times as long.
 template <class T>
 inline Vec<T> reciprocal_root(Vec<T> x) {

@@ -10,8 +10,20 @@ template <class T>
 cudaError_t mmd(
     const MmdTable& table, const Samples<T>& samples, const Results<T>& results, void* scratch, cudaStream_t stream) {
   const auto distance = mmd_distance<T>(table, double(samples.window()), samples.prior_rows());
-  return table.gaussian ? run<Family::kExponentials>(distance, samples, results, scratch, stream)
-                        : run<Family::kRational>(distance, samples, results, scratch, stream);
+  switch (distance.f.radial().family) {
+    case Family::kRational:
+      return run<Family::kRational>(distance, samples, results, scratch, stream);
+    case Family::kRoot:
+      return run<Family::kRoot>(distance, samples, results, scratch, stream);
+    case Family::kLaplacian:
+      return run<Family::kLaplacian>(distance, samples, results, scratch, stream);
+    case Family::kPowers:
+      return run<Family::kPowers>(distance, samples, results, scratch, stream);
+    case Family::kProducts:
+      return run<Family::kProducts>(distance, samples, results, scratch, stream);
+    default:
+      return run<Family::kExponentials>(distance, samples, results, scratch, stream);
+  }
 }
 
 template cudaError_t mmd(const MmdTable&, const Samples<float>&, const Results<float>&, void*, cudaStream_t);

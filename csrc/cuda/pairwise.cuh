@@ -1,7 +1,7 @@
-// Sums of a radial function over pairs of rows, and their gradients for the current rows.
+// Sums of a function over pairs of rows, and their gradients for the current rows.
 //
-// The window and the prior are cut into tiles of rows; a visit is a pair of tiles. Its distances are direct differences,
-// not |x|^2 + |y|^2 - 2xy: exact for coinciding rows of any magnitude, at no more multiply-adds. A visit sums in the type
+// The window and the prior are cut into tiles of rows; a visit is a pair of tiles. Its distances, unless the function is one
+// of products, are direct differences, not |x|^2 + |y|^2 - 2xy: exact for coinciding rows of any magnitude, at no more multiply-adds. A visit sums in the type
 // of the rows; the visits are summed in double precision in a fixed order, so that the bits do not change from run to
 // run.
 //
@@ -27,7 +27,9 @@ struct Pairwise {
   Samples<T> samples;
   RadialValues<T, family> f;
   RadialValues<double, RadialValues<T, family>::kClosedForm> g;  // where there is no prior sample
+  RadialValues<double, Family::kProducts> d;  // where `diagonal`, which only a function of products has
   double constant, zz, vv, zv;  // as in PairwiseDistance
+  bool diagonal;
   Results<T> results;
 };
 
@@ -83,6 +85,7 @@ struct Block {
   static constexpr int kRows = Shared::kRows, kPairs = P * P;
   static constexpr int kBatch = kPairs < 8 ? kPairs : 8;
   static constexpr int kGroup = 4;  // rows whose gradient a warp adds up at once
+  static constexpr bool kOfProducts = of_products(family);
   static_assert(kRows % (kGroup * kWarps) == 0);
 
   const Pairwise<T, family>& p;
@@ -117,28 +120,14 @@ struct Block {
     });
   }
 
-  // The closed form: g(|row|^2), in double precision, since it may bend where float resolves its argument badly.
-  __device__ void visit_origin(int64_t tile) {
-    const auto rows = sample(true);
-    const int lane = threadIdx.x % 32;
-    for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
-      for (int i = 0; i < kGroup; ++i) {
-        const int64_t row = tile * kRows + group + i;
-        if (row >= tiles.window) continue;
-        const Line<T> line = rows.line(row);
-        double norm[1] = {0}, value[1], slope[1];
-        for (int64_t d = lane; d < p.samples.dim; d += 32) {
-          const double x = line.data[d * line.stride];
-          norm[0] += x * x;
-        }
-        for (int other = 16; other > 0; other /= 2) norm[0] += __shfl_xor_sync(0xffffffff, norm[0], other);
-        p.g.template operator()<true>(norm, value, slope);
-        if (lane == 0) total += p.zv * value[0];
-        if (gradient == nullptr || row < tiles.history) continue;
-        double* const place = gradient + (row - tiles.history) * p.samples.dim;
-        const double factor = 2 * p.zv * slope[0];
-        for (int64_t d = lane; d < p.samples.dim; d += 32) place[d] += factor * double(line.data[d * line.stride]);
-      }
+  // Whether rows have something by themselves.
+  __device__ bool alone() const { return p.samples.prior.count == 0 || (kOfProducts && p.diagonal); }
+
+  // That of the rows of a tile.
+  __device__ void visit_alone(int64_t tile) {
+    if (p.samples.prior.count == 0) visit_norms(tile, p.g, p.zv);
+    if constexpr (kOfProducts) {
+      if (p.diagonal) visit_norms(tile, p.d, tile < tiles.of_window() ? p.zz : p.vv);
     }
   }
 
@@ -162,8 +151,12 @@ struct Block {
         const auto b = *reinterpret_cast<const Pack<T, P>*>(&shared.columns[d][column]);
 #pragma unroll
         for (int i = 0; i < kPairs; ++i) {
-          const T difference = a.v[i / P] - b.v[i % P];
-          run[i] += difference * difference;
+          if constexpr (kOfProducts) {
+            run[i] += a.v[i / P] * b.v[i % P];
+          } else {
+            const T difference = a.v[i / P] - b.v[i % P];
+            run[i] += difference * difference;
+          }
         }
       }
 #pragma unroll
@@ -186,7 +179,9 @@ struct Block {
         const int64_t at_row = first_row + row + (start + i) / P, at_column = first_column + column + (start + i) % P;
         const bool present = at_row < rows.count() && at_column < columns.count();
         sum += present && (!same || at_column < at_row) ? value[i] : T(0);
-        r[start + i] = slopes && present ? slope[i] : T(0);  // a row with itself has no difference to multiply it
+        // A row with itself has no difference to multiply its slope, but a product.
+        const bool apart = !kOfProducts || !same || at_column != at_row;
+        r[start + i] = slopes && present && apart ? slope[i] : T(0);
       }
     }
     const double weight = !same ? p.zv : 2 * (in_window ? p.zz : p.vv);
@@ -203,12 +198,41 @@ struct Block {
     const int64_t last = (dim - 1) / kDepth * kDepth;
     for (int64_t start = last; start >= 0; start -= kDepth) {  // the last coordinates are there already
       if (start != last) load_both(rows, first_row, columns, first_column, start);
-      add_gradient(first_row, start, 2 * weight);
+      add_gradient(first_row, start, kOfProducts ? weight : 2 * weight);
     }
   }
 
  private:
-  // gradient += factor * sum_j slope_ij (row_i - column_j) in the coordinates that are in shared memory.
+  // f(|row|^2) in double precision, since it may bend where float resolves its argument badly.
+  template <class F>
+  __device__ void visit_norms(int64_t tile, const F& f, double weight) {
+    const bool in_window = tile < tiles.of_window();
+    const auto rows = sample(in_window);
+    const int64_t first = (in_window ? tile : tile - tiles.of_window()) * kRows;
+    const int lane = threadIdx.x % 32;
+    for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
+      for (int i = 0; i < kGroup; ++i) {
+        const int64_t row = first + group + i;
+        if (row >= rows.count()) continue;
+        const Line<T> line = rows.line(row);
+        double norm[1] = {0}, value[1], slope[1];
+        for (int64_t d = lane; d < p.samples.dim; d += 32) {
+          const double x = line.data[d * line.stride];
+          norm[0] += x * x;
+        }
+        for (int other = 16; other > 0; other /= 2) norm[0] += __shfl_xor_sync(0xffffffff, norm[0], other);
+        f.template operator()<true>(norm, value, slope);
+        if (lane == 0) total += weight * value[0];
+        if (gradient == nullptr || !in_window || row < tiles.history) continue;
+        double* const place = gradient + (row - tiles.history) * p.samples.dim;
+        const double factor = 2 * weight * slope[0];
+        for (int64_t d = lane; d < p.samples.dim; d += 32) place[d] += factor * double(line.data[d * line.stride]);
+      }
+    }
+  }
+
+  // gradient += factor * sum_j slope_ij (row_i - column_j), or of column_j where the slopes are those of products, in the
+  // coordinates that are in shared memory.
   __device__ void add_gradient(int64_t first_row, int64_t start, double factor) const {
     constexpr int kPack = 16 / sizeof(T);
     const int lane = threadIdx.x % 32;
@@ -226,7 +250,7 @@ struct Block {
         for (int i = 0; i < kGroup; ++i) {
           const auto s = *reinterpret_cast<const Pack<T, kPack>*>(&shared.slopes[group + i][j]);
 #pragma unroll
-          for (int e = 0; e < kPack; ++e) sum[i] += s.v[e] * (x[i] - y.v[e]);
+          for (int e = 0; e < kPack; ++e) sum[i] += s.v[e] * (kOfProducts ? y.v[e] : x[i] - y.v[e]);
         }
       }
 #pragma unroll
@@ -264,8 +288,7 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
   int64_t turn = 0;
   for (int64_t tile = 0; tile < block.tiles.count(); ++tile) {
     block.clear(tile);
-    const bool origin = p.samples.prior.count == 0;
-    if (origin && turn++ % size == rank) block.visit_origin(tile);
+    if (block.alone() && turn++ % size == rank) block.visit_alone(tile);
     for (int64_t visit = 0; visit < block.tiles.visits(tile); ++visit) {
       if (turn++ % size == rank) block.visit(tile, block.tiles.visited(tile, visit));
     }
@@ -284,7 +307,7 @@ __global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
   const int64_t size = p.samples.current.count * p.samples.dim;
   Worker block(p, shared, p.results.g_current ? gradients + split * size : nullptr);
   block.clear(tile);
-  if (split == 0 && p.samples.prior.count == 0) block.visit_origin(tile);
+  if (split == 0 && block.alone()) block.visit_alone(tile);
   const int64_t visits = block.tiles.visits(tile), end = visits * (split + 1) / splits;
   for (int64_t visit = visits * split / splits; visit < end; ++visit) block.visit(tile, block.tiles.visited(tile, visit));
   const double total = block_sum(block.total, shared.sums);
@@ -368,7 +391,9 @@ cudaError_t run(
   Pairwise<T, family> p{};
   p.samples = samples, p.results = results;
   p.constant = distance.constant, p.zz = distance.zz, p.vv = distance.vv, p.zv = distance.zv;
-  const bool fits = p.f.copy(distance.f.radial()) && (!distance.g || p.g.copy(distance.g->radial()));
+  p.diagonal = distance.d.has_value();
+  const bool fits = p.f.copy(distance.f.radial()) && (!distance.g || p.g.copy(distance.g->radial())) &&
+                    (!distance.d || p.d.copy(distance.d->radial()));
   return fits ? run(p, scratch, stream) : cudaErrorInvalidValue;
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import mow_kernels as mk
 from mow.adapters.both import both
 
-LOSSES = ("gaussian", "imq", "cramer_wold", "sliced_wasserstein")
+LOSSES = ("gaussian", "laplacian", "energy", "imq", "cramer_wold", "sliced_wasserstein")
 
 
 class SamplesLoss(nn.Module):
@@ -21,15 +21,20 @@ class SamplesLoss(nn.Module):
     | loss | value |
     |---|---|
     | "gaussian" | GeomLoss's own: half the biased squared MMD with exp(-r/(2 blur^2)), r the squared distance |
+    | "laplacian" | GeomLoss's: the same with exp(-sqrt(r)/blur) |
+    | "energy" | GeomLoss's: the same with -sqrt(r), half the biased energy distance |
     | "imq" | half the biased squared MMD with the WAE's seven kernels, their scales times blur^2 |
     | "cramer_wold" | `mow_kernels.cramer_wold` |
     | "sliced_wasserstein" | `mow_kernels.sliced_wasserstein` with this p and 50 directions, drawn at each call |
 
+    GeomLoss's backend "tensorized" takes every distance for at least 1e-4, also that of a row to itself, so that its
+    "energy" lies by 1e-4 (1/N + 1/M)/2 below the energy distance, and "laplacian", of distances over blur, likewise.
+
     The gradient to the second sample costs a second call. `mow_kernels.use_backend` chooses what computes it.
 
     Args:
-        loss: see above; it has to be given, since GeomLoss's default, "sinkhorn", is none of them. Its others
-            ("energy", "laplacian", "hausdorff") are refused as well.
+        loss: see above; it has to be given, since GeomLoss's default, "sinkhorn", is none of them; "hausdorff" is
+            refused as well.
         p: the power of "sliced_wasserstein", >= 1; without effect on the others, as there.
         blur: standard deviation of the kernel, > 0; without effect where there is none.
         reach, diameter, scaling, truncate, cost, cluster_scale, debias, verbose, backend: GeomLoss's, in its order.
@@ -94,5 +99,10 @@ class SamplesLoss(nn.Module):
             return both(mk.cramer_wold, x, y, gamma=(4 / (3 * len(x))) ** 0.4)
         if self.loss == "sliced_wasserstein":
             return both(mk.sliced_wasserstein, x, y, directions=mk.draw_directions(x, 50), p=self.p)
-        scales = [self.blur**2 / x.shape[1]] if self.loss == "gaussian" else [self.blur**2 * s for s in mk.SCALES]
-        return both(mk.mmd, x, y, kernel=self.loss, scales=scales, estimator="biased") / 2
+        scales = {
+            "gaussian": [self.blur**2 / x.shape[1]],
+            "laplacian": [self.blur],
+            "energy": [],
+            "imq": [self.blur**2 * scale for scale in mk.SCALES],
+        }
+        return both(mk.mmd, x, y, kernel=self.loss, scales=scales[self.loss], estimator="biased") / 2

@@ -60,7 +60,12 @@ DIRECTIONS = 1000
 """The directions of the sliced-Wasserstein distance of a score."""
 
 FID, FRECHET = "test_fid", "test_frechet_classifier"
-"""The scores that compare generated pictures with real ones."""
+INCEPTION_KERNELS = "test_kid", "test_mmd_gaussian_inception"
+CLASSIFIER_KERNELS = "test_mmd_polynomial_classifier", "test_mmd_gaussian_classifier"
+"""The scores that compare generated pictures with real ones: by normal distributions, and by two kernels."""
+
+SIGMA, PER_MILLE = 10.0, 1000.0
+"""The width of the Gaussian kernel, and what its MMD is multiplied by, as CMMD has them (Jayasumana et al. 2024)."""
 
 SAMPLES = 10_000
 """Generated pictures that the Frechet distance of a score compares, and at most so many test pictures."""
@@ -98,7 +103,11 @@ def score(
         test_cost_mmd, test_cost_log_mmd, test_cost_log_cw: reconstruction + WAE distance, the cost column of table 1;
             + its logarithm, of tables 2 and 4; + the logarithm of the CWAE distance, of table 3.
         test_fid: of 10,000 generated pictures, with Inception, where it is installed.
-        test_frechet_classifier: the same in the classifier's features. No FID: it compares within one classifier only.
+        test_kid: of the same, without subsets: the unbiased MMD over all of them, with the kernel (x.y/2048 + 1)^3.
+        test_mmd_gaussian_inception: 1000 times the biased MMD over all, with the kernel exp(-|x-y|^2/200): CMMD's, but
+            in Inception's features.
+        test_frechet_classifier, test_mmd_polynomial_classifier, test_mmd_gaussian_classifier: these three in the
+            classifier's features. Neither FID nor KID: they compare within one classifier only.
         left_out: of the scores that are not defined here or not finite the name -> why, where there are any.
     """
     scores: dict[str, Any] = evaluate(encoder, decoder, pictures)
@@ -145,6 +154,8 @@ def score(
     compared = [name for name, there in ((FID, inception), (FRECHET, features is not None)) if there]
     if len(pictures) < 2:
         left_out |= dict.fromkeys(compared, "one picture has no covariance")
+        kernels = (INCEPTION_KERNELS if inception else ()) + (CLASSIFIER_KERNELS if features is not None else ())
+        left_out |= dict.fromkeys(kernels, "one picture has no pairs")
     elif compared:
         latents = priors.sample(prior, SAMPLES, z[:1].float(), torch.Generator().manual_seed(seed))
         batch = at_once(pictures.shape[1:])
@@ -156,10 +167,14 @@ def score(
             return (decode(decoder, piece) for piece in latents.split(batch))
 
         if inception:
-            scores[FID] = inception_distance(real(), generated())
+            seen: dict[bool, list[Tensor]] = {True: [], False: []}
+            scores[FID] = inception_distance(real(), generated(), features=seen)
+            a, b = (torch.cat(seen[is_real]) for is_real in (True, False))
+            scores |= zip(INCEPTION_KERNELS, kernel_distances(a, b), strict=True)
         if features is not None:
             a, b = (torch.cat([features.extract(piece) for piece in pieces]) for pieces in (real(), generated()))
             scores[FRECHET] = frechet_distance(a, b)
+            scores |= zip(CLASSIFIER_KERNELS, kernel_distances(a, b), strict=True)
     for name in [name for name, value in scores.items() if not math.isfinite(value)]:
         left_out[name] = f"it is {scores.pop(name)}"
     return {**scores, "left_out": left_out} if left_out else scores
@@ -208,6 +223,20 @@ def mean_picture_error(train: Tensor | LazyPictures, test: Tensor | LazyPictures
         for piece in test.split(at_once(test.shape[1:]))
     ]
     return float(torch.cat(errors).mean())
+
+
+def kernel_distances(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Squared MMDs between samples [N, F] and [M, F] over all pairs of rows, N and M >= 2; no matrix of them is formed.
+
+    Returns:
+        the unbiased one with the kernel (x.y/F + 1)^3, of which KID is a mean over subsets (Binkowski et al. 2018), and
+        1000 times the biased one with exp(-|x-y|^2/(2 10^2)), as CMMD has it in features of CLIP (Jayasumana et al.
+        2024, arXiv 2401.09603).
+    """
+    polynomial = mk.mmd(a, None, b, kernel="polynomial")
+    scales = (SIGMA**2 / a.shape[1],)
+    gaussian = mk.mmd(a, None, b, kernel="gaussian", scales=scales, estimator="biased")
+    return float(polynomial), PER_MILLE * float(gaussian)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

@@ -73,10 +73,21 @@ def inception_is_here() -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_WEIGHTS).exists()
 
 
-def inception_distance(real: Iterable[Tensor], generated: Iterable[Tensor], *, batch: int = 100) -> float:
+def inception_distance(
+    real: Iterable[Tensor],
+    generated: Iterable[Tensor],
+    *,
+    batch: int = 100,
+    features: dict[bool, list[Tensor]] | None = None,
+) -> float:
     """FID between pictures, given in pieces [n, C, H, W], as torchmetrics computes it in 2048 features.
 
     Downloads the weights where they are not here. Source: Heusel et al. 2017, arXiv 1706.08500.
+
+    Args:
+        real, generated: the pictures.
+        batch: how many Inception takes at once.
+        features: the features [n, 2048] are appended here, those of the real pictures at True.
 
     Raises:
         ModuleNotFoundError: torchmetrics or torch-fidelity is not installed.
@@ -84,7 +95,11 @@ def inception_distance(real: Iterable[Tensor], generated: Iterable[Tensor], *, b
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=2048, normalize=True)
+    at_hand = True
+    if features is not None:
+        metric.inception.register_forward_hook(lambda *call: features[at_hand].append(call[-1].cpu()))
     for pieces, is_real in ((real, True), (generated, False)):
+        at_hand = is_real
         for piece in pieces:
             for chunk in piece.split(batch):
                 metric.update(to_unit_range(chunk).clamp(0, 1).expand(-1, 3, -1, -1), real=is_real)

@@ -47,6 +47,7 @@ TABLE_SCORES = (
     "test_sliced_wasserstein",
     "test_fid",
     "test_frechet_classifier",
+    "test_mmd_polynomial_classifier",
 )
 """The columns of `table`."""
 

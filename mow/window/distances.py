@@ -265,6 +265,7 @@ class MMD(KernelDistance):
         scales: of the kernels; None for their own, those of the WAE fitted to the prior's variance.
         estimator: "unbiased" or "biased". Where a growing window holds a single row, the unbiased mean over the pairs
             within it is empty and counts as 0.
+        options: what else the kernel has: alphas, linear, degree, coef0, gamma.
     """
 
     def __init__(
@@ -275,9 +276,11 @@ class MMD(KernelDistance):
         scales: Sequence[float] | None = None,
         estimator: str = "unbiased",
         log: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(prior, log=log)
         self.kernel, self.scales, self.estimator = kernel, scales, estimator
+        self.further = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         self._fitted: tuple[Any, tuple[float, ...] | None] = None, None
 
     function = staticmethod(mk.mmd)
@@ -289,7 +292,7 @@ class MMD(KernelDistance):
             if self._fitted[0] != fitted_to:
                 self._fitted = fitted_to, mk.default_scales(self.kernel, self.prior.kernel_scale(z.shape[1]))
             scales = self._fitted[1]
-        return {"kernel": self.kernel, "scales": scales, "estimator": self.estimator}
+        return {"kernel": self.kernel, "scales": scales, "estimator": self.estimator, **self.further}
 
 
 class CramerWold(KernelDistance):

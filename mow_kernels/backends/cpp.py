@@ -10,10 +10,7 @@ from mow_kernels.registry import Implementation, Op
 
 NAME = "cpp"
 
-_FIELDS: dict[str, dict[str, Any]] = {
-    "mmd": {"only": ("kernel", ("imq", "gaussian"))},
-    "k_center": {"unsupported": k_center.unsupported},
-}
+_FIELDS: dict[str, dict[str, Any]] = {"k_center": {"unsupported": k_center.unsupported}}
 """op -> fields of its `Implementation`."""
 
 

@@ -13,8 +13,8 @@ from mow_kernels.registry import Implementation, Op
 
 NAME = "cuda"
 
-_MOST_SCALES, _MOST_TERMS = 24, 112
-"""kMostScales and kMostTerms of csrc/common/radial_values.h: the kernels take their coefficients as parameters."""
+_MOST_SCALES, _MOST_TERMS, _MOST_NUMBERS, _MOST_DEGREE = 24, 112, 352, 64
+"""kMostScales and so on of csrc/common/radial_values.h: the kernels take their coefficients as parameters."""
 
 
 def implementation(op: Op) -> Implementation | str:
@@ -40,14 +40,20 @@ def _on_the_gpu(unsupported: Callable[..., str | None] | None) -> Callable[..., 
 def _mmd_unsupported(
     current: Tensor, history: Tensor, prior: Tensor | None, *, kernel: str, scales: tuple[float, ...], estimator: str
 ) -> str | None:
-    if len(scales) > _MOST_SCALES:
-        return f"scales has {len(scales)} numbers; it takes {_MOST_SCALES} at most"
-    if prior is None and kernel == "imq":
-        table = mmd.table(current.shape[1], current.dtype, kernel, scales, estimator, True)
-        terms = (table.numel() - len(scales) - 6) // 2
-        if terms > _MOST_TERMS:
-            return f"for these scales the closed form takes {terms} terms; it has {_MOST_TERMS} at most (pass a sample)"
-    return None
+    name, count = ("alphas", len(scales) - 1) if kernel == "rational_quadratic" else ("scales", len(scales))
+    if count > _MOST_SCALES:
+        return f"{name} has {count} numbers; it takes {_MOST_SCALES} at most"
+    if prior is not None or kernel == "gaussian":
+        return None
+    table = mmd.table(current.shape[1], current.dtype, kernel, scales, estimator, True)
+    parameters = table.numel() - len(scales) - 4
+    if kernel in ("imq", "energy"):
+        terms, most = (parameters - 2) // 2, _MOST_TERMS
+    else:
+        terms, most = parameters, _MOST_NUMBERS if kernel == "rational_quadratic" else _MOST_DEGREE
+    if terms <= most:
+        return None
+    return f"the closed form takes {terms} terms for this kernel; it has {most} at most (pass a sample)"
 
 
 def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
@@ -55,7 +61,7 @@ def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
 
 
 _FIELDS: dict[str, dict[str, Any]] = {
-    "mmd": {"only": ("kernel", ("imq", "gaussian")), "unsupported": _mmd_unsupported},
+    "mmd": {"unsupported": _mmd_unsupported},
     "k_center": {"unsupported": _k_center_unsupported},
 }
 """op -> fields of its `Implementation`."""

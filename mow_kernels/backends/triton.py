@@ -94,7 +94,7 @@ def _pairs_unsupported(current: Tensor, *samples: Any, **options: Any) -> str | 
 
 
 _FIELDS: dict[str, dict[str, Any]] = {
-    "mmd": {"only": ("kernel", ("imq", "gaussian")), "unsupported": _pairs_unsupported},
+    "mmd": {"unsupported": _pairs_unsupported},
     "cramer_wold": {"unsupported": _pairs_unsupported},
     "sliced_wasserstein": {"unsupported": _any_width},
 }

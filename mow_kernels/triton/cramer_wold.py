@@ -38,4 +38,4 @@ def cramer_wold(
 def _phi(dim: int, dtype: torch.dtype, phi: str) -> tuple[radial.Radial, float]:
     """phi_D(s) in t = s / knee, and the knee."""
     numbers = table(dim, torch.float64 if dtype == torch.float64 else torch.float32, phi).tolist()
-    return radial.series(numbers, half=True) if numbers else (radial.exponentials([1.0], [1.0]), 1.0)
+    return radial.series(numbers, power=0.5) if numbers else (radial.exponentials([1.0], [1.0]), 1.0)

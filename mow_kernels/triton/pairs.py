@@ -1,9 +1,10 @@
-"""Sums of a radial function over pairs of rows, and their gradients: what MMD and Cramer-Wold have in common.
+"""Sums of a function over pairs of rows, and their gradients: what MMD and Cramer-Wold have in common.
 
     constant + zz sum_{i != j} f(|z_i - z_j|^2) + vv sum_{i != j} f(|v_i - v_j|^2) + zv sum_ij f(|z_i - v_j|^2)      (1)
 
 over the window z = [history; current] and the prior sample v. Without one, the last two sums are
-zv sum_i g(|z_i|^2).
+zv sum_i g(|z_i|^2). Where f is a function of products, z_i z_j stands for a squared distance, and with `diagonal` the
+sums within a sample take i = j along.
 
 All rows are first copied, widened and transposed into one buffer [D, N]: there neighbouring rows are neighbours in
 memory, and the kernels know neither strides nor half types. Then
@@ -49,6 +50,8 @@ class PairwiseDistance:
     g: Radial | None = None
     """Stands in place of a prior sample."""
     g_rate: float = 0.0
+    diagonal: bool = False
+    """Of a function of products: whether i = j counts."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,13 @@ def blocks(dim: int, dtype: torch.dtype, one: bool) -> Blocks:
 
 @functools.lru_cache(maxsize=256)
 def compile_options(
-    f: Radial, g: Radial | None, gradient: bool, dim: int, dtype: torch.dtype, one: bool
+    f: Radial, g: Radial | None, gradient: bool, dim: int, dtype: torch.dtype, one: bool, diagonal: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `one_kernel` and `pairs_kernel` are compiled for: their constants, and the options of the compiler."""
     b = blocks(dim, dtype, one)
     constants = {
         "F": f, "G": g, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns, "DEPTH": b.depth,
-        "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others,
+        "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others, "DIAGONAL": diagonal,
     }  # fmt: skip
     return constants, {"num_warps": b.warps, "num_stages": 1, "maxnreg": b.registers}
 
@@ -129,7 +132,7 @@ def evaluate_distance(
     work = (dim + 16) * ((n + m) * (n + m) // 2 + 2 * k * (n + m) * needs_grad)
     one = work <= ONE_PROGRAM
     b = blocks(dim, wide, one)
-    constants, launch = compile_options(distance.f, distance.g, needs_grad, dim, wide, one)
+    constants, launch = compile_options(distance.f, distance.g, needs_grad, dim, wide, one, distance.diagonal)
     if one:
         one_kernel[(1,)](*given, value, g_current, numbers, **constants, **launch)
         return value, g_current
@@ -174,6 +177,7 @@ def one_kernel(
     value, g_current, numbers,
     F: tl.constexpr, G: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
+    DIAGONAL: tl.constexpr,
 ):  # fmt: skip
     """All of equation (1), and the gradient for current."""
     for first in range(0, tl.maximum(start, stride - start), OTHERS):
@@ -182,13 +186,13 @@ def one_kernel(
         _pack(prior, p_row, p_column, m, first, packed, start, stride, stride, DIM, WIDTH, OTHERS)
     tl.debug_barrier()  # what the threads have written they read of each other from here on
     total = _value(
-        packed, stride, h + k, m, start, 0, 1, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS
+        packed, stride, h + k, m, start, 0, 1, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS, DIAGONAL
     )
     tl.store(value, (_double(numbers, 0) + total).to(value.dtype.element_ty))
     if GRADIENT:
         d = tl.arange(0, WIDTH)
         for i in range(0, k):
-            g = _gradient(packed, stride, h + i, h + k, m, start, 0, 1, numbers, F, G, DIM, WIDTH, OTHERS)
+            g = _gradient(packed, stride, h + i, h + k, m, start, 0, 1, numbers, F, G, DIM, WIDTH, OTHERS, DIAGONAL)
             tl.store(g_current + i * DIM + d, g.to(g_current.dtype.element_ty), mask=d < DIM)
 
 
@@ -208,6 +212,7 @@ def pairs_kernel(
     packed, stride, h, k, m, start, value_parts, g_parts, splits, numbers,
     F: tl.constexpr, G: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
+    DIAGONAL: tl.constexpr,
 ):  # fmt: skip
     """This program's share: value_parts [programs], g_parts [splits, k, D]."""
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -216,12 +221,15 @@ def pairs_kernel(
         d = tl.arange(0, WIDTH)
         for task in range(program, k * splits, programs):
             i, split = task // splits, task % splits
-            g = _gradient(packed, stride, h + i, n, m, start, split, splits, numbers, F, G, DIM, WIDTH, OTHERS)
+            g = _gradient(
+                packed, stride, h + i, n, m, start, split, splits, numbers, F, G, DIM, WIDTH, OTHERS, DIAGONAL
+            )
             part = (tl.zeros((), tl.int64) + split) * k + i
             tl.store(g_parts + part * DIM + d, g, mask=d < DIM)
     total = _value(
-        packed, stride, n, m, start, program, programs, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS
-    )
+        packed, stride, n, m, start, program, programs, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS,
+        DIAGONAL,
+    )  # fmt: skip
     tl.store(value_parts + program, total)
 
 
@@ -263,7 +271,7 @@ def _pack(
 def _value(
     packed, stride, n, m, start, program, programs, numbers,
     F: tl.constexpr, G: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
+    DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr, DIAGONAL: tl.constexpr,
 ):  # fmt: skip
     """The sums of equation (1) over the tasks program, program + programs, ...: each of ROWS rows and CHUNK columns."""
     zz, zv, vv, rate = _double(numbers, 1), _double(numbers, 2), _double(numbers, 3), _double(numbers, 4)
@@ -288,21 +296,60 @@ def _value(
             columns = first + tl.arange(0, COLUMNS)
             y = columns + tl.multiple_of(tl.where(columns_are_prior, start, 0), 16)
             counts = columns[None, :] < limit[:, None]
-            r = _squared_distances(packed, stride, x, y, counts, DIM, ROWS, COLUMNS, DEPTH)
+            if F.family == "products":
+                r = _products(packed, stride, x, y, DIM, ROWS, COLUMNS, DEPTH)
+            else:
+                r = _squared_distances(packed, stride, x, y, counts, DIM, ROWS, COLUMNS, DEPTH)
             f, _ = evaluate(r, rate, F)
             sums += weight * tl.sum(tl.where(counts, f, 0), 1).to(tl.float64)
+    total = tl.sum(sums, 0)
     if G is not None:
-        g_rate = _double(numbers, 5)
-        d = tl.arange(0, WIDTH)
-        norms = tl.zeros([OTHERS], tl.float64)
-        for first in range(program * OTHERS, n, programs * OTHERS):
-            i = first + tl.arange(0, OTHERS)
-            z = tl.load(packed + d[None, :].to(tl.int64) * stride + i[:, None], mask=(d < DIM)[None, :], other=0)
-            g, _ = evaluate(tl.sum(z * z, 1).to(tl.float64), g_rate, G)  # once a row: in double precision
-            norms += tl.where(i < n, g, 0)
-        return tl.sum(sums, 0) + zv * tl.sum(norms, 0)
+        total += zv * _alone(packed, stride, 0, n, program, programs, _double(numbers, 5), G, DIM, WIDTH, OTHERS)
+    if DIAGONAL:
+        total += zz * _alone(packed, stride, 0, n, program, programs, rate, F, DIM, WIDTH, OTHERS)
+        total += vv * _alone(packed, stride, start, m, program, programs, rate, F, DIM, WIDTH, OTHERS)
+    return total
+
+
+@triton.jit
+def _alone(
+    packed, stride, start, rows, program, programs, rate,
+    F: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
+):  # fmt: skip
+    """A share of sum_i f(|x_i|^2) over a sample that begins at `start`."""
+    d = tl.arange(0, WIDTH)
+    sums = tl.zeros([OTHERS], tl.float64)
+    for first in range(program * OTHERS, rows, programs * OTHERS):
+        i = first + tl.arange(0, OTHERS)
+        at = packed + d[None, :].to(tl.int64) * stride + (start + i)[:, None]
+        x = tl.load(at, mask=(d < DIM)[None, :] & (i < rows)[:, None], other=0)
+        f, _ = evaluate(tl.sum(x * x, 1).to(tl.float64), rate, F)  # once a row: in double precision
+        sums += tl.where(i < rows, f, 0)
+    return tl.sum(sums, 0)
+
+
+@triton.jit
+def _products(packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
+    """x . y for columns x [ROWS] and y [COLUMNS] of the buffer."""
+    RUN: tl.constexpr = 64  # as below
+    product = tl.zeros([ROWS, COLUMNS], packed.dtype.element_ty)
+    if DEPTH > 0:
+        for run in range(0, DIM, RUN):
+            run_product = tl.zeros([ROWS, COLUMNS], tl.float32)
+            for first in range(run, tl.minimum(run + RUN, DIM), DEPTH):
+                d = first + tl.arange(0, DEPTH)
+                line = (packed + d.to(tl.int64) * stride)[:, None]
+                there = (d < DIM)[:, None]
+                x_d = tl.load(line + x[None, :], mask=there, other=0)
+                y_d = tl.load(line + y[None, :], mask=there, other=0)
+                run_product = tl.dot(tl.trans(x_d), y_d, run_product, input_precision="ieee")
+            product += run_product
     else:
-        return tl.sum(sums, 0)
+        line = packed
+        for _ in range(0, DIM):
+            product += tl.load(line + x)[:, None] * tl.load(line + y)
+            line += stride
+    return product
 
 
 @triton.jit
@@ -366,29 +413,43 @@ def _differences(packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, CO
 def _gradient(
     packed, stride, i, n, m, start, split, splits, numbers,
     F: tl.constexpr, G: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
+    DIAGONAL: tl.constexpr,
 ):  # fmt: skip
     """A share of the gradient of equation (1) for row i of the window, float64 [WIDTH]."""
+    TWICE: tl.constexpr = 1 if F.family == "products" else 2
     zz, zv, rate = _double(numbers, 1), _double(numbers, 2), _double(numbers, 4)
     n_share = tl.cdiv(tl.cdiv(n, splits), OTHERS) * OTHERS
     m_share = tl.cdiv(tl.cdiv(m, splits), OTHERS) * OTHERS
     first, last = split * n_share, tl.minimum(split * n_share + n_share, n)
-    g = 4 * zz * _pull(packed, stride, i, first, last, rate, F, DIM, WIDTH, OTHERS)
+    g = 2 * TWICE * zz * _pull(packed, stride, i, first, last, rate, F, DIM, WIDTH, OTHERS)
     if G is None:
         first, last = start + split * m_share, start + tl.minimum(split * m_share + m_share, m)
-        g += 2 * zv * _pull(packed, stride, i, first, last, rate, F, DIM, WIDTH, OTHERS)
+        g += TWICE * zv * _pull(packed, stride, i, first, last, rate, F, DIM, WIDTH, OTHERS)
     elif split == 0:
-        d = tl.arange(0, WIDTH)
-        z = tl.load(packed + d.to(tl.int64) * stride + i, mask=d < DIM, other=0).to(tl.float64)[None, :]
-        _, slope = evaluate(tl.sum(z * z, 1), _double(numbers, 5), G)
-        g += 2 * zv * tl.sum(slope[:, None] * z, 0)
+        g += 2 * zv * _pull_alone(packed, stride, i, _double(numbers, 5), G, DIM, WIDTH)
+    if DIAGONAL:
+        if split == 0:
+            g += 2 * zz * _pull_alone(packed, stride, i, rate, F, DIM, WIDTH)
     return g
+
+
+@triton.jit
+def _pull_alone(packed, stride, i, rate, F: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
+    """f'(|x_i|^2) x_i, float64 [WIDTH]."""
+    d = tl.arange(0, WIDTH)
+    x = tl.load(packed + d.to(tl.int64) * stride + i, mask=d < DIM, other=0).to(tl.float64)[None, :]
+    _, slope = evaluate(tl.sum(x * x, 1), rate, F)
+    return tl.sum(slope[:, None] * x, 0)
 
 
 @triton.jit
 def _pull(
     packed, stride, i, first, last, rate, F: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr
 ):
-    """sum_j f'(|x_i - x_j|^2) (x_i - x_j) over the columns first <= j < last of the buffer, float64 [WIDTH]."""
+    """sum_j f'(|x_i - x_j|^2) (x_i - x_j) over the columns first <= j < last of the buffer, float64 [WIDTH].
+
+    Where f is a function of products, sum_j f'(x_i x_j) x_j without j = i.
+    """
     d = tl.arange(0, WIDTH)
     line = (packed + d.to(tl.int64) * stride)[None, :]
     x = tl.load(line + i, mask=(d < DIM)[None, :], other=0)
@@ -397,8 +458,13 @@ def _pull(
         sums = tl.zeros([OTHERS, WIDTH], packed.dtype.element_ty)
         for column in range(block, tl.minimum(block + 32 * OTHERS, last), OTHERS):
             j = column + tl.arange(0, OTHERS)
-            difference = x - tl.load(line + j[:, None], mask=(d < DIM)[None, :], other=0)
-            _, slope = evaluate(tl.sum(difference * difference, 1), rate, F)
-            sums += tl.where(j < last, slope, 0)[:, None] * difference  # nothing where j = i
+            y = tl.load(line + j[:, None], mask=(d < DIM)[None, :], other=0)
+            if F.family == "products":
+                _, slope = evaluate(tl.sum(x * y, 1), rate, F)
+                sums += tl.where((j < last) & (j != i), slope, 0)[:, None] * y
+            else:
+                difference = x - y
+                _, slope = evaluate(tl.sum(difference * difference, 1), rate, F)
+                sums += tl.where(j < last, slope, 0)[:, None] * difference  # nothing where j = i
         total += tl.sum(sums.to(tl.float64), 0)
     return total

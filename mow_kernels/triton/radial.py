@@ -1,10 +1,16 @@
-"""Radial functions f(r) of a squared distance: their numbers, and value and derivative in Triton.
+"""Functions f(r) of a squared distance, or of a product: their numbers, and value and derivative in Triton.
 
-As in csrc/common/radial.h, one of three families, in t = rate r:
+As in csrc/common/radial.h, one of some families, in t = rate r:
 
     rational      sum_s 1/(1 + c_s t) = P(t)/Q(t)             inverse multiquadric kernels
     exponentials  sum_s a_s exp(-b_s t)                       Gaussian kernels, and phi_1
-    series        w^a p(2w-1), w = 1/(1+t), a = 1/2 or 1      phi_D, and the mean of inverse multiquadric kernels
+    series        w^a p(2w-1), w = 1/(1+t)                    phi_D, and the means of inverse multiquadric and energy
+                                                              kernels, and, a sum of them, of rational quadratic ones
+    root          -sqrt(t)                                    the energy kernel
+    laplacian     sum_s exp(-b_s sqrt(t))                     Laplacian kernels
+    powers        sum_s (1 + b_s t)^-a_s - linear t           rational quadratic kernels
+    polynomial    sum_j p_j t^j                               the mean of polynomial kernels
+    products      (t + offset)^terms, r a product of rows     polynomial kernels
 
 The numbers stand in the machine code as constants: a kernel is compiled for one width and one set of options anyway,
 and a multiply-add takes a constant for free.
@@ -12,6 +18,7 @@ and a multiply-add takes a constant for free.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,13 +33,14 @@ class Radial:
     """The constants of one function; a field is empty where its family has no use for it."""
 
     family: str
-    """"rational", "exponentials" or "series"."""
+    """One of those above, or "sum", of series."""
     terms: int
-    """Scales, steps, or coefficients of p."""
-    p: tuple[float, ...]
-    """Rational: P. Exponentials: a_s. Series: the coefficients of p."""
-    q: tuple[float, ...]
-    """Rational: Q. Exponentials: b_s. Series: those of q = a p(x) + (x+1) p'(x), for the derivative."""
+    """Scales, steps, coefficients of p, parts, or the degree."""
+    p: tuple[float, ...] = ()
+    """Rational: P. Exponentials and powers: a_s. Series and polynomial: the coefficients of p."""
+    q: tuple[float, ...] = ()
+    """Rational: Q. Exponentials, laplacian and powers: b_s. Series: those of q = a p(x) + (x+1) p'(x), for the
+    derivative; polynomial: of p'."""
     slope: tuple[float, ...] = ()
     """Rational: P Q' - P' Q. All its coefficients are positive, as those of P and Q, so that nothing cancels."""
     reciprocals: tuple[float, ...] = ()
@@ -43,8 +51,24 @@ class Radial:
     """Exponentials: whether the term is the square of the one before, which costs one product."""
     chebyshev: bool = False
     """Series: whether the coefficients are those of Chebyshev polynomials, not of powers."""
-    half: bool = False
-    """Series: whether a = 1/2."""
+    whole: int = 1
+    fraction: float = 0.0
+    """Series: a, in two parts of which the second is not below 0."""
+    tails: tuple[float, ...] = ()
+    """Laplacian: what rounding to float32 takes from b_s."""
+    linear: float = 0.0
+    """Powers and sum: of r."""
+    offset: float = 0.0
+    """Products and sum."""
+    wholes: tuple[int, ...] = ()
+    fractions: tuple[float, ...] = ()
+    """Powers and sum: a_s, likewise."""
+    rates: tuple[float, ...] = ()
+    """Sum: of each series its rate, whether its coefficients are Chebyshev's, how many, p and q."""
+    bases: tuple[bool, ...] = ()
+    lengths: tuple[int, ...] = ()
+    ps: tuple[tuple[float, ...], ...] = ()
+    qs: tuple[tuple[float, ...], ...] = ()
 
 
 def inverse_multiquadric(constants: Sequence[float], dtype: torch.dtype) -> tuple[Radial, float]:
@@ -92,11 +116,61 @@ def exponentials(amplitudes: Sequence[float], rates: Sequence[float]) -> Radial:
     return _exponentials(tuple(amplitudes), tuple(rates), (False,) * len(rates))
 
 
-def series(table: Sequence[float], *, half: bool) -> tuple[Radial, float]:
+def series(table: Sequence[float], *, power: float) -> tuple[Radial, float]:
     """The function of a table [knee, chebyshev, p_0.., q_0..] of mow_kernels/tables.py, and the knee: t = s / knee."""
     terms = (len(table) - 2) // 2
     p, q = tuple(table[2 : 2 + terms]), tuple(table[2 + terms :])
-    return Radial("series", terms, p, q, chebyshev=bool(table[1]), half=half), table[0]
+    whole, fraction = _split(power)
+    return Radial("series", terms, p, q, chebyshev=bool(table[1]), whole=whole, fraction=fraction), table[0]
+
+
+def laplacian(lengths: Sequence[float], dtype: torch.dtype) -> Radial:
+    """sum_s exp(-sqrt(r)/length_s), for a rate of 1."""
+    rates = [1 / length for length in lengths]
+    tails = tuple(rate - ctypes.c_float(rate).value if dtype == torch.float32 else 0.0 for rate in rates)
+    return Radial("laplacian", len(rates), q=tuple(rates), tails=tails)
+
+
+def rational_quadratic(linear: float, powers: Sequence[float]) -> Radial:
+    """sum_a (1 + r/(2a))^-a - linear r, for a rate of 1."""
+    wholes, fractions = zip(*map(_split, powers), strict=True)
+    rates = tuple(1 / (2 * a) for a in powers)
+    return Radial("powers", len(powers), tuple(powers), rates, linear=linear, wholes=wholes, fractions=fractions)
+
+
+def _split(power: float) -> tuple[int, float]:
+    whole = math.floor(power)
+    return whole, power - whole
+
+
+def sum_of_series(offset: float, linear: float, powers: Sequence[float], tables: Sequence[float]) -> Radial:
+    """offset - linear r + the functions of |z|^2/2 of such tables, each after its length; for a rate of 1."""
+    parts, rates, at = [], [], 0
+    for power in powers:
+        count = int(tables[at])
+        part, knee = series(tables[at + 1 : at + 1 + count], power=power)
+        parts.append(part)
+        rates.append(1 / (2 * knee))
+        at += 1 + count
+    return Radial(
+        "sum",
+        len(parts),
+        offset=offset,
+        linear=linear,
+        rates=tuple(rates),
+        wholes=tuple(part.whole for part in parts),
+        fractions=tuple(part.fraction for part in parts),
+        lengths=tuple(part.terms for part in parts),
+        bases=tuple(part.chebyshev for part in parts),
+        ps=tuple(part.p for part in parts),
+        qs=tuple(part.q for part in parts),
+    )
+
+
+def polynomial(coefficients: Sequence[float]) -> Radial:
+    """sum_j c_j r^j, for a rate of 1."""
+    slopes = (*(j * c for j, c in enumerate(coefficients) if j), 0.0)
+    return Radial("polynomial", len(coefficients), tuple(coefficients), slopes)
 
 
 def _exponentials(amplitudes: tuple[float, ...], rates: tuple[float, ...], squares: tuple[bool, ...]) -> Radial:
@@ -128,8 +202,124 @@ def evaluate(r, rate, F: tl.constexpr):
         return _sum_of_exponentials(
             r * rate, rate, tl.constexpr(F.p), tl.constexpr(F.q), tl.constexpr(F.squares), F.terms
         )
+    elif F.family == "root":
+        root, inverse, rest = _roots(r)
+        return -root - rest, -0.5 * inverse
+    elif F.family == "laplacian":
+        return _laplacian(r, tl.constexpr(F.q), tl.constexpr(F.tails), F.terms)
+    elif F.family == "powers":
+        value, slope = _powers(
+            r, tl.constexpr(F.p), tl.constexpr(F.q), tl.constexpr(F.wholes), tl.constexpr(F.fractions), F.terms
+        )
+        return _with_linear(r, value, slope, F.linear)
+    elif F.family == "polynomial":
+        return _horner(r, tl.constexpr(F.p), F.terms), _horner(r, tl.constexpr(F.q), F.terms)
+    elif F.family == "products":
+        x = r * rate + F.offset
+        lower = _whole_power(x, F.terms - 1)
+        return lower * x, lower * (rate * F.terms)
+    elif F.family == "sum":
+        value, slope = _sum_of_series(
+            r, tl.constexpr(F.rates), tl.constexpr(F.wholes), tl.constexpr(F.fractions), tl.constexpr(F.bases),
+            tl.constexpr(F.lengths), tl.constexpr(F.ps), tl.constexpr(F.qs), F.terms,
+        )  # fmt: skip
+        return _with_linear(r, value + F.offset, slope, F.linear)
     else:
-        return _series(r * rate, rate, F)
+        return _series(r * rate, rate, F.whole, F.fraction, F.chebyshev, tl.constexpr(F.p), tl.constexpr(F.q), F.terms)
+
+
+@triton.jit
+def _sum_of_series(
+    r, RATES: tl.constexpr, WHOLES: tl.constexpr, FRACTIONS: tl.constexpr, BASES: tl.constexpr, LENGTHS: tl.constexpr,
+    P: tl.constexpr, Q: tl.constexpr, TERMS: tl.constexpr,
+):  # fmt: skip
+    value, slope = tl.zeros_like(r), tl.zeros_like(r)
+    for s in tl.static_range(TERMS):
+        term, term_slope = _series(
+            r * RATES[s],
+            RATES[s],
+            WHOLES[s],
+            FRACTIONS[s],
+            BASES[s],
+            tl.constexpr(P[s]),
+            tl.constexpr(Q[s]),
+            LENGTHS[s],
+        )
+        value += term
+        slope += term_slope
+    return value, slope
+
+
+@triton.jit
+def _with_linear(r, value, slope, LINEAR: tl.constexpr):
+    if LINEAR != 0:  # nothing times an infinite r is not nothing
+        value, slope = value - LINEAR * r, slope - LINEAR
+    return value, slope
+
+
+@triton.jit
+def _roots(r):
+    """sqrt(r), 1/sqrt(r) and what rounding took from the first; all are zero where r is or would be denormal."""
+    if r.dtype == tl.float64:
+        SMALLEST: tl.constexpr = 2.2250738585072014e-308
+    else:
+        SMALLEST: tl.constexpr = 1.1754943508222875e-38
+    same = r < SMALLEST  # NaN is not
+    x = tl.where(same, 1, _finite(r))
+    root = tl.sqrt(x)
+    inverse = 1 / root
+    rest = (x - root * root) * (0.5 * inverse)
+    return tl.where(same, 0, root), tl.where(same, 0, inverse), tl.where(same, 0, rest)
+
+
+@triton.jit
+def _laplacian(r, RATES: tl.constexpr, TAILS: tl.constexpr, TERMS: tl.constexpr):
+    root, inverse, rest = _roots(r)
+    value, slope = tl.zeros_like(r), tl.zeros_like(r)
+    for s in tl.static_range(TERMS):
+        x = root * -RATES[s]
+        term = _exp(x)
+        tail = tl.fma(root, -RATES[s] + tl.zeros_like(root), -x) - root * TAILS[s] - rest * RATES[s]
+        term += tl.where(term > 0, term * tail, 0)
+        value += term
+        slope += term * RATES[s]
+    return value, slope * inverse * -0.5
+
+
+@triton.jit
+def _powers(
+    r, A: tl.constexpr, B: tl.constexpr, WHOLES: tl.constexpr, FRACTIONS: tl.constexpr, TERMS: tl.constexpr
+):  # fmt: skip
+    value, slope = tl.zeros_like(r), tl.zeros_like(r)
+    for s in tl.static_range(TERMS):
+        x = _finite(1 + r * B[s])
+        inverse = _reciprocal(x)
+        term = _power(x, inverse, WHOLES[s], FRACTIONS[s])
+        value += term
+        slope -= term * inverse * (A[s] * B[s])
+    return value, slope
+
+
+@triton.jit
+def _power(x, inverse, WHOLE: tl.constexpr, FRACTION: tl.constexpr):
+    """x^-(whole + fraction) for x >= 1."""
+    y = _whole_power(inverse, WHOLE)
+    if FRACTION == 0.5:
+        y *= _reciprocal_root(x)
+    elif FRACTION > 0:
+        y *= _exp(-FRACTION * tl.log(x))
+    return y
+
+
+@triton.jit
+def _whole_power(x, N: tl.constexpr):
+    y = tl.full(x.shape, 1, x.dtype)
+    for i in tl.static_range(0, 31):
+        if (N >> i) & 1:
+            y *= x
+        if (N >> (i + 1)) > 0:
+            x = x * x
+    return y
 
 
 @triton.jit
@@ -180,23 +370,36 @@ def _exp(x):
 
 
 @triton.jit
-def _series(t, rate, F: tl.constexpr):
+def _series(
+    t, rate, WHOLE: tl.constexpr, FRACTION: tl.constexpr, CHEBYSHEV: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
+    TERMS: tl.constexpr,
+):  # fmt: skip
     t = _finite(1 + t)
-    if F.half:
-        power = tl.rsqrt(t)
-        power = power * (1.5 - 0.5 * t * power * power)  # the instruction alone errs by some units in the last place
+    if WHOLE == 0 and FRACTION == 0.5:
+        power = _reciprocal_root(t)
         w = power * power
+    elif WHOLE == -1 and FRACTION == 0.5:
+        root = _reciprocal_root(t)
+        power = t * root
+        w = root * root
     else:
-        power = _reciprocal(t)
-        w = power
+        w = _reciprocal(t)
+        power = _power(t, w, WHOLE, FRACTION)
     x = w + w - 1
-    if F.chebyshev:
-        p = _clenshaw(x, tl.constexpr(F.p), F.terms)
-        q = _clenshaw(x, tl.constexpr(F.q), F.terms)
+    if CHEBYSHEV:
+        p = _clenshaw(x, P, TERMS)
+        q = _clenshaw(x, Q, TERMS)
     else:
-        p = _horner(x, tl.constexpr(F.p), F.terms)
-        q = _horner(x, tl.constexpr(F.q), F.terms)
+        p = _horner(x, P, TERMS)
+        q = _horner(x, Q, TERMS)
     return power * p, -rate * power * w * q
+
+
+@triton.jit
+def _reciprocal_root(x):
+    """1/sqrt(x) for finite x >= 1."""
+    power = tl.rsqrt(x)
+    return power * (1.5 - 0.5 * x * power * power)  # the instruction alone errs by some units in the last place
 
 
 @triton.jit

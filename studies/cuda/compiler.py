@@ -17,7 +17,15 @@ from benchmarks import ROOT
 from benchmarks.page import row
 
 ARCHITECTURES = ("80", "90a", "100", "120")
-FAMILIES = {"0": "inverse multiquadric", "1": "exponential", "2": "series"}
+FAMILIES = {
+    "0": "inverse multiquadric",
+    "1": "exponential",
+    "2": "series",
+    "5": "energy",
+    "6": "Laplacian",
+    "7": "rational quadratic",
+    "10": "polynomial",
+}
 
 nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
 
@@ -61,7 +69,7 @@ def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
     rows = []
     for entry in said.split("Compiling entry function '")[1:]:
         signature, rest = entry.split("' for 'sm_", 1)
-        name = re.search(r"(\w+)<(float|double)(?:, \(mow::Family\)(\d))?>\(", signature)
+        name = re.search(r"(\w+)<(float|double)(?:, \(mow::Family\)(\d+))?>\(", signature)
         registers = re.search(r"Used (\d+) registers", rest)
         spilled = re.search(r"(\d+) bytes spill stores", rest)
         assert name and registers and spilled, entry

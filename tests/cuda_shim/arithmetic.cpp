@@ -46,13 +46,27 @@ bool evaluate(const Radial<T>& f, const T* r, int64_t count, T* value, T* slope)
       return evaluate<T, Family::kSeriesHalf>(f, r, count, value, slope);
     case Family::kSeriesOne:
       return evaluate<T, Family::kSeriesOne>(f, r, count, value, slope);
+    case Family::kSeriesRoot:
+      return evaluate<T, Family::kSeriesRoot>(f, r, count, value, slope);
+    case Family::kRoot:
+      return evaluate<T, Family::kRoot>(f, r, count, value, slope);
+    case Family::kLaplacian:
+      return evaluate<T, Family::kLaplacian>(f, r, count, value, slope);
+    case Family::kPowers:
+      return evaluate<T, Family::kPowers>(f, r, count, value, slope);
+    case Family::kSeriesPowers:
+      return evaluate<T, Family::kSeriesPowers>(f, r, count, value, slope);
+    case Family::kPolynomial:
+      return evaluate<T, Family::kPolynomial>(f, r, count, value, slope);
+    case Family::kProducts:
+      return evaluate<T, Family::kProducts>(f, r, count, value, slope);
   }
   return false;
 }
 
 template <class T>
 bool of_mmd(const double* table, int64_t size, const void* r, int64_t count, void* value, void* slope) {
-  const auto f = MmdTable(table, size).kernel<T>();
+  const auto f = MmdTable(table, size).function<T>();
   return evaluate(f.radial(), static_cast<const T*>(r), count, static_cast<T*>(value), static_cast<T*>(slope));
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, run, usable
+from bounds import CRAMER_WOLD, FURTHER, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, priors, run, usable
 from targets import Target
 
 import mow_kernels as mk
@@ -29,7 +29,7 @@ def check(target: Target, op: str, options: dict, n: int, k: int, dim: int, dtyp
     if not usable(op, options, n, dim):
         pytest.skip("not defined there")
     current, history, prior = samples(target, n, k, n + 3, dim)
-    for sample in (prior, None):
+    for sample in priors(options, prior):
         check_pairs(target.backend, op, options, current, history, sample, dtype)
 
 
@@ -40,7 +40,7 @@ def test_value_and_gradient(target: Target, op: str, options: dict, n: int, k: i
 
 
 @pytest.mark.parametrize("n, k, dim", MORE_SIZES)
-@pytest.mark.parametrize("op, options", BOTH)
+@pytest.mark.parametrize("op, options", [*BOTH, *(("mmd", options) for options in FURTHER[::2])])
 def test_more_sizes(target: Target, op: str, options: dict, n: int, k: int, dim: int) -> None:
     check(target, op, options, n, k, dim)
 
@@ -63,7 +63,7 @@ def test_magnitudes_with_duplicates(target: Target, op: str, options: dict, magn
     current, history, prior = (magnitude * x for x in samples(target, 20, 9, 17, dim, 4))
     current[4:8], prior[3:6] = history[4], history[4]
     offset = [x + magnitude for x in (current, history, prior)]  # an expansion of the squares would cancel
-    for sample in (offset[2], None):
+    for sample in priors(options, offset[2]):
         check_pairs(target.backend, op, options, offset[0], offset[1], sample)
 
 
@@ -87,14 +87,14 @@ def test_huge_numbers_are_no_nan(target: Target, op: str, options: dict, dim: in
 
 
 @pytest.mark.parametrize("dim", [8, 40])
-@pytest.mark.parametrize("op, options", BOTH)
+@pytest.mark.parametrize("op, options", [*BOTH, *(("mmd", options) for options in FURTHER)])
 def test_nan_is_passed_on(target: Target, op: str, options: dict, dim: int) -> None:
     samples_ = [x.float() for x in samples(target, 40, 10, 40, dim, 8)]
     for spoilt in range(3):
         given = [x.clone() for x in samples_]
         given[spoilt][-1, 3] = torch.nan
         assert TABLE[op][target.backend].run(*given, **options).isnan()
-    given = [samples_[0], samples_[1].clone(), None]
+    given = [samples_[0], samples_[1].clone(), priors(options, samples_[2])[-1]]
     given[1][0, 0] = torch.nan
     assert TABLE[op][target.backend].run(*given, **options).isnan()
 

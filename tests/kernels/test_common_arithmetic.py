@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mow_kernels.ops import cramer_wold, mmd
 from mow_kernels.reference import laplace
+from mow_kernels.reference.mmd import KERNELS
 from mow_kernels.reference.sliced_wasserstein import quantile_coupling
 
 pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
@@ -59,6 +60,71 @@ def test_sums_of_gaussians(scales: tuple[float, ...], dtype: torch.dtype, tolera
     value, slope = call("mmd", dtype, mmd.table(dim, dtype, "gaussian", scales, "biased", False), r)
     c, exact = 2 * dim * torch.tensor(scales, dtype=F64), r.double()[:, None]
     check(value, slope, torch.exp(-exact / c).sum(1), (-torch.exp(-exact / c) / c).sum(1), tolerance)
+
+
+FURTHER = {
+    "energy": [()],
+    "laplacian": [(1.0,), (0.2, 3.0, 50.0)],
+    "rational_quadratic": [(0.0, 0.2, 0.5, 1.0, 2.0, 5.0), (0.1, 0.7, 3.25), (0.0, 12.0)],
+    "polynomial": [(3.0, 1.0, 0.05), (1.0, 0.0, 2.0), (6.0, -0.5, 0.3)],
+}
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(F32, 4e-6), (F64, 1e-13)])
+@pytest.mark.parametrize("kernel, numbers", [(kernel, each) for kernel, some in FURTHER.items() for each in some])
+def test_further_kernels(kernel: str, numbers: tuple[float, ...], dtype: torch.dtype, tolerance: float) -> None:
+    r = torch.cat([torch.logspace(-12, 6, 120), torch.linspace(0.5, 80, 60)]).to(dtype)
+    if kernel == "polynomial":
+        r = torch.cat([-r[r < 1e3], r[r < 1e3]])
+    exact = r.double().requires_grad_()
+    truth = KERNELS[kernel].of(exact, 20, numbers)
+    (true_slope,) = torch.autograd.grad(truth.sum(), exact)
+    value, slope = call("mmd", dtype, mmd.table(20, dtype, kernel, numbers, "biased", False), r)
+    if kernel == "polynomial":  # relative to what is added up before the power
+        degree, c, g = numbers
+        base = (g * exact.detach().abs() + abs(c)).pow(degree - 1)
+        assert ((value - truth.detach()).abs() <= tolerance * base * (g * exact.detach().abs() + abs(c))).all()
+        assert ((slope - true_slope).abs() <= tolerance * degree * g * base + 1e-37).all()
+    else:
+        check(value, slope, truth.detach(), true_slope, tolerance)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("kernel", ["energy", "laplacian"])
+def test_rows_that_coincide_have_no_slope(kernel: str, dtype: torch.dtype) -> None:
+    r = torch.tensor(
+        [0.0, torch.finfo(dtype).smallest_normal / 4, torch.finfo(dtype).smallest_normal, 1.0], dtype=dtype
+    )
+    numbers = (1.0,) if kernel == "laplacian" else ()
+    value, slope = call("mmd", dtype, mmd.table(3, dtype, kernel, numbers, "biased", False), r)
+    assert slope[:2].tolist() == [0, 0] and bool((slope[2:] < 0).all())
+    assert value[:2].tolist() == [len(numbers)] * 2
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("kernel, numbers", [("laplacian", (1.0, 3.0)), ("rational_quadratic", (0.0, 0.2, 0.5, 2.0))])
+def test_what_is_infinitely_far_adds_next_to_nothing(kernel: str, numbers: tuple, dtype: torch.dtype) -> None:
+    r = torch.tensor([math.inf], dtype=dtype)
+    value, slope = call("mmd", dtype, mmd.table(3, dtype, kernel, numbers, "biased", False), r)
+    assert 0 <= float(value) < 1e-7 and -1e-30 < float(slope) <= 0
+
+
+@pytest.mark.parametrize("kernel", ["energy", "rational_quadratic", "polynomial"])
+@pytest.mark.parametrize("dim", [2, 3, 20, 64])
+def test_further_expectations_under_the_normal(dim: int, kernel: str) -> None:
+    for numbers in FURTHER[kernel]:
+        table = mmd.table(dim, F64, kernel, numbers, "biased", True)
+        r = torch.linspace(0, 8 * dim, 101, dtype=F64)
+        if table.numel() > 350 and kernel == "rational_quadratic":
+            continue  # it takes more numbers than there is room for
+        value, slope = call("normal_mean", None, table, r)
+        rows = torch.zeros(len(r), dim, dtype=F64)
+        rows[:, 0] = r.sqrt()
+        live = rows.requires_grad_()
+        truth = KERNELS[kernel].mean(live, numbers)
+        (pull,) = torch.autograd.grad(truth.sum(), live)
+        apart = r > 0
+        check(value[apart], slope[apart], truth.detach()[apart], (pull[:, 0] / (2 * r.sqrt()))[apart], 1e-11)
 
 
 @pytest.mark.parametrize("kernel", ["imq", "gaussian"])

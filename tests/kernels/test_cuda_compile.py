@@ -13,6 +13,7 @@ import torch
 import mow_kernels as mk
 from benchmarks import ROOT, page
 from mow_kernels.backends import cuda
+from mow_kernels.ops.mmd import ALPHAS
 from studies.cuda import compiler
 from studies.cuda.__main__ import PAGE, RESULTS
 
@@ -93,3 +94,16 @@ def test_what_the_kernels_have_no_room_for() -> None:
     assert "24 at most" in str(reason(object(), tuple(range(1, 26))))
     assert "pass a sample" in str(reason(None, (1e-3, 1.0, 1e4)))
     assert reason(object(), (1e-3, 1.0, 1e4)) is None
+
+    def of(kernel: str, numbers: tuple[float, ...], dtype: torch.dtype, dim: int = 20) -> str | None:
+        OnDevice.dtype, OnDevice.shape = dtype, (4, dim)
+        options = {"kernel": kernel, "scales": numbers, "estimator": "biased"}
+        return cuda._mmd_unsupported(OnDevice(), None, None, **options)  # type: ignore[arg-type]  # as above
+
+    powers = (0.0, *ALPHAS)
+    assert of("rational_quadratic", powers, torch.float32, 5) is of("rational_quadratic", powers, torch.float64) is None
+    assert "numbers" not in str(of("energy", (), torch.float32, 1)) and of("energy", (), torch.float64, 2) is None
+    assert "352 at most (pass a sample)" in str(of("rational_quadratic", powers, torch.float64, 3))
+    assert of("polynomial", (126.0, 1.0, 0.1), torch.float32) is None
+    assert "64 at most (pass a sample)" in str(of("polynomial", (128.0, 1.0, 0.1), torch.float32))
+    assert "alphas has 25 numbers; it takes 24 at most" == of("rational_quadratic", (0.0, *range(1, 26)), torch.float32)

@@ -51,6 +51,27 @@ def test_other_targets(static, target: str) -> None:
         assert row["registers"] > 0 and row["shared"] < 2**16, row
 
 
+@pytest.mark.parametrize("dim", [20, 64])
+@pytest.mark.parametrize(
+    "kernel, numbers",
+    [
+        ("energy", ()),
+        ("laplacian", (1.0, 3.0)),
+        ("rational_quadratic", (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)),
+        ("polynomial", (3.0, 1.0, 0.05)),
+    ],
+)
+def test_further_kernels_compile(static, kernel: str, numbers: tuple[float, ...], dim: int) -> None:
+    for closed_form in (False, True)[: 1 if kernel == "laplacian" else 2]:
+        f, _, g, _, _ = static.mmd._radials(dim, static.torch.float32, kernel, numbers, closed_form)
+        for one in (True, False):
+            diagonal = kernel == "polynomial"
+            constants, options = static.pairs.compile_options(f, g, True, dim, static.torch.float32, one, diagonal)
+            function = static.pairs.one_kernel if one else static.pairs.pairs_kernel
+            row = static.inspect(static.Kernel(kernel, function, constants, options), "sm_90")
+            assert row["loop_spills"] == 0 and row["shared"] < 2**16, row
+
+
 def test_the_loop_is_found(static) -> None:
     """In machine code made up for it: a loop of four instructions, two multiply-adds and a spill, inside another."""
     code = "\n".join(

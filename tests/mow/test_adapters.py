@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 import mow_kernels as mk
 from mow.adapters.both import both
 from mow.adapters.geomloss import LOSSES, SamplesLoss
+from mow.adapters.mmd_gan import mix_rbf_mmd2, mix_rq_mmd2
 from mow.adapters.pot import sliced_wasserstein_distance
 
 
@@ -22,13 +25,90 @@ def value_and_gradients(distance: Callable[..., Tensor], *samples: Tensor) -> tu
     return value.detach(), *torch.autograd.grad(value.sum(), leaves)
 
 
-def test_gaussian_is_that_of_geomloss(randn) -> None:
+def test_a_batch_is_that_of_geomloss(randn) -> None:
     geomloss = pytest.importorskip("geomloss")
     for shape, other in (((7, 3), (5, 3)), ((2, 7, 3), (2, 5, 3))):
         x, y = randn(*shape), randn(*other) + 0.5
         ours = value_and_gradients(SamplesLoss("gaussian", blur=0.8), x, y)
         theirs = value_and_gradients(geomloss.SamplesLoss("gaussian", blur=0.8, backend="tensorized"), x, y)
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", ["tensorized", "online"])
+@pytest.mark.parametrize("n, m, dim", [(7, 5, 3), (300, 200, 20)])
+@pytest.mark.parametrize("loss", ["gaussian", "laplacian", "energy"])
+def test_kernel_losses_are_those_of_geomloss(randn, loss: str, n: int, m: int, dim: int, backend: str) -> None:
+    geomloss = pytest.importorskip("geomloss")
+    if backend == "online":
+        pytest.importorskip("pykeops")
+    x, y, blur = randn(n, dim), randn(m, dim) + 0.5, 0.8 * dim**0.5
+    ours = value_and_gradients(SamplesLoss(loss, blur=blur), x, y)
+    theirs = value_and_gradients(geomloss.SamplesLoss(loss, blur=blur, backend=backend), x, y)
+    floor = 0.0  # under every distance, so that k(x, x) is less by that
+    if backend == "tensorized":
+        floor = {"gaussian": 0.0, "laplacian": 1 - math.exp(-1e-4), "energy": 1e-4}[loss] * (1 / n + 1 / m) / 2
+    torch.testing.assert_close(ours[0] - floor, theirs[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours[1:], theirs[1:], rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"degree": 2, "gamma": 0.1, "coef": 0.5}])
+def test_the_polynomial_mmd_is_that_of_torchmetrics(randn, options: dict) -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    adapter = importlib.import_module("mow.adapters.torchmetrics")
+    x, y = randn(40, 16), randn(40, 16) + 0.5
+    ours = value_and_gradients(lambda x, y: adapter.poly_mmd(x, y, **options), x, y)
+    theirs = value_and_gradients(lambda x, y: kid.poly_mmd(x, y, **options), x, y)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert inspect.signature(adapter.poly_mmd).parameters.keys() == inspect.signature(kid.poly_mmd).parameters.keys()
+
+
+def test_kernel_inception_distance_is_that_of_torchmetrics(randn) -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    adapter = importlib.import_module("mow.adapters.torchmetrics")
+    real, fake = (randn(200, 3, 4, 4, dtype=torch.float32) for _ in range(2))
+    found = []
+    for module in (adapter, kid):
+        network = torch.nn.Flatten()
+        network.num_features = 48
+        metric = module.KernelInceptionDistance(feature=network, subsets=5, subset_size=60)
+        metric.update(real, real=True)
+        metric.update(fake + 0.3, real=False)
+        torch.manual_seed(1)
+        found.append(metric.compute())
+        metric.update(fake, real=False)
+        metric.subset_size = 201
+        with pytest.raises(ValueError, match="subset_size"):
+            metric.compute()
+    torch.testing.assert_close(*found, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_losses_of_mmd_gans_are_their_formulas(randn, biased: bool) -> None:
+    def mmd2(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+        def within(x: Tensor) -> Tensor:
+            values = kernel(x, x)
+            return values.mean() if biased else (values.sum() - values.trace()) / (len(x) * (len(x) - 1))
+
+        return within(x) + within(y) - 2 * kernel(x, y).mean()
+
+    def squared(x: Tensor, y: Tensor) -> Tensor:
+        return (x[:, None] - y).square().sum(2)
+
+    def rq(x: Tensor, y: Tensor) -> Tensor:
+        return sum((1 + squared(x, y) / (2 * a)) ** -a for a in (0.2, 0.5, 1, 2, 5)) + 0.1 * x @ y.T
+
+    def rbf(x: Tensor, y: Tensor) -> Tensor:
+        return sum(torch.exp(-squared(x, y) / (2 * sigma**2)) for sigma in (1, 3))
+
+    x, y = randn(8, 3), randn(6, 3) + 0.5
+    for loss, kernel in (
+        (lambda x, y: mix_rq_mmd2(x, y, biased=biased, add_dot=0.1), rq),
+        (lambda x, y: mix_rbf_mmd2(x, y, sigmas=(1, 3), biased=biased), rbf),
+    ):
+        ours = value_and_gradients(loss, x, y)
+        torch.testing.assert_close(ours, value_and_gradients(lambda x, y: mmd2(kernel, x, y), x, y))  # noqa: B023
+    live, other = x.clone().requires_grad_(), y.clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x, y: mix_rq_mmd2(x, y, biased=biased, add_dot=0.1), (live, other))
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
@@ -178,7 +258,8 @@ def test_the_other_losses_are_those_of_mow_kernels(randn) -> None:
     ("call", "error", "message"),
     [
         (lambda x: SamplesLoss(), ValueError, "loss is 'sinkhorn'; it must be one of 'gaussian'"),
-        (lambda x: SamplesLoss("energy"), ValueError, "loss is 'energy'; it must be one of 'gaussian'"),
+        (lambda x: SamplesLoss("hausdorff"), ValueError, "loss is 'hausdorff'; it must be one of 'gaussian'"),
+        (lambda x: mix_rq_mmd2(x, x, wts=[1]), ValueError, "wts is .*; it must be None"),
         (lambda x: SamplesLoss("gaussian", kernel=torch.cdist), ValueError, "kernel is <.*>; it must be None"),
         (lambda x: SamplesLoss("gaussian", potentials=True), ValueError, "potentials is True; it must be False"),
         (lambda x: sliced_wasserstein_distance(x, x, log=True), ValueError, "log is True; it must be False"),

@@ -183,7 +183,15 @@ def test_the_samples_of_a_score_are_compared_in_the_features() -> None:
     assert scores["test_frechet_classifier"] == pytest.approx(
         evaluation.frechet_distance(x.flatten(1) / 255, generated), rel=1e-5
     )
-    assert "test_frechet_classifier" not in evaluation.score(encoder, decoder, x)
+    x, y = (x.flatten(1) / 255).double(), generated.double()
+    cubic = [(u @ v.T / u.shape[1] + 1) ** 3 for u, v in ((x, x), (y, y), (x, y))]
+    unbiased = sum((k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in cubic[:2]) - 2 * cubic[2].mean()
+    assert scores["test_mmd_polynomial_classifier"] == pytest.approx(float(unbiased), rel=1e-5)
+    gaussian = [torch.exp(-torch.cdist(u, v).square() / 200).mean() for u, v in ((x, x), (y, y), (x, y))]
+    biased = float(1000 * (gaussian[0] + gaussian[1] - 2 * gaussian[2]))
+    assert scores["test_mmd_gaussian_classifier"] == pytest.approx(biased, rel=1e-5)
+    without = evaluation.score(encoder, decoder, pictures(40))
+    assert not [name for name in without if name.endswith(("classifier", "inception"))]
 
 
 class Constant(nn.Module):
@@ -222,6 +230,7 @@ def test_a_model_that_is_not_finite_has_reasons_instead_of_scores(bad: float) ->
         "test_skewness",
         "test_cost_mmd",
         "test_frechet_classifier",
+        "test_mmd_polynomial_classifier",
     }
 
 
@@ -230,6 +239,8 @@ def test_one_picture_has_no_frechet_distance(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(evaluation, "inception_distance", lambda real, generated: pytest.fail("it was computed"))
     left_out = evaluation.score(*linear_model(), pictures(1), features=FLAT)["left_out"]
     assert left_out["test_fid"] == left_out["test_frechet_classifier"] == "one picture has no covariance"
+    kernels = (*evaluation.INCEPTION_KERNELS, *evaluation.CLASSIFIER_KERNELS)
+    assert {left_out[name] for name in kernels} == {"one picture has no pairs"}
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (0, 3), (1, 1)])
@@ -256,13 +267,16 @@ def test_the_frechet_distance_of_what_is_not_finite(randn: Callable[..., Tensor]
 def test_inception_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 
-    def distance(real: Iterator[Tensor], generated: Iterator[Tensor]) -> float:
+    def distance(real: Iterator[Tensor], generated: Iterator[Tensor], features: dict[bool, list[Tensor]]) -> float:
         seen.append((sum(map(len, real)), sum(map(len, generated))))
+        features[True], features[False] = list(torch.eye(3).split(2)), [torch.ones(3, 3)]
         return 12.5
 
     monkeypatch.setattr(evaluation, "inception_is_here", lambda: True)
     monkeypatch.setattr(evaluation, "inception_distance", distance)
-    assert evaluation.score(*linear_model(), pictures(30))["test_fid"] == 12.5
+    scores = evaluation.score(*linear_model(), pictures(30))
+    assert scores["test_fid"] == 12.5 and scores["test_kid"] == pytest.approx(1 + 2**3 - 2 * (4 / 3) ** 3)
+    assert scores["test_mmd_gaussian_inception"] > 0
     assert seen == [(30, evaluation.SAMPLES)]
 
 

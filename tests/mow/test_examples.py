@@ -105,3 +105,13 @@ def test_pythae(pictures_file: Path, said) -> None:
     assert own == pytest.approx(drawn, abs=2e-3) and own == pytest.approx(ours, abs=0.5)
     module.main(epochs=1, batch=1, pictures=20, source=str(pictures_file))
     assert said().startswith("ours, window of 64")
+
+
+def test_the_widths_of_a_domain_adaptation_follow_the_data(pictures_file: Path, said, randn) -> None:
+    module = example("domain_adaptation")
+    x, y = randn(6, 3), randn(5, 3) + 1
+    rows = torch.cat([x, y])
+    mean = torch.cdist(rows, rows).square().mean().item()
+    assert module.scales(x, y, (0.5, 2.0)) == pytest.approx([0.5 * mean / 3, 2 * mean / 3])
+    module.main(steps=20, batch=16, source=str(pictures_file))
+    assert len(said().splitlines()) == 10

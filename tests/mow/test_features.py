@@ -82,9 +82,11 @@ def test_what_inception_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     class Metric:
         def __init__(self, feature: int, normalize: bool) -> None:
             assert (feature, normalize) == (2048, True)
+            self.inception = torch.nn.Flatten()
 
         def update(self, pictures: Tensor, real: bool) -> None:
             seen[real].append(pictures)
+            self.inception(pictures)
 
         def compute(self) -> Tensor:
             return torch.tensor(3.5)
@@ -96,6 +98,14 @@ def test_what_inception_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.randint(0, 256, (7, 1, 4, 4), dtype=torch.uint8)
     generated = 3 * torch.rand(5, 3, 4, 4) - 1
     assert features.inception_distance([real[:4], real[4:]], [generated], batch=3) == 3.5
+    kept: dict[bool, list[Tensor]] = {True: [], False: []}
+    features.inception_distance([real[:4]], [generated], features=kept)
+    for is_real in (True, False):
+        torch.testing.assert_close(
+            torch.cat(kept[is_real]), torch.cat(seen[is_real]).flatten(1)[-len(kept[is_real][0]) :]
+        )
+    assert len(kept[True][0]) == 4 and len(kept[False][0]) == 5
+    seen[True], seen[False] = seen[True][:3], seen[False][:2]
     assert [len(chunk) for chunk in seen[True]] == [3, 1, 3]
     torch.testing.assert_close(torch.cat(seen[True]), (real / 255).expand(-1, 3, -1, -1))
     torch.testing.assert_close(torch.cat(seen[False]), generated.clamp(0, 1))

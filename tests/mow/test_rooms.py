@@ -15,7 +15,7 @@ import pytest
 import mow
 
 ROOT = Path(mow.__file__).parents[1]
-CLIENTS = {"mow.adapters.geomloss", "mow.adapters.lightning", "mow.adapters.pot", "mow.adapters.pythae"}
+CLIENTS = {f"mow.adapters.{name}" for name in ("geomloss", "lightning", "pot", "pythae", "torchmetrics")}
 """Adapters of other libraries, which import them."""
 
 WITHOUT_THE_EXTRA = """

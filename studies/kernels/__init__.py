@@ -1,0 +1,1 @@
+"""The kernels of MMD beside the libraries that have them: times and memory."""

@@ -1,0 +1,36 @@
+"""Behind docs/kernels.md: python -m studies.kernels run | report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import command, record
+from studies.kernels import measure, report
+
+app = command.new(__doc__)
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@app.command()
+def run(
+    seconds: Annotated[float, typer.Option(help="For the timings of each case.")] = 5.0,
+    out: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS,
+) -> None:
+    """Measure every kernel against the library that has it; takes some five minutes."""
+    head = record.head(f"python -m studies.kernels run --seconds {seconds:g}", measure.SEED)
+    head["versions"]["torchmetrics"] = record.version("torchmetrics")
+    cases = []
+    for case in measure.CASES:
+        cases.append(measure.measured(case, seconds))
+        typer.echo(f"done {case.name}")
+    command.wrote(record.keep(out / "kernels.json", {**head, "cases": cases}))
+
+
+command.add_report(app, report.write, RESULTS)
+
+if __name__ == "__main__":
+    app()
