@@ -18,6 +18,7 @@ from torch import Tensor
 from mow_kernels.ops import cramer_wold as cramer_wold_op
 from mow_kernels.ops import mmd as mmd_op
 from mow_kernels.ops import sliced_wasserstein as sliced_wasserstein_op
+from mow_kernels.registry import Implementation
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).parent
@@ -57,7 +58,15 @@ def turn(*, major: int = 9, order: int = 0) -> None:
     load().cuda_shim_turn(major, order)
 
 
-def _call(name: str, current: Tensor, history: Tensor, prior: Tensor | None, needs_grad: bool, *rest: Any) -> tuple:
+def _call(
+    name: str,
+    current: Tensor,
+    history: Tensor,
+    prior: Tensor | None,
+    needs_grad: bool,
+    *rest: Any,
+    measured: bool = True,
+) -> tuple:
     numbers = []
     for rows in (current, history, prior):
         numbers += [0, 0, 0, 0] if rows is None else [rows.data_ptr(), rows.shape[0], *rows.stride()]
@@ -68,7 +77,7 @@ def _call(name: str, current: Tensor, history: Tensor, prior: Tensor | None, nee
         ctypes.c_bool(current.dtype == torch.float32),
         numbers,
         *rest,
-        ctypes.c_void_p(value.data_ptr()),
+        ctypes.c_void_p(value.data_ptr() if measured else None),
         ctypes.c_void_p(None if g_current is None else g_current.data_ptr()),
     )
     if status != 0:
@@ -91,28 +100,58 @@ class _Value(torch.autograd.Function):
         return None, g_out * ctx.g_current
 
 
-def _run(fwd: Callable[[Tensor, bool], tuple], current: Tensor) -> Tensor:
-    return _Value.apply(fwd, current) if current.requires_grad else fwd(current, False)[0]
+Call = Callable[..., tuple]
+"""call(current, needs_grad, measured=...) -> value, gradient."""
 
 
-def mmd(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
-    table = mmd_op.table(current.shape[1], current.dtype, **options, closed_form=prior is None)
-    return _run(lambda x, needs_grad: _call("mmd", x, history, prior, needs_grad, *_table(table)), current)
+def _mmd(history: Tensor, prior: Tensor | None, **options: Any) -> Call:
+    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
+        table = mmd_op.table(x.shape[1], x.dtype, **options, closed_form=prior is None)
+        return _call("mmd", x, history, prior, needs_grad, *_table(table), **measured)
+
+    return call
 
 
-def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
-    table = cramer_wold_op.table(current.shape[1], current.dtype, phi)
-    rest = (*_table(table), ctypes.c_double(gamma))
-    return _run(lambda x, needs_grad: _call("cramer_wold", x, history, prior, needs_grad, *rest), current)
+def _cramer_wold(history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Call:
+    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
+        table = cramer_wold_op.table(x.shape[1], x.dtype, phi)
+        rest = (*_table(table), ctypes.c_double(gamma))
+        return _call("cramer_wold", x, history, prior, needs_grad, *rest, **measured)
+
+    return call
 
 
-def sliced_wasserstein(
-    current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
-) -> Tensor:
-    bins = sliced_wasserstein_op.normal_bins(len(current) + len(history)) if prior is None else None
-    numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
-    rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
-    return _run(lambda x, needs_grad: _call("sliced_wasserstein", x, history, prior, needs_grad, *rest), current)
+def _sliced_wasserstein(history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float) -> Call:
+    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
+        bins = sliced_wasserstein_op.normal_bins(len(x) + len(history)) if prior is None else None
+        numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
+        rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
+        return _call("sliced_wasserstein", x, history, prior, needs_grad, *rest, **measured)
+
+    return call
+
+
+def _value(of: Callable[..., Call], current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
+    call = of(history, prior, **options)
+    return _Value.apply(call, current) if current.requires_grad else call(current, False)[0]
+
+
+def _gradient(
+    of: Callable[..., Call], measure: bool, current: Tensor, history: Tensor, prior: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    value, g_current = of(history, prior, **options)(current.detach(), True, measured=measure)
+    return g_current, value if measure else None
+
+
+_CALLS = {"mmd": _mmd, "cramer_wold": _cramer_wold, "sliced_wasserstein": _sliced_wasserstein}
+
+mmd, cramer_wold, sliced_wasserstein = (functools.partial(_value, of) for of in _CALLS.values())
+
+IMPLEMENTATIONS = {
+    name: Implementation(functools.partial(_value, of), gradient=functools.partial(_gradient, of))
+    for name, of in _CALLS.items()
+}
+"""What the backend "cuda" has for each distance, on the CPU."""
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,7 +28,7 @@ from bounds import (
 )
 from cuda_shim import library
 
-from mow_kernels.registry import OPS, TABLE, Implementation
+from mow_kernels.registry import OPS, TABLE
 
 pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
 
@@ -42,8 +42,8 @@ SIZES = [  # n, k, m, D
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The kernels are the backend "cuda"; its device has clusters, and its threads take turns in ascending order."""
-    for op in ("mmd", "cramer_wold", "sliced_wasserstein"):
-        monkeypatch.setitem(TABLE[op], "cuda", Implementation(getattr(library, op)))
+    for op, implementation in library.IMPLEMENTATIONS.items():
+        monkeypatch.setitem(TABLE[op], "cuda", implementation)
     library.turn()
     yield
     library.turn()
@@ -155,6 +155,26 @@ def test_no_gradient_wanted() -> None:
         function = getattr(library, op)
         value, _ = run(function, window[30:], window[:30], prior, options)
         torch.testing.assert_close(function(window[30:], window[:30], prior, **options).double(), value)
+
+
+@pytest.mark.parametrize("major", [8, 9])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("n, k, m, dim", [(2, 1, 3, 3), (64, 1, 64, 20), (64, 64, 30, 8), (300, 7, 299, 5), (400, 130, 90, 4)])
+def test_the_gradient_alone_has_the_bits_of_the_one_with_the_value(
+    n: int, k: int, m: int, dim: int, dtype: torch.dtype, major: int
+) -> None:
+    """Ties and all; of k = 130 rows the ranks are not counted."""
+    library.turn(major=major)
+    window, prior = (draw(rows, dim, rows).to(dtype).mul(4).round() for rows in (n, m))
+    directions = torch.nn.functional.normalize(draw(dim, 70 if n < 100 else 3, 20), dim=0).to(dtype)
+    for op, options in (*BOTH, ("sliced_wasserstein", {"directions": directions, "p": 2})):
+        for sample in (prior, None):
+            gradient = library.IMPLEMENTATIONS[op].gradient
+            assert gradient is not None
+            both, value = gradient(True, window[n - k :], window[: n - k], sample, **options)
+            alone, nothing = gradient(False, window[n - k :], window[: n - k], sample, **options)
+            assert nothing is None and value is not None and value.isfinite()
+            assert both.isfinite().all() and torch.equal(alone, both)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
