@@ -159,7 +159,9 @@ def test_no_gradient_wanted() -> None:
 
 @pytest.mark.parametrize("major", [8, 9])
 @pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("n, k, m, dim", [(2, 1, 3, 3), (64, 1, 64, 20), (64, 64, 30, 8), (300, 7, 299, 5), (400, 130, 90, 4)])
+@pytest.mark.parametrize(
+    "n, k, m, dim", [(2, 1, 3, 3), (64, 1, 64, 20), (64, 64, 30, 8), (300, 7, 299, 5), (400, 130, 90, 4)]
+)
 def test_the_gradient_alone_has_the_bits_of_the_one_with_the_value(
     n: int, k: int, m: int, dim: int, dtype: torch.dtype, major: int
 ) -> None:
