@@ -100,8 +100,8 @@ def compile_options(
     """What `one_kernel` and `pairs_kernel` are compiled for: their constants, and the options of the compiler."""
     b = blocks(dim, dtype, one)
     constants = {
-        "F": f, "G": g, "VALUE": value, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns, "DEPTH": b.depth,
-        "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others,
+        "F": f, "G": g, "VALUE": value, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns,
+        "DEPTH": b.depth, "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others,
     }  # fmt: skip
     return constants, {"num_warps": b.warps, "num_stages": 1, "maxnreg": b.registers}
 

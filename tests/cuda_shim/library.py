@@ -50,11 +50,13 @@ def build(name: str, sources: list[Path], *flags: str) -> Path:
 @functools.cache
 def load() -> ctypes.CDLL:
     sources = [*KERNELS, SHIM / "shim.cpp", SHIM / "ops.cpp", SHIM / "arithmetic.cpp"]
-    return ctypes.CDLL(str(build("kernels.so", sources, "-O1", "-shared", "-fPIC")))
+    aligned = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # as a device's loads have to be
+    return ctypes.CDLL(str(build("kernels.so", sources, "-O1", "-shared", "-fPIC", *aligned)))
 
 
 def turn(*, major: int = 9, order: int = 0) -> None:
-    """The device's compute capability; the threads take turns 0 ascending, 1 descending, 2 the odd ones first."""
+    """The device's compute capability; blocks and threads take turns 0 ascending, 1 descending, 2 the blocks
+    shuffled and the odd threads first."""
     load().cuda_shim_turn(major, order)
 
 

@@ -5,8 +5,11 @@ Small windows go through one launch, the others through several; `Plan` in csrc/
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -199,15 +202,61 @@ def test_k_center_visits_more_rows_than_a_round_has_threads() -> None:
     assert all(map(torch.equal, library.k_center(x, k=3, start=7), OPS["k_center"].reference(x, k=3, start=7)))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("sanitizer, sizes", [("address,undefined", "all"), ("thread", "quick")])
-def test_sanitizers_find_nothing(sanitizer: str, sizes: str) -> None:
-    """AddressSanitizer knows the exact size of every buffer, ThreadSanitizer the barriers and nothing else."""
+@pytest.mark.parametrize(
+    "why, major, blocks, rows, threads, shared, team",
+    [
+        (None, 9, 16, 1, 256, 99 << 10, 8),
+        (None, 8, 100, 3, 1024, 0, 1),
+        ("more shared memory than every device has", 9, 1, 1, 256, (99 << 10) + 1, 1),
+        ("a cluster of more than eight blocks", 9, 16, 1, 256, 0, 16),
+        ("a device without clusters", 8, 2, 1, 256, 0, 2),
+        ("no multiple of the cluster", 9, 3, 1, 256, 0, 2),
+        ("too many threads", 9, 1, 1, 1056, 0, 1),
+        ("too many rows of blocks", 9, 1, 65536, 32, 0, 1),
+        ("no block", 9, 0, 1, 32, 0, 1),
+    ],
+)
+def test_a_launch_that_a_device_would_refuse(
+    why: str | None, major: int, blocks: int, rows: int, threads: int, shared: int, team: int
+) -> None:
+    library.turn(major=major)
+    status = library.load().cuda_shim_launch(blocks, rows, threads, ctypes.c_int64(shared), team)
+    assert (status != 0) == (why is not None)
+
+
+def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs tests/cuda_shim/sweep.cpp under sanitizers."""
     flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-g", "-O1", "-Wno-clobbered")
     sources = [*library.KERNELS, library.SHIM / "shim.cpp", library.SHIM / "sweep.cpp"]
-    program = library.build(f"sweep-{sizes}", sources, *flags)
-    finished = subprocess.run([str(program), sizes], capture_output=True, text=True, timeout=900)
+    program = library.build(f"sweep-{sanitizer}", sources, *flags)
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=900, env=environment)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_sanitizers_find_nothing(sanitizer: str) -> None:
+    """AddressSanitizer knows the exact size of every buffer, ThreadSanitizer the barriers and nothing else."""
+    finished = sweep(sanitizer, "all")
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.long
+def test_no_barrier_can_be_left_out() -> None:
+    """Without one of them ThreadSanitizer finds a race, or the bits depend on the order of turns."""
+    complete = sweep("thread", "all")
+    sites = [line.removeprefix("site ") for line in complete.stdout.splitlines() if line.startswith("site ")]
+    assert complete.returncode == 0 and {f"{path.name}:{line}" for path, line in barriers()} <= set(sites)
+    unneeded = [site for site in sites if sweep("thread", "all", site).returncode == 0]
+    assert unneeded == []
+
+
+def barriers() -> Iterator[tuple[Path, int]]:
+    """Where the kernels have one."""
+    for path in (library.ROOT / "csrc/cuda").glob("*.cu*"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if "__syncthreads()" in line and path.name != "team.cuh":
+                yield path, number
 
 
 @pytest.mark.parametrize("architectures, blocks", [("800", 1), ("800,900", 8)])
