@@ -374,7 +374,9 @@ template <class T>
 cudaError_t sort_projections(
     const Sequence<T>& rows, int64_t count, const Sequence<T>& directions, int64_t here, int64_t dim, Entry<T>* entries,
     Entry<T>* spare, Sorted<T>& sorted, cudaStream_t stream) {
-  auto failed = launch(project<T>, project_blocks(count, here), kThreads, 0, 1, stream, rows, directions, dim, int64_t{0}, entries, static_cast<unsigned*>(nullptr));
+  auto failed = launch(
+      project<T>, project_blocks(count, here), kThreads, 0, 1, stream, rows, directions, dim, int64_t{0}, entries,
+      static_cast<unsigned*>(nullptr));
   if (failed != cudaSuccess) return failed;
   const int64_t size = std::min<int64_t>(kRun<T>, power_of_two_from(count));
   const dim3 runs(unsigned(ceil_divide(count, size)), unsigned(here));

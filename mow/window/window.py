@@ -117,9 +117,15 @@ class MovingWindow(nn.Module):
                 self.count.fill_(self.present)
             self.seen = self.state()
         else:
+            if not torch.compiler.is_compiling():
+                self._watch()
+                if self._kept.in_use:
+                    self._kept.push(z)
             self.latents[self._ring(self.head, rows)] = z
             self.head.add_(rows).remainder_(self.n)
             self.count.fill_(self.present)
+            if not torch.compiler.is_compiling():
+                self.seen = self.state()
 
     @torch.no_grad()
     def fill(self, z: Tensor) -> None:
@@ -148,12 +154,14 @@ class MovingWindow(nn.Module):
         `.data` cannot be noticed."""
         if self.is_on_host:
             self._synchronise()
+        elif not torch.compiler.is_compiling():
+            self._watch()
         return self._kept
 
     @property
     def first_slot(self) -> int:
-        """The slot of the ring in which the oldest row lies."""
-        return (self._synchronise() - self.present) % self.n
+        """The slot of the ring in which the oldest row lies. On a device this waits for it."""
+        return ((self._synchronise() if self.is_on_host else int(self.head)) - self.present) % self.n
 
     def state(self) -> tuple[int, ...]:
         """Differs after every change of the latents or of where they stand."""
@@ -202,6 +210,13 @@ class MovingWindow(nn.Module):
             self._kept.forget()
             self._position, self.seen = int(self.head), state
         return self._position
+
+    def _watch(self) -> None:
+        """The same where only the device knows the head, which is not waited for."""
+        state = self.state()
+        if self.seen != state:
+            self._kept.forget()
+            self.seen = state
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies begin with nothing kept."""

@@ -86,6 +86,7 @@ constexpr cuda_shim::Place blockIdx = cuda_shim::read(cuda_shim::block_index);
 constexpr cuda_shim::Place gridDim = cuda_shim::read(cuda_shim::grid_size);
 
 #define __syncthreads() cuda_shim::barrier(cuda_shim::Scope::kBlock, __FILE__, __LINE__)
+inline void __threadfence() {}
 inline void __syncwarp(unsigned = 0xffffffff) { cuda_shim::barrier(cuda_shim::Scope::kWarp); }
 
 inline float __fmul_rn(float a, float b) { return a * b; }

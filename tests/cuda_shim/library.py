@@ -145,15 +145,66 @@ def _gradient(
     return g_current, value if measure else None
 
 
+def _later(name: str) -> Callable[..., Any]:
+    return lambda *arguments: globals()[name](*arguments)
+
+
 _CALLS = {"mmd": _mmd, "cramer_wold": _cramer_wold, "sliced_wasserstein": _sliced_wasserstein}
 
 mmd, cramer_wold, sliced_wasserstein = (functools.partial(_value, of) for of in _CALLS.values())
 
 IMPLEMENTATIONS = {
-    name: Implementation(functools.partial(_value, of), gradient=functools.partial(_gradient, of))
+    name: Implementation(
+        functools.partial(_value, of),
+        "cpu",
+        gradient=functools.partial(_gradient, of),
+        running=None if name == "sliced_wasserstein" else (_later("running_fwd"), _later("running_push")),
+    )
     for name, of in _CALLS.items()
 }
 """What the backend "cuda" has for each distance, on the CPU."""
+
+
+def _running_numbers(rows: Tensor, prior: Tensor | None, size: int, present: int) -> ctypes.Array:
+    numbers = [rows.data_ptr(), rows.shape[0], *rows.stride()]
+    numbers += [0, 0, 0, 0] if prior is None else [prior.data_ptr(), prior.shape[0], *prior.stride()]
+    return (ctypes.c_int64 * 11)(*numbers, size, present, rows.shape[1])
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def running_fwd(
+    sums: Tensor, current: Tensor, prior_sums: Tensor | None, prior: Tensor | None, size: int, head: int, rows: int,
+    table: Tensor, *gamma_and_needs_grad: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """mmd_running_fwd and cramer_wold_running_fwd, which has a gamma."""
+    *gamma, needs_grad = gamma_and_needs_grad
+    value, g_current = (
+        current.new_full((), torch.nan),
+        current.new_full(current.shape if needs_grad else (0,), torch.nan),
+    )
+    status = load().cuda_shim_running(
+        ctypes.c_bool(current.dtype == torch.float32), _pointer(sums), _pointer(prior_sums),
+        _running_numbers(current, prior, size, rows), *_table(table), ctypes.c_double(gamma[0] if gamma else -1),
+        _pointer(value), _pointer(g_current if needs_grad else None),
+    )  # fmt: skip
+    if status != 0:
+        raise RuntimeError(f"CUDA error {status}")
+    return value, g_current
+
+
+def running_push(
+    sums: Tensor, rows: Tensor, prior_sums: Tensor | None, prior: Tensor | None, size: int, head: int, older: int,
+    *table_and_evaluated: Any,
+) -> None:  # fmt: skip
+    """mmd_running_push and cramer_wold_running_push."""
+    single = ctypes.c_bool(rows.dtype == torch.float32)
+    numbers = _running_numbers(rows, prior, size, older)
+    status = load().cuda_shim_running_push(single, _pointer(sums), _pointer(prior_sums), numbers, ctypes.c_int64(head))
+    if status != 0:
+        raise RuntimeError(f"CUDA error {status}")
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
