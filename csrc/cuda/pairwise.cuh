@@ -343,9 +343,10 @@ struct Plan {
     const Tiling small = tiling(samples, needs_grad, Tile<T, kSmallP>::kRows);
     plan.shared = int64_t(sizeof(Tile<T, kSmallP>)) + size * int64_t(sizeof(double));
     // A single block would take longer than the second launch from some 64 units on, of about half a microsecond each.
+    static const int64_t most_units = threshold("MOW_CUDA_SINGLE", 64);
     if (small.window + small.prior <= 256 && plan.shared <= kMostShared) {
       for (int64_t tile = 0; tile < small.count(); ++tile) plan.work += small.visits(tile);
-      plan.single = plan.work * ((samples.dim + kDepth - 1) / kDepth) <= 64;
+      plan.single = plan.work * ((samples.dim + kDepth - 1) / kDepth) <= most_units;
       if (plan.single) return plan;
     }
     // Enough blocks of either kind for the largest devices, with gradients in memory that stays a multiple of the samples'.

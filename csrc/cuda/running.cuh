@@ -166,10 +166,11 @@ __global__ void __launch_bounds__(kThreads) running_pass(const __grid_constant__
   }
 
   total = block_sum(total, sums);
-  if (threadIdx.x == 0) p.totals[blockIdx.x] = total;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(&p.latents.state->ticket, 1u) == gridDim.x - 1;
+  if (threadIdx.x == 0) {  // since the barrier of that sum all threads have read the state and written their gradients
+    p.totals[blockIdx.x] = total;
+    __threadfence();
+    last = atomicAdd(&p.latents.state->ticket, 1u) == gridDim.x - 1;
+  }
   __syncthreads();
   if (!last) return;
   __threadfence();

@@ -341,7 +341,8 @@ struct Plan {
     const int64_t count = p.directions.count, entry = sizeof(Entry<T>);
     const bool needs_grad = p.results.g_current != nullptr;
     // A single block takes some ten microseconds for as much; beyond, several launches spread it over the device.
-    if (n <= 256 && m <= 256 && (n + m) * count <= 16384 && (n + m) * count * dim <= 1 << 20) {
+    static const int64_t most_entries = threshold("MOW_CUDA_SINGLE_SLICED", 16384);
+    if (n <= 256 && m <= 256 && (n + m) * count <= most_entries && (n + m) * count * dim <= 1 << 20) {
       size = power_of_two_from(std::max(n, m));
       const int64_t per_direction = (m > 0 ? 2 : 1) * size * entry + (needs_grad ? k * int64_t(sizeof(T)) : 0);
       team = team_size(count);

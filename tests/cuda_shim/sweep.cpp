@@ -132,6 +132,40 @@ void sweep_centers(int64_t count, int64_t dim, int64_t k) {
   }
 }
 
+// A window that is kept: filled, measured, pushed and measured again.
+template <class T>
+void sweep_running(int64_t size, int64_t k, int64_t dim, bool sampled) {
+  const std::vector<T> rows = draw<T>(size * dim, 7), fresh = draw<T>(k * dim, 8), drawn = draw<T>(size * dim, 9);
+  const std::vector<double> table{0, 0, 2, 1, 4, 0.5, 2, 0, 0.3, 0.2, 0.3, 0.2};
+  const int64_t slots = cuda::kept_slots(size);
+  std::vector<T> first;
+  for (int order = 0; order < 3; ++order) {
+    cuda_shim_turn(9, order);
+    std::vector<double> sums(size_t(slots * (4 + dim))), prior_sums(sums);
+    const auto kept = [&](std::vector<double>& memory) { return cuda::KeptRows<T>::of(memory.data(), size); };
+    cuda::RunningCall<T> call{kept(sums), sampled ? kept(prior_sums) : cuda::KeptRows<T>{}, rows_of(rows, dim), {}, size, 0, dim};
+    if (sampled) call.drawn = rows_of(drawn, dim);
+    bool good = cuda::push_running(call, size / 2, nullptr) == cudaSuccess;
+    std::vector<T> results;
+    for (int step = 0; step < 2; ++step) {
+      call.current = rows_of(fresh, dim), call.rows = size - k, call.drawn.count = k;
+      std::vector<T> value(1), g_current(size_t(k * dim));
+      auto memory = scratch(cuda::running_scratch(size, k, dim, sampled));
+      good &= cuda::mmd_running(
+                  MmdTable(table.data(), int64_t(table.size())), call, {value.data(), g_current.data()}, memory.data(),
+                  nullptr) == cudaSuccess;
+      results.insert(results.end(), value.begin(), value.end());
+      results.insert(results.end(), g_current.begin(), g_current.end());
+      good &= cuda::push_running(call, 0, nullptr) == cudaSuccess;
+    }
+    for (const T x : results) good &= std::isfinite(x);
+    if (order == 0) first = results;
+    if (good && results == first) continue;
+    failures += 1;
+    std::printf("running: n %ld, k %ld, D %ld, sampled %d, order %d\n", long(size), long(k), long(dim), sampled, order);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -142,10 +176,13 @@ int main(int count, char** arguments) {
   sweep<float>(1, 1, 1, 1, false);
   sweep_centers<float>(300, 3, 3);
   sweep_centers<double>(1, 1, 1);
+  sweep_running<float>(70, 5, 35, false);
+  sweep_running<double>(20, 1, 3, true);
   if (!quick) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
     sweep<double>(65, 64, 40, 35, true);
     sweep_centers<float>(300, 1100, 2);
+    sweep_running<float>(530, 9, 40, true);
   }
   cuda_shim_print_sites();
   std::printf("%d failures\n", failures);

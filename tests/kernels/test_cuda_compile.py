@@ -31,7 +31,15 @@ def test_every_kernel_compiles(architecture: str) -> None:
     for dtype in ("float", "double"):
         for kernel in ("pairwise_window", "pairwise_tiles", "running_pass"):
             assert all((kernel, family, dtype, architecture) in built for family in compiler.FAMILIES.values())
-        for kernel in ("pairwise_finish", "sliced_window", "project", "sort_tiles", "merge_runs", "match_ranks", "push_rows"):
+        for kernel in (
+            "pairwise_finish",
+            "sliced_window",
+            "project",
+            "sort_tiles",
+            "merge_runs",
+            "match_ranks",
+            "push_rows",
+        ):
             assert (kernel, "", dtype, architecture) in built
         assert ("cover_round", "", dtype, architecture) in built
     for row in result["kernels"]:

@@ -259,6 +259,17 @@ def barriers() -> Iterator[tuple[Path, int]]:
                 yield path, number
 
 
+@pytest.mark.parametrize("single, sliced", [(None, None), ("9", None), ("0", "0"), (None, "799")])
+def test_thresholds_can_be_set_for_measuring(single: str | None, sliced: str | None) -> None:
+    sources = [library.SHIM / "shim.cpp", library.SHIM / "plan.cpp"]
+    kernels = [path for path in library.KERNELS if path.stem in ("pairwise", "sliced_wasserstein")]
+    program = library.build("plan", [*kernels, *sources], "-O0")
+    variables = {"MOW_CUDA_SINGLE": single, "MOW_CUDA_SINGLE_SLICED": sliced}
+    environment = os.environ | {name: value for name, value in variables.items() if value is not None}
+    seen = subprocess.run([program], capture_output=True, text=True, check=True, env=environment).stdout.split()
+    assert seen == [str(int(single is not None)), str(int(sliced is not None))]
+
+
 @pytest.mark.parametrize("architectures, blocks", [("800", 1), ("800,900", 8)])
 def test_clusters_are_for_code_that_knows_of_them(architectures: str, blocks: int) -> None:
     """Code for older devices alone, which a device with clusters can run, takes a small window for one block's."""
