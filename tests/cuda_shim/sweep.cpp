@@ -182,7 +182,7 @@ int main(int count, char** arguments) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
     sweep<double>(65, 64, 40, 35, true);
     sweep_centers<float>(300, 1100, 2);
-    sweep_running<float>(530, 9, 40, true);
+    sweep_running<float>(270, 3, 5, true);
   }
   cuda_shim_print_sites();
   std::printf("%d failures\n", failures);
