@@ -217,7 +217,7 @@ def gradient(
 
     The same bits as by autograd. The gradient alone visits only what depends on current: of a sum over pairs
     O(k (n + m) D), where the value takes O((n + m)^2 D); of a sliced distance the ranks of the k rows, not the sorted
-    window (backend "cpp"; the others compute the value as well).
+    window (the backend "reference" computes the value as well).
 
     Args:
         function: mmd, cramer_wold, sliced_wasserstein, or another whose row is in the table.

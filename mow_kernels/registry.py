@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -76,9 +75,9 @@ class Op:
 class Keeps:
     """What a window can keep for a distance from step to step (`mow_kernels.running`)."""
 
-    begin: Callable[[DistanceOp, int, int, torch.dtype, bool, Options], Running]
-    """begin(op, n, dim, dtype, sampled, options) of an empty window of n rows; sampled says that rows of a prior sample
-    come along."""
+    begin: Callable[[DistanceOp, int, Tensor, bool, Options], Running]
+    """begin(op, n, like, sampled, options) of an empty window of n rows of like's width [..., D], type and device;
+    sampled says that rows of a prior sample come along."""
     suffix: str
     """Its kernels are the native ops NAME_SUFFIX_fwd and NAME_SUFFIX_push."""
     why_not: Callable[[bool, Options], str | None] = lambda sampled, options: None

@@ -44,24 +44,35 @@ class Running:
         dtype: float32 or float64.
         options: of the distance, unchecked.
         sampled: whether rows of a prior sample come with the rows of the window; else the prior is N(0, I).
+        device: of the window, and of all rows.
 
     Raises:
         ValueError, TypeError: a bad argument, by name; nothing can be kept (`why_not_running` says why).
     """
 
     def __init__(
-        self, op: DistanceOp, n: int, dim: int, dtype: torch.dtype, options: Options, *, sampled: bool = False
+        self,
+        op: DistanceOp,
+        n: int,
+        dim: int,
+        dtype: torch.dtype,
+        options: Options,
+        *,
+        sampled: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         n, dim = (checks.integer(name, value, " >= 1") for name, value in (("n", n), ("dim", dim)))
         for name, value in (("n", n), ("dim", dim)):
             if value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be an integer >= 1")
-        kernels = _kernels(op, torch.empty(2, dim, dtype=dtype), sampled, op.defaults | options)
+        like = torch.empty(2, dim, dtype=dtype, device=device)
+        kernels = _kernels(op, like, sampled, op.defaults | options)
         if isinstance(kernels, str):
             raise ValueError(f"nothing can be kept: {kernels}")
         self._op, (self._fwd, self._push), self._options = op, *kernels
         self._alone = op.alone(self._options)
         self.n, self.dim, self.sampled, self.rows, self._head, self._dtype = n, dim, sampled, 0, 0, dtype
+        self._device, self._on_cpu = like.device, like.is_cpu
         self._pushes = 0
         self._evaluated: tuple[_Seen, ...] | None = None
 
@@ -149,7 +160,7 @@ class Running:
             if not (
                 isinstance(rows, Tensor)
                 and rows.dtype is self._dtype
-                and rows.is_cpu
+                and (rows.is_cpu if self._on_cpu else rows.device == self._device)
                 and rows.dim() == 2
                 and rows.shape[0] == value.shape[0] > 0
                 and rows.shape[1] == self.dim
@@ -167,8 +178,9 @@ class Running:
         value = checks.rows(name, value)
         if value.shape[0] == 0 or value.shape[1] != self.dim:
             raise ValueError(f"{name} has shape {list(value.shape)}; it must be [k, {self.dim}] with k >= 1")
-        if dtype != self._dtype or not value.is_cpu:
-            raise ValueError(f"{name} is {dtype} on {value.device}; it must be {self._dtype} on the CPU")
+        if dtype != self._dtype or value.device != self._device:
+            place = "the CPU" if self._on_cpu else self._device
+            raise ValueError(f"{name} is {dtype} on {value.device}; it must be {self._dtype} on {place}")
         if (prior is not None) != self.sampled:
             allowed = f"{len(value)} rows of the prior" if self.sampled else "None: this is for N(0, I)"
             raise ValueError(f"prior is {'None' if prior is None else 'a sample'}; it must be {allowed}")
@@ -209,6 +221,7 @@ class RunningSums(Running):
         n, dim: rows of the full window and their width D, >= 1.
         dtype: float32 or float64.
         sampled: whether rows of a prior sample come with the rows of the window; else the prior is N(0, I).
+        device: of the window, and of all rows: the CPU, or a GPU for which the backend "cuda" was built.
         options: of the function. cramer_wold needs its gamma as a number: the sums belong to one gamma.
 
     Raises:
@@ -223,26 +236,27 @@ class RunningSums(Running):
         *,
         dtype: torch.dtype = torch.float32,
         sampled: bool = False,
+        device: torch.device | str = "cpu",
         **options: Any,
     ) -> None:
         op = distance_row(function)
         if op.keeps is None or op.keeps.begin != RunningSums.begin:
             raise ValueError(f"function is {op.name}, which is no sum over pairs that can be kept")
-        super().__init__(op, n, dim, dtype, options, sampled=sampled)
+        super().__init__(op, n, dim, dtype, options, sampled=sampled, device=device)
         assert op.fused_arguments is not None  # it has kernels
         self._numbers = op.fused_arguments(torch.empty(0, dim, dtype=dtype), n, not sampled, self._options)
         self._sums = self._zeros()
         self._prior_sums = self._zeros() if sampled else None
 
     @classmethod
-    def begin(cls, op: DistanceOp, n: int, dim: int, dtype: torch.dtype, sampled: bool, options: Options) -> Running:
+    def begin(cls, op: DistanceOp, n: int, like: Tensor, sampled: bool, options: Options) -> Running:
         """See `Keeps.begin`."""
-        return cls(op.function, n, dim, dtype=dtype, sampled=sampled, **options)
+        return cls(op.function, n, like.shape[-1], dtype=like.dtype, sampled=sampled, device=like.device, **options)
 
     def _zeros(self) -> Tensor:
         slots = -(-self.n // _SLOTS) * _SLOTS
         numbers = slots * self.dim + slots + _SPARE
-        return torch.zeros(4 * slots + numbers // (8 // self._dtype.itemsize), dtype=torch.float64)
+        return torch.zeros(4 * slots + numbers // (8 // self._dtype.itemsize), dtype=torch.float64, device=self._device)
 
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
         arguments = (prior, self.n, self._head, min(self.rows, self.n - k), *self._numbers)
@@ -299,6 +313,7 @@ def begin_running(
     rows: int | None = None,
     dtype: torch.dtype = torch.float32,
     sampled: bool = False,
+    device: torch.device | str = "cpu",
     **options: Any,
 ) -> Running:
     """What an empty window of n rows can keep for a distance, by the row of that.
@@ -307,7 +322,7 @@ def begin_running(
 
     Args:
         function: of mow_kernels, e.g. mmd.
-        n, dim, dtype, sampled: as for `RunningSums`.
+        n, dim, dtype, sampled, device: as for `RunningSums`.
         rows: of a measurement, for options that follow from their number; None for n.
         options: of the function; directions as a tensor.
 
@@ -318,7 +333,7 @@ def begin_running(
     if op.keeps is None:
         raise ValueError(f"nothing can be kept: {_NOTHING.format(op.name)}")
     options = op.keeps.of_rows(op.defaults | options, n if rows is None else rows)
-    return op.keeps.begin(op, n, dim, dtype, sampled, options)
+    return op.keeps.begin(op, n, torch.empty(0, dim, dtype=dtype, device=device), sampled, options)
 
 
 def why_not_running(

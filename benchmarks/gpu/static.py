@@ -71,7 +71,7 @@ def kernels() -> Iterator[Kernel]:
     block = pairs.blocks(64, torch.float32, False)
     size = {"DIM": 64, "WIDTH": block.width, "OTHERS": block.others}
     yield Kernel("pairs: pack, D = 64", pairs.pack_kernel, size, {"num_warps": block.warps})
-    yield Kernel("pairs: finish", pairs.finish_kernel, {}, {"num_warps": 4})
+    yield Kernel("pairs: finish", pairs.finish_kernel, {"VALUE": True}, {"num_warps": 4})
 
 
 def pair_kernels(distance: str, dim: int) -> Iterator[Kernel]:
@@ -85,23 +85,26 @@ def pair_kernels(distance: str, dim: int) -> Iterator[Kernel]:
         constants, options = pairs.compile_options(f, g, True, dim, torch.float32, one)
         function = pairs.one_kernel if one else pairs.pairs_kernel
         yield Kernel(f"{distance}: {'one program' if one else 'many'}, D = {dim}", function, constants, options)
+    yield Kernel(f"{distance}: gradient alone, D = {dim}", function, {**constants, "VALUE": False}, options)
 
 
 def sliced_kernels() -> Iterator[Kernel]:
     """To a sample of n rows, D = 64, with the gradient."""
     sw, common = sliced_wasserstein, {"DIM": 64, "NORMAL": False, "GRADIENT": True}
     match = {"STEPS": 1, "POWER": 2.0}
-    for n in (64, sw.SORTED):
-        constants = {"SIZE": n, "SIZE_M": n, "DEPTH": sw._depth(64, n), **match, **common}
-        yield Kernel(
-            f"sliced_wasserstein: match, n = {n}", sw.match_kernel, constants, {"num_warps": 8 if n > 256 else 4}
-        )
     four = {"num_warps": 4}
+    for n, counts in ((64, False), (sw.SORTED, False), (64, True)):
+        constants = {"SIZE": n, "SIZE_M": n, "DEPTH": sw._depth(64, n), "COUNTS": counts, **match, **common}
+        name = f"sliced_wasserstein: {'count' if counts else 'match'}, n = {n}"
+        yield Kernel(name, sw.match_kernel, constants, {"num_warps": 8 if n > 256 else 4})
+    yield Kernel("sliced_wasserstein: count", sw.count_kernel, {"ROWS": 1024, **match, **common}, four)
     yield Kernel(
         "sliced_wasserstein: project", sw.project_kernel, {"DIM": 64, "ROWS": 256, "DEPTH": sw._depth(64, 256)}, four
     )
     yield Kernel("sliced_wasserstein: match sorted", sw.match_sorted_kernel, {"ROWS": 256, **match, **common}, four)
-    yield Kernel("sliced_wasserstein: finish", sw.finish_kernel, {"ROWS": 16, "COLUMNS": 64, **common}, four)
+    yield Kernel(
+        "sliced_wasserstein: finish", sw.finish_kernel, {"ROWS": 16, "COLUMNS": 64, "VALUE": True, **common}, four
+    )
 
 
 def inspect(kernel: Kernel, target: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import mow_kernels as mk
 from benchmarks import naive, record
-from benchmarks.cases import DISTANCES, SEED, TOLERANCE, Answer, Case, Inputs, errors, inputs, library
+from benchmarks.cases import DISTANCES, SEED, TOLERANCE, Answer, Case, Inputs, errors, inputs, library, library_gradient
 from benchmarks.gpu import children, loop
 from benchmarks.gpu.children import last_line
 from benchmarks.gpu.devices import Call, Gpu, StandIn
@@ -384,8 +384,8 @@ def sanitizer(tool: str, seconds: float) -> str:
 
 
 def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
-    """Each distance once by each backend, with and without a prior sample; the CUDA kernels at all sizes, the others,
-    which are compiled for each, at the first."""
+    """Each distance once by each backend, its gradient alone and what a window keeps for it, with and without a prior
+    sample; the CUDA kernels at all sizes, the others, which are compiled for each, at the first."""
     for distance, backend in itertools.product(DISTANCES, own):
         sizes = SIZES + SORTED_SIZES * (distance == "sliced_wasserstein") if backend == "cuda" else SIZES[:1]
         for n, k, dim in [] if isinstance(TABLE[distance][backend], str) else sizes:
@@ -399,10 +399,28 @@ def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
                 for options in ({}, {"prior": "normal"} if case.prior == "sample" else {}):
                     value = library(distance, case.options)(*given.arguments(options))
                     torch.autograd.grad(value, given.current)[0].sum().item()
+                    alone = library_gradient(distance, case.options)(*given.arguments(options))
+                    alone.sum().item()
+                if TABLE[distance][backend].running is not None:  # type: ignore[union-attr]  # it is no reason
+                    _probe_running(case, given)
     for backend in own:
         if not isinstance(TABLE["k_center"][backend], str):
             with mk.use_backend(backend):
                 mk.k_center(torch.randn(700, 20, device=machine.device), 9, start=0).radius.item()
+
+
+def _probe_running(case: Case, given: Inputs) -> None:
+    """What a window keeps for a distance to N(0, I): filled, measured, pushed and measured again."""
+    options = {name: value for name, value in case.options.items() if name != "prior"}
+    if given.directions is not None:
+        options["directions"] = given.directions
+    else:
+        options["device"] = given.current.device
+    running = mk.begin_running(getattr(mk, case.distance), case.n, case.dim, **options)
+    running.fill(given.history)
+    for _ in range(2):
+        running.gradient(given.current)[0].sum().item()
+        running.push(given.current)
 
 
 def table(content: dict[str, Any]) -> Iterator[str]:

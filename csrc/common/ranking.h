@@ -87,11 +87,11 @@ MOW_HD int64_t count_below(const Entry<T>* entries, int64_t count, const Entry<T
 }
 
 // The steps of the two quantile functions on one grid: row i of n covers [i, i+1) * per_row, row j of m covers
-// [j, j+1) * per_prior, both out of `whole`.
+// [j, j+1) * per_prior, both out of `whole`. Made on the host: a device takes its time to divide integers.
 struct Coupling {
   int64_t per_row, per_prior, whole;
 
-  MOW_HD Coupling(int64_t n, int64_t m) {
+  Coupling(int64_t n, int64_t m) {
     int64_t a = n, b = m;
     while (b != 0) {
       const int64_t rest = a % b;

@@ -96,7 +96,7 @@ __device__ void block_results(
   total = block_sum(total, sums);
   if (threadIdx.x == 0) sums[0] = total;
   Team::sync();
-  if (rank == 0 && threadIdx.x == 0) {
+  if (rank == 0 && threadIdx.x == 0 && results.value != nullptr) {
     double value = constant;
     for (int other = 0; other < team; ++other) value += *Team::of(&sums[0], other);
     *results.value = T(value);

@@ -30,19 +30,24 @@ void enqueue(const Tensor& like, int64_t scratch_bytes, const Run& run) {
   STD_TORCH_CHECK(failed == cudaSuccess, "backend \"cuda\": ", cudaGetErrorString(failed));
 }
 
+// What a call of a distance is for.
+enum class Wanted { kValue, kBoth, kGradient };
+
 // A call of a distance: its device, its samples and where the results go.
 template <class T>
 class DeviceCall {
  public:
-  DeviceCall(const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, bool needs_grad)
+  DeviceCall(const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, Wanted wanted)
       : current_(current),
         guard_(current.get_device_index()),
-        value_(empty(current, {})),
-        g_current_(needs_grad ? empty(current, {current.size(0), current.size(1)}) : empty(current, {0})),
+        value_(wanted == Wanted::kGradient ? empty(current, {0}) : empty(current, {})),
+        g_current_(wanted == Wanted::kValue ? empty(current, {0}) : empty(current, {current.size(0), current.size(1)})),
         samples{rows_of<T>(current), rows_of<T>(history), rows_of<T>(prior), current.size(1)},
-        results{static_cast<T*>(value_.data_ptr()), needs_grad ? static_cast<T*>(g_current_.data_ptr()) : nullptr} {}
+        results{
+            wanted == Wanted::kGradient ? nullptr : static_cast<T*>(value_.data_ptr()),
+            wanted == Wanted::kValue ? nullptr : static_cast<T*>(g_current_.data_ptr())} {}
 
-  // As `enqueue`; the value and the gradient.
+  // As `enqueue`; the value and the gradient, each empty where it is not wanted.
   template <class Run>
   std::tuple<Tensor, Tensor> run(int64_t scratch_bytes, const Run& run) {
     enqueue(current_, scratch_bytes, run);
@@ -58,5 +63,7 @@ class DeviceCall {
   const Samples<T> samples;
   const Results<T> results;
 };
+
+inline Wanted wanted(bool needs_grad) { return needs_grad ? Wanted::kBoth : Wanted::kValue; }
 
 }  // namespace mow::cuda

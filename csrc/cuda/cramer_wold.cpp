@@ -3,24 +3,63 @@
 #include "cuda/cramer_wold.h"
 
 #include "cuda/call.h"
+#include "cuda/running_call.h"
 
 namespace mow::cuda {
 namespace {
 
-std::tuple<Tensor, Tensor> cramer_wold_fwd(
+std::tuple<Tensor, Tensor> run(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
-    bool needs_grad) {
+    Wanted wanted) {
   return with_dtype(current, [&]<class T>(T) {
-    DeviceCall<T> call(current, history, prior, needs_grad);
+    DeviceCall<T> call(current, history, prior, wanted);
     const CramerWoldTable table{static_cast<const double*>(phi.data_ptr()), phi.numel()};
-    return call.run(pairwise_scratch(call.samples, needs_grad), [&](void* scratch, cudaStream_t stream) {
+    return call.run(pairwise_scratch(call.samples, wanted != Wanted::kValue), [&](void* scratch, cudaStream_t stream) {
       return cramer_wold(table, gamma, call.samples, call.results, scratch, stream);
     });
   });
 }
 
+std::tuple<Tensor, Tensor> cramer_wold_fwd(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
+    bool needs_grad) {
+  return run(current, history, prior, phi, gamma, wanted(needs_grad));
+}
+
+Tensor cramer_wold_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma) {
+  return std::get<1>(run(current, history, prior, phi, gamma, Wanted::kGradient));
+}
+
+std::tuple<Tensor, Tensor> cramer_wold_running_fwd(
+    const Tensor& sums, const Tensor& current, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t, int64_t rows, const Tensor& phi, double gamma, bool needs_grad) {
+  return with_dtype(current, [&]<class T>(T) {
+    DeviceCall<T> call(current, current, prior, wanted(needs_grad));
+    const CramerWoldTable table{static_cast<const double*>(phi.data_ptr()), phi.numel()};
+    const auto kept = running_call<T>(sums, current, prior_sums, prior, size, rows);
+    const int64_t bytes = running_scratch(size, current.size(0), current.size(1), bool(prior));
+    return call.run(bytes, [&](void* scratch, cudaStream_t stream) {
+      return cramer_wold_running(table, gamma, kept, call.results, scratch, stream);
+    });
+  });
+}
+
+void cramer_wold_running_push(
+    const Tensor& sums, const Tensor& rows, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
+    int64_t size, int64_t head, int64_t older, const Tensor&, double, bool) {
+  with_dtype(rows, [&]<class T>(T) {
+    push_rows(running_call<T>(sums, rows, prior_sums, prior, size, older), rows, head);
+  });
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) { m.impl("cramer_wold_fwd", TORCH_BOX(&cramer_wold_fwd)); }
+STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) {
+  m.impl("cramer_wold_fwd", TORCH_BOX(&cramer_wold_fwd));
+  m.impl("cramer_wold_gradient", TORCH_BOX(&cramer_wold_gradient));
+  m.impl("cramer_wold_running_fwd", TORCH_BOX(&cramer_wold_running_fwd));
+  m.impl("cramer_wold_running_push", TORCH_BOX(&cramer_wold_running_push));
+}
 
 }  // namespace mow::cuda

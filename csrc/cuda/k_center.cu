@@ -31,7 +31,7 @@ __device__ inline Farthest farther(const Farthest& a, const Farthest& b) {
   return a.distance > b.distance || (a.distance == b.distance && a.row < b.row) ? a : b;
 }
 
-// The farthest row of the block, for all of its threads.
+// The farthest row of the block, for all of its threads. A barrier has to come before it is asked again.
 __device__ inline Farthest block_farthest(Farthest one, Farthest (&found)[kWarps]) {
   for (int other = 16; other > 0; other /= 2) {
     const double distance = __shfl_xor_sync(0xffffffff, one.distance, other);
@@ -41,7 +41,6 @@ __device__ inline Farthest block_farthest(Farthest one, Farthest (&found)[kWarps
   if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = one;
   __syncthreads();
   for (const Farthest& warp : found) one = farther(one, warp);
-  __syncthreads();
   return one;
 }
 

@@ -3,6 +3,7 @@
 #include "cuda/mmd.h"
 
 #include "cuda/pairwise.cuh"
+#include "cuda/running.cuh"
 
 namespace mow::cuda {
 
@@ -28,5 +29,17 @@ cudaError_t mmd(
 
 template cudaError_t mmd(const MmdTable&, const Samples<float>&, const Results<float>&, void*, cudaStream_t);
 template cudaError_t mmd(const MmdTable&, const Samples<double>&, const Results<double>&, void*, cudaStream_t);
+
+template <class T>
+cudaError_t mmd_running(
+    const MmdTable& table, const RunningCall<T>& call, const Results<T>& results, void* scratch, cudaStream_t stream) {
+  const double n = double(call.rows + call.current.count);
+  const auto distance = mmd_distance<T>(table, n, call.prior.rows ? std::optional<double>(n) : std::nullopt);
+  return table.gaussian ? run_running<Family::kExponentials>(distance, call, results, scratch, stream)
+                        : run_running<Family::kRational>(distance, call, results, scratch, stream);
+}
+
+template cudaError_t mmd_running(const MmdTable&, const RunningCall<float>&, const Results<float>&, void*, cudaStream_t);
+template cudaError_t mmd_running(const MmdTable&, const RunningCall<double>&, const Results<double>&, void*, cudaStream_t);
 
 }  // namespace mow::cuda

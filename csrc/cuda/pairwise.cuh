@@ -47,6 +47,13 @@ struct Tiling {
     return needs_grad && tile < of_window() && (tile + 1) * rows > history;
   }
 
+  // Tiles with a gradient come first, so that these alone are done in the same way as with the others.
+  MOW_HD int64_t live() const { return needs_grad ? of_window() - history / rows : 0; }
+  MOW_HD int64_t tile(int64_t turn) const {
+    const int64_t before = of_window() - live(), other = turn - live();
+    return other < 0 ? before + turn : other < before ? other : turn;
+  }
+
   // The tiles that a tile meets: within a sample each unordered pair once, except that current rows meet all rows, since
   // each of them needs its own gradient.
   MOW_HD int64_t visits(int64_t tile) const {
@@ -286,7 +293,9 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
 
   Worker block(p, shared, gradient);
   int64_t turn = 0;
-  for (int64_t tile = 0; tile < block.tiles.count(); ++tile) {
+  const int64_t tiles = p.results.value != nullptr ? block.tiles.count() : block.tiles.live();
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t tile = block.tiles.tile(i);
     block.clear(tile);
     if (block.alone() && turn++ % size == rank) block.visit_alone(tile);
     for (int64_t visit = 0; visit < block.tiles.visits(tile); ++visit) {
@@ -297,28 +306,34 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
   block_results(block.total, p.constant, gradient, p.samples.current.count * p.samples.dim, shared.sums, p.results);
 }
 
-// Block (tile, split): a part of the visits of a tile. totals [splits, tiles], gradients [splits, k, D].
+// Parts of the visits of the tiles, those with a gradient in `splits` parts each and the others in `other_splits`: a block
+// each. Without a value these first ones are all blocks. totals [blocks], gradients [splits, k, D].
 template <class T, Family family>
 __global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
-    const __grid_constant__ Pairwise<T, family> p, double* totals, double* gradients) {
+    const __grid_constant__ Pairwise<T, family> p, int64_t live_splits, int64_t other_splits, double* totals,
+    double* gradients) {
   using Worker = Block<T, family, kLargeP<T>>;
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(dynamic_shared());
-  const int64_t tile = blockIdx.x, split = blockIdx.y, splits = gridDim.y;
+  const Tiling tiles = tiling(p.samples, p.results.g_current != nullptr, Worker::kRows);
+  const int64_t live = tiles.live(), other = blockIdx.x - live * live_splits, others = tiles.count() - live;
+  const int64_t tile = tiles.tile(other < 0 ? blockIdx.x % live : live + other % others);
+  const int64_t split = other < 0 ? blockIdx.x / live : other / others, splits = other < 0 ? live_splits : other_splits;
   const int64_t size = p.samples.current.count * p.samples.dim;
   Worker block(p, shared, p.results.g_current ? gradients + split * size : nullptr);
   block.clear(tile);
   if (split == 0 && block.alone()) block.visit_alone(tile);
   const int64_t visits = block.tiles.visits(tile), end = visits * (split + 1) / splits;
   for (int64_t visit = visits * split / splits; visit < end; ++visit) block.visit(tile, block.tiles.visited(tile, visit));
+  if (p.results.value == nullptr) return;
   const double total = block_sum(block.total, shared.sums);
-  if (threadIdx.x == 0) totals[split * gridDim.x + tile] = total;
+  if (threadIdx.x == 0) totals[blockIdx.x] = total;
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) pairwise_finish(
     double constant, const double* totals, int64_t count, const double* gradients, int64_t splits, int64_t size,
     Results<T> results) {
-  if (blockIdx.x == 0) {
+  if (blockIdx.x == 0 && results.value != nullptr) {
     __shared__ double sums[kWarps];
     double sum = 0;
     for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += totals[i];
@@ -333,11 +348,16 @@ __global__ void __launch_bounds__(kThreads) pairwise_finish(
   }
 }
 
-// How a problem is run. It depends on the sizes alone and not on the device, and with it the order of the sums.
+// How a problem is run. It depends on the sizes alone and not on the device, and with it the order of the sums; nor does it
+// depend on whether there is a value to be computed, so that the gradient has the same bits.
 struct Plan {
-  bool single;          // one launch
-  int64_t tiles, work;  // work in visits of kDepth coordinates, where single
-  int64_t splits, shared, scratch;  // bytes of shared memory and of device memory
+  bool single;               // one launch
+  int64_t work;              // in visits of kDepth coordinates, where single
+  int64_t live, others;      // tiles with a gradient and without
+  int64_t splits, other_splits;
+  int64_t shared, scratch;   // bytes of shared memory and of device memory
+
+  int64_t blocks(bool measured) const { return live * splits + (measured ? others * other_splits : 0); }
 
   template <class T>
   static Plan make(const Samples<T>& samples, bool needs_grad) {
@@ -346,19 +366,25 @@ struct Plan {
     const Tiling small = tiling(samples, needs_grad, Tile<T, kSmallP>::kRows);
     plan.shared = int64_t(sizeof(Tile<T, kSmallP>)) + size * int64_t(sizeof(double));
     // A single block would take longer than the second launch from some 64 units on, of about half a microsecond each.
+    static const int64_t most_units = threshold("MOW_CUDA_SINGLE", 64);
     if (small.window + small.prior <= 256 && plan.shared <= kMostShared) {
       for (int64_t tile = 0; tile < small.count(); ++tile) plan.work += small.visits(tile);
-      plan.single = plan.work * ((samples.dim + kDepth - 1) / kDepth) <= 64;
+      plan.single = plan.work * ((samples.dim + kDepth - 1) / kDepth) <= most_units;
       if (plan.single) return plan;
     }
-    // Enough blocks for the largest devices, in memory that stays a multiple of the samples'.
+    // Enough blocks of either kind for the largest devices, with gradients in memory that stays a multiple of the samples'.
+    constexpr int64_t kWanted = 1024;
     const Tiling large = tiling(samples, needs_grad, Tile<T, kLargeP<T>>::kRows);
-    plan.tiles = large.count();
-    const int64_t most = std::max<int64_t>(1, 4 * (large.window + large.prior) / samples.current.count);
-    const int64_t wanted = (1024 + plan.tiles - 1) / plan.tiles;
-    plan.splits = std::clamp<int64_t>(wanted, 1, std::min(most, plan.tiles));
+    const auto splits = [](int64_t tiles, int64_t most) {
+      return tiles == 0 ? 0 : std::clamp<int64_t>((kWanted + tiles - 1) / tiles, 1, std::max<int64_t>(1, most));
+    };
+    plan.live = large.live();
+    plan.others = large.count() - plan.live;
+    plan.splits = splits(
+        plan.live, std::min(large.count(), 4 * (large.window + large.prior) / samples.current.count));
+    plan.other_splits = splits(plan.others, plan.others);
     plan.shared = int64_t(sizeof(Tile<T, kLargeP<T>>));
-    plan.scratch = int64_t(sizeof(double)) * plan.splits * (plan.tiles + size);
+    plan.scratch = int64_t(sizeof(double)) * (plan.blocks(true) + plan.splits * size);
     return plan;
   }
 };
@@ -366,18 +392,19 @@ struct Plan {
 // Runs a problem. scratch: Plan::scratch bytes of device memory.
 template <class T, Family family>
 cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream) {
-  const Plan plan = Plan::make(p.samples, p.results.g_current != nullptr);
+  const bool needs_grad = p.results.g_current != nullptr;
+  const Plan plan = Plan::make(p.samples, needs_grad);
   if (plan.single) {
     const int team = team_size(plan.work);
     return launch(pairwise_window<T, family>, dim3(unsigned(team)), kThreads, plan.shared, team, stream, p);
   }
-  const int64_t size = p.samples.current.count * p.samples.dim, count = plan.splits * plan.tiles;
-  double *const totals = static_cast<double*>(scratch), *const gradients = totals + count;
-  const dim3 grid(unsigned(plan.tiles), unsigned(plan.splits));
-  const auto failed =
-      launch(pairwise_tiles<T, family>, grid, kThreads, plan.shared, 1, stream, p, totals, gradients);
+  const int64_t size = p.samples.current.count * p.samples.dim, count = plan.blocks(p.results.value != nullptr);
+  double *const totals = static_cast<double*>(scratch), *const gradients = totals + plan.blocks(true);
+  const auto failed = launch(
+      pairwise_tiles<T, family>, dim3(unsigned(count)), kThreads, plan.shared, 1, stream, p, plan.splits,
+      plan.other_splits, totals, gradients);
   if (failed != cudaSuccess) return failed;
-  const int64_t blocks = p.results.g_current ? std::clamp<int64_t>(size / kThreads, 1, 1024) : 1;
+  const int64_t blocks = needs_grad ? std::clamp<int64_t>(size / kThreads, 1, 1024) : 1;
   return launch(
       pairwise_finish<T>, dim3(unsigned(blocks)), kThreads, 0, 1, stream, p.constant,
       static_cast<const double*>(totals), count, static_cast<const double*>(gradients), plan.splits, size, p.results);

@@ -29,7 +29,7 @@ struct Samples {
   }
 };
 
-// Where the value [] and the gradient [k, D], contiguous, go; g_current is null where none is needed.
+// Where the value [] and the gradient [k, D], contiguous, go; either is null where it is not needed.
 template <class T>
 struct Results {
   T* value;

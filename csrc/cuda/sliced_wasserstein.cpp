@@ -7,11 +7,11 @@
 namespace mow::cuda {
 namespace {
 
-std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
+std::tuple<Tensor, Tensor> run(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
-    const std::optional<Tensor>& normal, double p, bool needs_grad) {
+    const std::optional<Tensor>& normal, double p, Wanted wanted) {
   return with_dtype(current, [&]<class T>(T) {
-    DeviceCall<T> call(current, history, prior, needs_grad);
+    DeviceCall<T> call(current, history, prior, wanted);
     const Rows<T> columns = rows_of<T>(directions);
     const Sliced<T> problem{
         call.samples,
@@ -25,10 +25,23 @@ std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
   });
 }
 
+std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
+    const std::optional<Tensor>& normal, double p, bool needs_grad) {
+  return run(current, history, prior, directions, normal, p, wanted(needs_grad));
+}
+
+Tensor sliced_wasserstein_gradient(
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
+    const std::optional<Tensor>& normal, double p) {
+  return std::get<1>(run(current, history, prior, directions, normal, p, Wanted::kGradient));
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) {
   m.impl("sliced_wasserstein_fwd", TORCH_BOX(&sliced_wasserstein_fwd));
+  m.impl("sliced_wasserstein_gradient", TORCH_BOX(&sliced_wasserstein_gradient));
 }
 
 }  // namespace mow::cuda

@@ -7,6 +7,7 @@
 //   - large ones: runs of kRun entries by the same network, then merged pairwise, where an entry finds its place by binary
 //     search in the other run. No two entries are equal, so no merge has a tie to break. log2(n / kRun) passes over
 //     the entries; up to 4096 rows (2048 in double precision) there is none.
+// The gradient alone of few current rows (counts_ranks) sorts no window: it counts the entries below theirs.
 
 #include "cuda/sliced_wasserstein.h"
 
@@ -57,6 +58,9 @@ __device__ void sort_runs(Entry<T>* entries, int size, int total, int threads) {
   __syncthreads();
 }
 
+// Whether the ranks of k current rows are counted where no value is wanted: each takes a pass over the window.
+MOW_HD bool counts_ranks(int64_t k) { return k <= 64; }
+
 // The row of a rank in one direction: the cost and, for a current row, the slope, both times `whole`.
 template <class T>
 __device__ double match_rank(
@@ -76,11 +80,13 @@ __device__ double match_rank(
 // A whole small window by one team, `group` directions at a time. Shared memory: sums, the block's gradient [k, D], the
 // entries of the window and of the prior [group, size] each, the slopes [group, k].
 template <class T>
-__global__ void __launch_bounds__(kThreads) sliced_window(const __grid_constant__ Sliced<T> p, int group, int size) {
+__global__ void __launch_bounds__(kThreads) sliced_window(
+    const __grid_constant__ Sliced<T> p, Coupling coupling, int group, int size) {
   const Samples<T>& samples = p.samples;
   const int n = int(samples.window()), m = int(samples.prior.count), h = int(samples.history.count), k = n - h;
   const int64_t dim = samples.dim, count = p.directions.count;
   const bool needs_grad = p.results.g_current != nullptr;
+  const bool counting = p.results.value == nullptr && counts_ranks(k);
 
   unsigned char* const memory = dynamic_shared();
   auto& sums = *reinterpret_cast<double(*)[kWarps]>(memory);
@@ -90,7 +96,6 @@ __global__ void __launch_bounds__(kThreads) sliced_window(const __grid_constant_
   T* const slopes = reinterpret_cast<T*>(prior + (m > 0 ? group * size : 0));
 
   const Sequence<T> rows{samples.history, samples.current}, prior_rows{samples.prior, Rows<T>{}};
-  const Coupling coupling(n, m > 0 ? m : n);
   const double weight = 1 / (double(coupling.whole) * double(count));
   const Sorted<T> sorted{prior, size, m > 0 ? nullptr : p.bins + 1};
 
@@ -120,9 +125,23 @@ __global__ void __launch_bounds__(kThreads) sliced_window(const __grid_constant_
       }
       window[i] = entry;
     }
-    sort_runs(window, size, samples_here * group * size, kThreads);
+    if (counting) {
+      sort_runs(prior, size, m > 0 ? group * size : 0, kThreads);
+      for (int i = threadIdx.x / 32; i < here * k; i += kWarps) {
+        const Entry<T>* const entries = window + i / k * size;
+        const Entry<T> entry = entries[h + i % k];
+        int rank = 0;
+        for (int row = threadIdx.x % 32; row < n; row += 32) rank += entries[row] < entry;
+        for (int other = 16; other > 0; other /= 2) rank += __shfl_xor_sync(0xffffffff, rank, other);
+        double slope;
+        match_rank(p, coupling, rank, entry.value(), sorted, i / k, true, slope);
+        if (threadIdx.x % 32 == 0) slopes[i] = T(weight * slope);
+      }
+    } else {
+      sort_runs(window, size, samples_here * group * size, kThreads);
+    }
 
-    for (int i = threadIdx.x; i < here * n; i += kThreads) {
+    for (int i = threadIdx.x; !counting && i < here * n; i += kThreads) {
       const int direction = i / n, rank = i % n;
       const Entry<T> entry = window[direction * size + rank];
       const int row = int(entry.row());
@@ -144,10 +163,10 @@ __global__ void __launch_bounds__(kThreads) sliced_window(const __grid_constant_
   block_results(total, m > 0 ? 0 : p.bins[0], needs_grad ? gradient : nullptr, k * dim, sums, p.results);
 }
 
-// entries [directions, rows] of a tile of 64 rows and 64 directions.
-template <class T>
-__global__ void __launch_bounds__(kThreads) project(
-    Sequence<T> rows, Sequence<T> directions, int64_t dim, Entry<T>* entries) {
+// The projections of a tile of 64 rows, blockIdx.x, on 64 directions, blockIdx.y: each(row, direction, their number) for those
+// of a thread, also beyond the last; 16 neighbouring threads have the same directions.
+template <class T, class Each>
+__device__ void project_tile(const Sequence<T>& rows, const Sequence<T>& directions, int64_t dim, const Each& each) {
   constexpr int P = kTileRows / 16;
   alignas(16) __shared__ T row_tile[kDepth][kTileStride<T, kTileRows>];
   alignas(16) __shared__ T direction_tile[kDepth][kTileStride<T, kTileRows>];
@@ -175,14 +194,58 @@ __global__ void __launch_bounds__(kThreads) project(
       for (int j = 0; j < P; ++j) sum[i][j] += run[i][j];
     }
   }
+#pragma unroll
+  for (int i = 0; i < P; ++i) each(first_row + row, first_direction + direction + i, sum[i]);
+}
+
+// entries [directions, rows], whose rows are numbered from `number` on; zeroes as many ranks, if there are any.
+template <class T>
+__global__ void __launch_bounds__(kThreads) project(
+    Sequence<T> rows, Sequence<T> directions, int64_t dim, int64_t number, Entry<T>* entries, unsigned* ranks) {
   const int64_t count = rows.count();
-  for (int i = 0; i < P; ++i) {
-    for (int j = 0; j < P; ++j) {
-      const int64_t at_row = first_row + row + j, at_direction = first_direction + direction + i;
-      if (at_row >= count || at_direction >= directions.count()) continue;
-      entries[at_direction * count + at_row] = Entry<T>::of(sum[i][j], uint32_t(at_row));
+  project_tile(rows, directions, dim, [&](int64_t row, int64_t direction, const auto& sums) {
+    for (const T sum : sums) {
+      if (row < count && direction < directions.count()) {
+        entries[direction * count + row] = Entry<T>::of(sum, uint32_t(number + row));
+        if (ranks != nullptr) ranks[direction * count + row] = 0;
+      }
+      ++row;
     }
-  }
+  });
+}
+
+// Adds to ranks [directions, k] how many of the rows' entries, which are stored nowhere, are below current [directions, k].
+template <class T>
+__global__ void __launch_bounds__(kThreads) count_ranks(
+    Sequence<T> rows, Sequence<T> directions, int64_t dim, const Entry<T>* current, int64_t k, unsigned* ranks) {
+  const int64_t count = rows.count();
+  project_tile(rows, directions, dim, [&](int64_t row, int64_t direction, const auto& sums) {
+    const bool there = direction < directions.count();
+    for (int64_t i = 0; i < k; ++i) {
+      const Entry<T> entry = there ? current[direction * k + i] : Entry<T>{};
+      unsigned below = 0;
+      int64_t at = row;
+      for (const T sum : sums) {
+        below += at < count && Entry<T>::of(sum, uint32_t(at)) < entry;
+        ++at;
+      }
+      for (int other = 8; other > 0; other /= 2) below += __shfl_xor_sync(0xffffffff, below, other);
+      if (there && threadIdx.x % 16 == 0 && below > 0) atomicAdd(ranks + direction * k + i, below);  // in any order
+    }
+  });
+}
+
+// slopes [directions, k] of the current rows, by their ranks.
+template <class T>
+__global__ void __launch_bounds__(kThreads) match_current(
+    const __grid_constant__ Sliced<T> p, Coupling coupling, const Entry<T>* current, const unsigned* ranks, Sorted<T> prior,
+    T* slopes) {
+  const int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x, direction = blockIdx.y, k = p.samples.current.count;
+  if (row >= k) return;
+  const int64_t at = direction * k + row;
+  double slope;
+  match_rank(p, coupling, ranks[at], current[at].value(), prior, direction, true, slope);
+  slopes[at] = T(1 / (double(coupling.whole) * double(p.directions.count)) * slope);
 }
 
 // Sorts run blockIdx.x of direction blockIdx.y in place. Shared memory: `size` entries, a power of two.
@@ -213,12 +276,11 @@ __global__ void __launch_bounds__(kThreads) merge_runs(
 // the slopes [directions, k].
 template <class T>
 __global__ void __launch_bounds__(kThreads) match_ranks(
-    const __grid_constant__ Sliced<T> p, Sorted<T> window, Sorted<T> prior, double* totals, T* slopes) {
+    const __grid_constant__ Sliced<T> p, Coupling coupling, Sorted<T> window, Sorted<T> prior, double* totals, T* slopes) {
   __shared__ double sums[kWarps];
   const int64_t rank = int64_t(blockIdx.x) * kThreads + threadIdx.x, direction = blockIdx.y;
   const int64_t h = p.samples.history.count, k = p.samples.current.count;
   const bool needs_grad = p.results.g_current != nullptr;
-  const Coupling coupling(window.count, prior.count);
   const double weight = 1 / (double(coupling.whole) * double(p.directions.count));
   double total = 0, slope;
   if (rank < window.count) {
@@ -271,14 +333,16 @@ struct Plan {
   bool single;  // one launch
   int64_t team, group, size, shared;  // there
   int64_t chunk;                      // directions whose entries are held at once
-  int64_t window, prior, totals, slopes, scratch;  // bytes; each array of entries is there twice
+  bool counting;                      // there is no window to be sorted
+  int64_t window, prior, totals, slopes, ranks, scratch;  // bytes; each array of entries to be sorted is there twice
 
   explicit Plan(const Sliced<T>& p) : Plan() {
     const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
     const int64_t count = p.directions.count, entry = sizeof(Entry<T>);
     const bool needs_grad = p.results.g_current != nullptr;
     // A single block takes some ten microseconds for as much; beyond, several launches spread it over the device.
-    if (n <= 256 && m <= 256 && (n + m) * count <= 16384 && (n + m) * count * dim <= 1 << 20) {
+    static const int64_t most_entries = threshold("MOW_CUDA_SINGLE_SLICED", 16384);
+    if (n <= 256 && m <= 256 && (n + m) * count <= most_entries && (n + m) * count * dim <= 1 << 20) {
       size = power_of_two_from(std::max(n, m));
       const int64_t per_direction = (m > 0 ? 2 : 1) * size * entry + (needs_grad ? k * int64_t(sizeof(T)) : 0);
       team = team_size(count);
@@ -289,24 +353,31 @@ struct Plan {
       if (single) return;
     }
     chunk = std::clamp<int64_t>((int64_t{1} << 28) / ((n + m) * entry), 1, std::min<int64_t>(count, 256));
-    window = chunk * n * entry;
+    counting = p.results.value == nullptr && counts_ranks(k);
+    window = chunk * (counting ? k : n) * entry;
     prior = chunk * m * entry;
-    totals = ceil_divide(n, kThreads) * count * int64_t(sizeof(double));
+    totals = counting ? 0 : ceil_divide(n, kThreads) * count * int64_t(sizeof(double));
     slopes = needs_grad ? chunk * k * int64_t(sizeof(T)) : 0;
-    scratch = 2 * (window + prior) + totals + slopes;
+    ranks = counting ? chunk * k * int64_t(sizeof(unsigned)) : 0;
+    scratch = (counting ? 1 : 2) * window + 2 * prior + totals + slopes + ranks;
   }
 
  private:
   Plan() = default;
 };
 
+dim3 project_blocks(int64_t rows, int64_t directions) {
+  return dim3(unsigned(ceil_divide(rows, kTileRows)), unsigned(ceil_divide(directions, kTileRows)));
+}
+
 // Projects a sample on directions and sorts; the result lies in `entries` or in `spare`.
 template <class T>
 cudaError_t sort_projections(
     const Sequence<T>& rows, int64_t count, const Sequence<T>& directions, int64_t here, int64_t dim, Entry<T>* entries,
     Entry<T>* spare, Sorted<T>& sorted, cudaStream_t stream) {
-  const dim3 tiles(unsigned(ceil_divide(count, kTileRows)), unsigned(ceil_divide(here, kTileRows)));
-  auto failed = launch(project<T>, tiles, kThreads, 0, 1, stream, rows, directions, dim, entries);
+  auto failed = launch(
+      project<T>, project_blocks(count, here), kThreads, 0, 1, stream, rows, directions, dim, int64_t{0}, entries,
+      static_cast<unsigned*>(nullptr));
   if (failed != cudaSuccess) return failed;
   const int64_t size = std::min<int64_t>(kRun<T>, power_of_two_from(count));
   const dim3 runs(unsigned(ceil_divide(count, size)), unsigned(here));
@@ -331,14 +402,17 @@ cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* sc
     scratch += bytes;
     return taken;
   };
-  Entry<T>* windows[2];
+  Entry<T>* windows[2] = {};
   Entry<T>* priors[2];
-  for (auto& window : windows) window = reinterpret_cast<Entry<T>*>(take(plan.window));
+  for (int i = 0; i < (plan.counting ? 1 : 2); ++i) windows[i] = reinterpret_cast<Entry<T>*>(take(plan.window));
   for (auto& prior : priors) prior = reinterpret_cast<Entry<T>*>(take(plan.prior));
   auto* const totals = reinterpret_cast<double*>(take(plan.totals));
   auto* const slopes = reinterpret_cast<T*>(take(plan.slopes));
+  auto* const ranks = reinterpret_cast<unsigned*>(take(plan.ranks));
 
   const Rows<T> none{};
+  const Sequence<T> rows{p.samples.history, p.samples.current};
+  const Coupling coupling(n, m > 0 ? m : n);
   const int64_t blocks = ceil_divide(n, kThreads);
   for (int64_t first = 0; first < count; first += plan.chunk) {
     const int64_t here = std::min(plan.chunk, count - first);
@@ -347,16 +421,28 @@ cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* sc
     some.count = here;
     const Sequence<T> directions{some, none};
     Sorted<T> window{}, prior{nullptr, n, m > 0 ? nullptr : p.bins + 1};
-    auto failed = sort_projections<T>(
-        {p.samples.history, p.samples.current}, n, directions, here, dim, windows[0], windows[1], window, stream);
+    auto failed = plan.counting
+        ? launch(
+              project<T>, project_blocks(k, here), kThreads, 0, 1, stream, Sequence<T>{p.samples.current, none},
+              directions, dim, p.samples.history.count, windows[0], ranks)
+        : sort_projections<T>(rows, n, directions, here, dim, windows[0], windows[1], window, stream);
+    if (failed == cudaSuccess && plan.counting) {
+      failed = launch(
+          count_ranks<T>, project_blocks(n, here), kThreads, 0, 1, stream, rows, directions, dim,
+          static_cast<const Entry<T>*>(windows[0]), k, ranks);
+    }
     if (failed == cudaSuccess && m > 0) {
       failed = sort_projections<T>(
           {p.samples.prior, none}, m, directions, here, dim, priors[0], priors[1], prior, stream);
     }
     if (failed != cudaSuccess) return failed;
-    failed = launch(
-        match_ranks<T>, dim3(unsigned(blocks), unsigned(here)), kThreads, 0, 1, stream, p, window, prior,
-        totals + first * blocks, slopes);
+    failed = plan.counting
+        ? launch(
+              match_current<T>, dim3(unsigned(ceil_divide(k, kThreads)), unsigned(here)), kThreads, 0, 1, stream, p,
+              coupling, static_cast<const Entry<T>*>(windows[0]), static_cast<const unsigned*>(ranks), prior, slopes)
+        : launch(
+              match_ranks<T>, dim3(unsigned(blocks), unsigned(here)), kThreads, 0, 1, stream, p, coupling, window, prior,
+              totals + first * blocks, slopes);
     if (failed == cudaSuccess && p.results.g_current) {
       failed = launch(
           spread<T>, dim3(unsigned(ceil_divide(k * dim, kThreads))), kThreads, 0, 1, stream, p,
@@ -364,6 +450,7 @@ cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* sc
     }
     if (failed != cudaSuccess) return failed;
   }
+  if (p.results.value == nullptr) return cudaSuccess;
   return launch(
       sliced_finish<T>, dim3(1), kThreads, 0, 1, stream, static_cast<const double*>(totals), blocks * count,
       m > 0 ? nullptr : p.bins, p.results);
@@ -381,8 +468,9 @@ cudaError_t sliced_wasserstein(const Sliced<T>& p, void* scratch, cudaStream_t s
   const Plan<T> plan(p);
   if (!plan.single) return run_large(p, plan, static_cast<unsigned char*>(scratch), stream);
   return launch(
-      sliced_window<T>, dim3(unsigned(plan.team)), kThreads, plan.shared, int(plan.team), stream, p, int(plan.group),
-      int(plan.size));
+      sliced_window<T>, dim3(unsigned(plan.team)), kThreads, plan.shared, int(plan.team), stream, p,
+      Coupling(p.samples.window(), p.samples.prior.count > 0 ? p.samples.prior.count : p.samples.window()),
+      int(plan.group), int(plan.size));
 }
 
 template int64_t sliced_scratch(const Sliced<float>&);

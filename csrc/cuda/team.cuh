@@ -47,11 +47,16 @@ constexpr int kMostBlocks = 8;  // of a cluster that every device with clusters 
 // Whether a device with clusters runs code that knows of them: one that is newer than all others here runs the newest.
 constexpr bool kKnowsClusters = std::max({__CUDA_ARCH_LIST__}) >= 900;
 
+// A threshold of a plan, which an environment variable may set for measuring.
+inline int64_t threshold(const char* variable, int64_t otherwise) {
+  const char* const given = std::getenv(variable);
+  return given ? std::atoll(given) : otherwise;
+}
+
 // How many blocks a team of at most `wanted` has on the current device: a power of two. The environment variable
 // MOW_CUDA_CLUSTER, read at the first call, sets a limit: 1 for no clusters.
 inline int team_size(int64_t wanted) {
-  static const char* const limit = std::getenv("MOW_CUDA_CLUSTER");
-  static const int most = limit ? std::atoi(limit) : kMostBlocks;
+  static const int64_t most = threshold("MOW_CUDA_CLUSTER", kMostBlocks);
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);

@@ -364,7 +364,10 @@ class Trainer:
             device=self.window.latents.device,
             generators=list(_generators(self.distance)),
             modules=lambda: (self.encoder, self.decoder, self.window, self.distance),
-            options=lambda: (self.k, self.weight, self.weighting, self.reencode, self.root),
+            options=lambda: (
+                *(self.k, self.weight, self.weighting, self.reencode, self.root),
+                *self.window.kept.following.values(),  # what is kept is in the graph, and lives as long
+            ),
             repeats=lambda x: len(x) == self.k and (len(self.window) == self.window.n or self.k == self.window.n),
         )
 

@@ -178,7 +178,16 @@ def _begin(
 ) -> mk.Running:
     """What a window with the rows that it has now has to keep for a distance."""
     sampled, present = prior is not None, window.host.present
-    running = mk.begin_running(op.function, window.n, window.dim, rows=rows, dtype=dtype, sampled=sampled, **options)
+    running = mk.begin_running(
+        op.function,
+        window.n,
+        window.dim,
+        rows=rows,
+        dtype=dtype,
+        sampled=sampled,
+        device=window.latents.device,
+        **options,
+    )
     running.fill(window.newest(present), window.first_slot, None if prior is None else prior.newest(present))
     return running
 
@@ -194,8 +203,8 @@ def _why_never(
     """The reason why nothing can be kept for a distance over this window, or None."""
     if window.is_small:
         return f"a window of {window.host.present} rows is as quick without"
-    if not window.is_on_host:
-        return f"the window is on {window.latents.device}, or torch.compile traces it"
+    if torch.compiler.is_compiling():
+        return "torch.compile traces it"
     if z.dtype != window.latents.dtype:
         return f"the window is {window.latents.dtype}"
     return mk.why_not_running(op.function, window.latents, sampled=prior is not None, rows=rows, **options)

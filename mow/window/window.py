@@ -197,14 +197,17 @@ class MovingWindow(nn.Module):
     def kept(self) -> Kept:
         """What is kept with the rows for distances. Set up anew after a change other than by `push`; one through
         `.data` cannot be noticed."""
-        if self.is_on_host and self.present:
-            self._synchronise()
+        if self.is_on_host:
+            if self.present:
+                self._synchronise()
+        elif not torch.compiler.is_compiling():
+            self._watch()
         return self._kept
 
     @property
     def first_slot(self) -> int:
-        """The slot of the ring in which the oldest row lies."""
-        return (self._synchronise() - self.present) % self.n
+        """The slot of the ring in which the oldest row lies. On a device this waits for it."""
+        return ((self._synchronise() if self.is_on_host else int(self.head)) - self.present) % self.n
 
     def state(self) -> tuple[int, ...]:
         """Differs after every change of the latents or of where they stand."""
@@ -264,6 +267,10 @@ class MovingWindow(nn.Module):
             host.position = (first + rows) % self.n
             self.head.fill_(host.position)
         else:
+            if not torch.compiler.is_compiling():
+                self._watch()
+                if self._kept.in_use:
+                    self._kept.push(z)
             self.latents[self._ring(self.head, rows)] = z
             self.head.add_(rows).remainder_(self.n)
         if present != before:
@@ -281,6 +288,13 @@ class MovingWindow(nn.Module):
             self._kept.forget()
             host.read_head(latents, head, self.n)
         return host.position
+
+    def _watch(self) -> None:
+        """The same where only the device knows the head, which is not waited for."""
+        state = self.state()
+        if self.host.state != state:
+            self._kept.forget()
+            self.host.state = state
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies begin with nothing kept, and read their buffers."""

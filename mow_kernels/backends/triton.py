@@ -50,19 +50,20 @@ def implementation(op: Op) -> Implementation | str:
         return unavailable
     if op.name not in _SCHEMAS or not isinstance(op, DistanceOp):
         return "this release has no such kernels"
-    return autograd.fused(_defined(op.name), None, _in_order, op.reference, device=DEVICE, **_FIELDS[op.name])
+    return autograd.fused(*_defined(op.name), _in_order, op.reference, device=DEVICE, **_FIELDS[op.name])
 
 
 @functools.cache
-def _defined(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The op of one distance, defined."""
-    _LIBRARY.define(
-        f"{name}(Tensor current, Tensor history, Tensor? prior, {_SCHEMAS[name]}, bool needs_grad) "
-        "-> (Tensor value, Tensor g_current)"
-    )
-    _LIBRARY.impl(name, _kernels(name), DEVICE.upper())
+def _defined(name: str) -> tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., Tensor]]:
+    """The ops of one distance, defined: value and gradient, and the gradient alone."""
+    samples, launch, alone = "Tensor current, Tensor history, Tensor? prior", _kernels(name), f"{name}_gradient"
+    _LIBRARY.define(f"{name}({samples}, {_SCHEMAS[name]}, bool needs_grad) -> (Tensor value, Tensor g_current)")
+    _LIBRARY.define(f"{alone}({samples}, {_SCHEMAS[name]}) -> Tensor g_current")
+    _LIBRARY.impl(name, launch, DEVICE.upper())
+    _LIBRARY.impl(alone, lambda *arguments: launch(*arguments, True, False)[1], DEVICE.upper())
     torch.library.register_fake(f"mow_triton::{name}", autograd.fake, lib=_LIBRARY)
-    return getattr(torch.ops.mow_triton, name).default
+    torch.library.register_fake(f"mow_triton::{alone}", autograd.fake_gradient, lib=_LIBRARY)
+    return getattr(torch.ops.mow_triton, name).default, getattr(torch.ops.mow_triton, alone).default
 
 
 def _kernels(name: str) -> Callable[..., tuple[Tensor, Tensor]]:

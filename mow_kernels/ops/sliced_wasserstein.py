@@ -181,7 +181,7 @@ class SortedProjections(Running):
         self._list = 0
 
     @classmethod
-    def begin(cls, op: DistanceOp, n: int, dim: int, dtype: torch.dtype, sampled: bool, options: Options) -> Running:
+    def begin(cls, op: DistanceOp, n: int, like: Tensor, sampled: bool, options: Options) -> Running:
         """See `Keeps.begin`."""
         return cls(n, options["directions"])
 

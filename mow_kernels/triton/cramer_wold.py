@@ -14,9 +14,15 @@ from mow_kernels.triton.pairs import PairwiseDistance, evaluate_distance
 
 
 def cramer_wold(
-    current: Tensor, history: Tensor, prior: Tensor | None, gamma: float, phi: str, needs_grad: bool
+    current: Tensor,
+    history: Tensor,
+    prior: Tensor | None,
+    gamma: float,
+    phi: str,
+    needs_grad: bool,
+    needs_value: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The value [] and the gradient for current [k, D], or [0] where none is needed."""
+    """The value [] and the gradient for current [k, D], each [0] where it is not needed."""
     n, m = len(current) + len(history), None if prior is None else len(prior)
     function, knee = _phi(current.shape[1], current.dtype, phi)
     factor, root = 1 / (2 * math.sqrt(math.pi)), math.sqrt(gamma)
@@ -31,7 +37,7 @@ def cramer_wold(
         constant += factor / (m * root)
         zv, vv = -2 * factor / (n * m * root), factor / (m**2 * root)
         distance = PairwiseDistance(function, f_rate, constant, zz, zv, vv)
-    return evaluate_distance(distance, current, history, prior, needs_grad)
+    return evaluate_distance(distance, current, history, prior, needs_grad, needs_value)
 
 
 @functools.lru_cache(maxsize=256)

@@ -22,11 +22,12 @@ def mmd(
     scales: list[float],
     estimator: str,
     needs_grad: bool,
+    needs_value: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The value [] and the gradient for current [k, D], or [0] where none is needed."""
+    """The value [] and the gradient for current [k, D], each [0] where it is not needed."""
     n, m = len(current) + len(history), None if prior is None else len(prior)
     distance = _distance(current.shape[1], current.dtype, kernel, tuple(scales), estimator, n, m)
-    return evaluate_distance(distance, current, history, prior, needs_grad)
+    return evaluate_distance(distance, current, history, prior, needs_grad, needs_value)
 
 
 @functools.lru_cache(maxsize=256)

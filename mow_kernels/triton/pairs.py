@@ -98,21 +98,36 @@ def blocks(dim: int, dtype: torch.dtype, one: bool) -> Blocks:
 
 @functools.lru_cache(maxsize=256)
 def compile_options(
-    f: Radial, g: Radial | None, gradient: bool, dim: int, dtype: torch.dtype, one: bool, diagonal: bool = False
+    f: Radial,
+    g: Radial | None,
+    gradient: bool,
+    dim: int,
+    dtype: torch.dtype,
+    one: bool,
+    diagonal: bool = False,
+    value: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `one_kernel` and `pairs_kernel` are compiled for: their constants, and the options of the compiler."""
     b = blocks(dim, dtype, one)
     constants = {
-        "F": f, "G": g, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns, "DEPTH": b.depth,
-        "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others, "DIAGONAL": diagonal,
+        "F": f, "G": g, "VALUE": value, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns,
+        "DEPTH": b.depth, "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others, "DIAGONAL": diagonal,
     }  # fmt: skip
     return constants, {"num_warps": b.warps, "num_stages": 1, "maxnreg": b.registers}
 
 
 def evaluate_distance(
-    distance: PairwiseDistance, current: Tensor, history: Tensor, prior: Tensor | None, needs_grad: bool
+    distance: PairwiseDistance,
+    current: Tensor,
+    history: Tensor,
+    prior: Tensor | None,
+    needs_grad: bool,
+    needs_value: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The value [] and the gradient for current [k, D] in its dtype, or [0] where none is needed."""
+    """The value [] and the gradient for current [k, D] in its dtype, each [0] where it is not needed.
+
+    How the gradient is spread does not depend on whether there is a value, so that it has the same bits.
+    """
     (k, dim), h = current.shape, len(history)
     m = 0 if prior is None else len(prior)
     n = h + k
@@ -120,7 +135,7 @@ def evaluate_distance(
     stride = start + triton.cdiv(m, PAD) * PAD
     wide = torch.float64 if current.dtype == torch.float64 else torch.float32
     packed = torch.empty(dim, stride, dtype=wide, device=current.device)
-    value = torch.empty((), dtype=wide, device=current.device)
+    value = torch.empty(() if needs_value else 0, dtype=wide, device=current.device)
     g_current = torch.empty(current.shape if needs_grad else 0, dtype=current.dtype, device=current.device)
 
     sources = [current, history, current if prior is None else prior]
@@ -132,7 +147,9 @@ def evaluate_distance(
     work = (dim + 16) * ((n + m) * (n + m) // 2 + 2 * k * (n + m) * needs_grad)
     one = work <= ONE_PROGRAM
     b = blocks(dim, wide, one)
-    constants, launch = compile_options(distance.f, distance.g, needs_grad, dim, wide, one, distance.diagonal)
+    constants, launch = compile_options(
+        distance.f, distance.g, needs_grad, dim, wide, one, distance.diagonal, needs_value
+    )
     if one:
         one_kernel[(1,)](*given, value, g_current, numbers, **constants, **launch)
         return value, g_current
@@ -143,7 +160,7 @@ def evaluate_distance(
     )
     tiles_n, tiles_m = triton.cdiv(n, b.rows), triton.cdiv(m, b.rows)
     chunks_n, chunks_m = triton.cdiv(n, b.chunk), triton.cdiv(m, b.chunk)
-    tasks = tiles_n * (chunks_n + chunks_m) + tiles_m * chunks_m
+    tasks = (tiles_n * (chunks_n + chunks_m) + tiles_m * chunks_m) * needs_value
     splits = max(1, min(4 * processors // k, (n + m) // (4 * b.others)))
     programs = min(max(tasks, k * splits), 8 * processors)
     value_parts = torch.empty(programs, dtype=torch.float64, device=current.device)
@@ -152,8 +169,9 @@ def evaluate_distance(
         packed, stride, h, k, m, start, value_parts, g_parts, splits, numbers, **constants, **launch
     )
     finish_kernel[(triton.cdiv(max(1, g_current.numel()), 512),)](
-        value_parts, programs, g_parts, splits, g_current.numel(), value, g_current, *numbers[:2], num_warps=4
-    )
+        value_parts, programs, g_parts, splits, g_current.numel(), value, g_current, *numbers[:2],
+        VALUE=needs_value, num_warps=4,
+    )  # fmt: skip
     return value, g_current
 
 
@@ -175,9 +193,9 @@ _SIZES = ["h", "k", "m", "start", "n", "splits", "programs", "size"]  # compiled
 def one_kernel(
     current, history, prior, c_row, c_column, h_row, h_column, p_row, p_column, packed, stride, h, k, m, start,
     value, g_current, numbers,
-    F: tl.constexpr, G: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
-    DIAGONAL: tl.constexpr,
+    F: tl.constexpr, G: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr,
+    OTHERS: tl.constexpr, DIAGONAL: tl.constexpr,
 ):  # fmt: skip
     """All of equation (1), and the gradient for current."""
     for first in range(0, tl.maximum(start, stride - start), OTHERS):
@@ -185,10 +203,12 @@ def one_kernel(
         _pack(current, c_row, c_column, k, first, packed, h, start, stride, DIM, WIDTH, OTHERS)
         _pack(prior, p_row, p_column, m, first, packed, start, stride, stride, DIM, WIDTH, OTHERS)
     tl.debug_barrier()  # what the threads have written they read of each other from here on
-    total = _value(
-        packed, stride, h + k, m, start, 0, 1, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS, DIAGONAL
-    )
-    tl.store(value, (_double(numbers, 0) + total).to(value.dtype.element_ty))
+    if VALUE:
+        total = _value(
+            packed, stride, h + k, m, start, 0, 1, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS,
+            DIAGONAL,
+        )  # fmt: skip
+        tl.store(value, (_double(numbers, 0) + total).to(value.dtype.element_ty))
     if GRADIENT:
         d = tl.arange(0, WIDTH)
         for i in range(0, k):
@@ -210,9 +230,9 @@ def pack_kernel(
 @triton.jit(do_not_specialize=_SIZES)
 def pairs_kernel(
     packed, stride, h, k, m, start, value_parts, g_parts, splits, numbers,
-    F: tl.constexpr, G: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr,
-    DIAGONAL: tl.constexpr,
+    F: tl.constexpr, G: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr,
+    OTHERS: tl.constexpr, DIAGONAL: tl.constexpr,
 ):  # fmt: skip
     """This program's share: value_parts [programs], g_parts [splits, k, D]."""
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -226,22 +246,23 @@ def pairs_kernel(
             )
             part = (tl.zeros((), tl.int64) + split) * k + i
             tl.store(g_parts + part * DIM + d, g, mask=d < DIM)
-    total = _value(
-        packed, stride, n, m, start, program, programs, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS,
-        DIAGONAL,
-    )  # fmt: skip
-    tl.store(value_parts + program, total)
+    if VALUE:
+        total = _value(
+            packed, stride, n, m, start, program, programs, numbers,
+            F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS, DIAGONAL,
+        )  # fmt: skip
+        tl.store(value_parts + program, total)
 
 
 @triton.jit(do_not_specialize=_SIZES)
-def finish_kernel(value_parts, programs, g_parts, splits, size, value, g_current, constant, rest):
+def finish_kernel(value_parts, programs, g_parts, splits, size, value, g_current, constant, rest, VALUE: tl.constexpr):
     """The second stage: the parts in the order of their numbers."""
     at = tl.program_id(0).to(tl.int64) * 512 + tl.arange(0, 512)
     g = tl.zeros([512], tl.float64)
     for split in range(0, splits):
         g += tl.load(g_parts + (tl.zeros((), tl.int64) + split) * size + at, mask=at < size, other=0)
     tl.store(g_current + at, g.to(g_current.dtype.element_ty), mask=at < size)
-    if tl.program_id(0) == 0:
+    if VALUE and tl.program_id(0) == 0:
         i = tl.arange(0, 512)
         sums = tl.zeros([512], tl.float64)
         for first in range(0, programs, 512):

@@ -6,7 +6,8 @@
 
 A position in the sorted order carries the number of its row, so a current row finds its partners without a search, and
 equal projections go by row index. Up to SORTED rows a block sorts in its registers, projections and all, and there are
-two launches; beyond, and in float64, the projections are written down and torch.sort puts them in order.
+two launches; beyond, and in float64, the projections are written down and torch.sort puts them in order. The gradient
+alone of few current rows sorts no window, but counts the projections below theirs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from mow_kernels.ops.sliced_wasserstein import normal_bins
 
 SORTED = 1024
 """Rows that a block sorts: 8 keys a thread, with 64 bits each for the number and its row."""
+
+COUNTED = 64
+"""Current rows whose ranks are counted, a pass over the window each, where the gradient alone is wanted."""
 
 
 class Coupling(NamedTuple):
@@ -52,9 +56,15 @@ def _bins(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def sliced_wasserstein(
-    current: Tensor, history: Tensor, prior: Tensor | None, directions: Tensor, p: float, needs_grad: bool
+    current: Tensor,
+    history: Tensor,
+    prior: Tensor | None,
+    directions: Tensor,
+    p: float,
+    needs_grad: bool,
+    needs_value: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The value [] and the gradient for current [k, D] in its dtype, or [0] where none is needed."""
+    """The value [] and the gradient for current [k, D] in its dtype, each [0] where it is not needed."""
     (k, dim), h, count = current.shape, len(history), directions.shape[1]
     n = h + k
     m = n if prior is None else len(prior)
@@ -63,10 +73,12 @@ def sliced_wasserstein(
     def empty(*shape: int, dtype: torch.dtype = wide) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=current.device)
 
-    value, g_current = empty(), empty(*(current.shape if needs_grad else (0,)), dtype=current.dtype)
+    value = empty() if needs_value else empty(0)
+    g_current = empty(*(current.shape if needs_grad else (0,)), dtype=current.dtype)
     slopes = empty(count, k) if needs_grad else value
     window = (history, current, *history.stride(), *current.stride(), h, k)
     options = {"DIM": dim, "NORMAL": prior is None, "GRADIENT": needs_grad, "POWER": p}
+    counts = not needs_value and k <= COUNTED
     coupled = coupling(n, m)
     steps = {"STEPS": min(64, triton.next_power_of_2(coupled.steps))}
     inside, partners = _bins(n, current.device) if prior is None else (value, None)
@@ -78,8 +90,8 @@ def sliced_wasserstein(
         match_kernel[(count,)](
             *window, current if prior is None else prior, *(current if prior is None else prior).stride(),
             directions, *directions.stride(), partners, m, *coupled, costs, slopes,
-            SIZE=size, SIZE_M=size_m, DEPTH=_depth(dim, max(size, size_m)), **steps, **options,
-            num_warps=8 if max(size, size_m) > 256 else 4,
+            SIZE=size, SIZE_M=size_m, DEPTH=_depth(dim, max(size, size_m)), COUNTS=counts, **steps,
+            **options, num_warps=8 if max(size, size_m) > 256 else 4,
         )  # fmt: skip
     else:
         rows = 256
@@ -87,22 +99,27 @@ def sliced_wasserstein(
         x = empty(count, n)
         shared = {"DIM": dim, "ROWS": rows, "DEPTH": _depth(dim, rows), "num_warps": 4}
         project_kernel[columns](*window, directions, *directions.stride(), x, **shared)
-        x, order = torch.sort(x, dim=1, stable=True)
+        if not counts:
+            x, order = torch.sort(x, dim=1, stable=True)
         if prior is not None:
             y = empty(count, m)
             alone = (prior, prior, *prior.stride(), *prior.stride(), 0, m)  # no rows before them
             project_kernel[(triton.cdiv(m, rows), count)](*alone, directions, *directions.stride(), y, **shared)
             partners = torch.sort(y, dim=1).values
         costs = empty(count * columns[0], dtype=torch.float64)
-        match_sorted_kernel[columns](
-            x, order, h, k, partners, m, *coupled, costs, slopes, ROWS=rows, **steps, **options, num_warps=4
-        )
+        if counts:
+            count_kernel[(k, count)](x, h, k, partners, m, *coupled, slopes, ROWS=1024, **steps, **options, num_warps=4)
+        else:
+            match_sorted_kernel[columns](
+                x, order, h, k, partners, m, *coupled, costs, slopes, ROWS=rows, **steps, **options, num_warps=4
+            )
 
     tile = {"ROWS": 16, "COLUMNS": min(64, max(16, triton.next_power_of_2(dim)))}
     grid = (triton.cdiv(k, tile["ROWS"]), triton.cdiv(dim, tile["COLUMNS"])) if needs_grad else (1, 1)
     finish_kernel[grid](
         costs, len(costs), slopes, directions, *directions.stride(), count, k, inside,
-        value, g_current, DIM=dim, NORMAL=prior is None, GRADIENT=needs_grad, **tile, num_warps=4,
+        value, g_current, DIM=dim, NORMAL=prior is None, VALUE=needs_value, GRADIENT=needs_grad, **tile,
+        num_warps=4,
     )  # fmt: skip
     return value, g_current
 
@@ -119,16 +136,24 @@ _SIZES = ["h", "k", "m", "per_row", "per_prior", "whole", "steps", "parts", "cou
 def match_kernel(
     history, current, h_row, h_column, c_row, c_column, h, k, prior, p_row, p_column, directions, d_row, d_column,
     partners, m, per_row, per_prior, whole, steps, costs, slopes,
-    SIZE: tl.constexpr, SIZE_M: tl.constexpr, DIM: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr,
-    NORMAL: tl.constexpr, GRADIENT: tl.constexpr, POWER: tl.constexpr,
+    SIZE: tl.constexpr, SIZE_M: tl.constexpr, DIM: tl.constexpr, DEPTH: tl.constexpr, COUNTS: tl.constexpr,
+    STEPS: tl.constexpr, NORMAL: tl.constexpr, GRADIENT: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
-    """Direction l from the rows: costs [L]; slopes [L, k]. partners: the bins, or scratch [L, m]."""
+    """Direction l from the rows: costs [L] (not with COUNTS); slopes [L, k]. partners: the bins, or scratch [L, m]."""
     direction = tl.program_id(0)
     theta = directions + direction.to(tl.int64) * d_column
     i = tl.arange(0, SIZE)
     x = _project(history, h_row, h_column, h, i, theta, d_row, DIM, DEPTH)
     x += _project(current, c_row, c_column, k, i - h, theta, d_row, DIM, DEPTH)
-    x, row = _sort(x, i, i < h + k)
+    if COUNTS:
+        row, key = tl.where(i < h + k, i, -1), _key(x, i, i < h + k)
+        rank = tl.zeros([SIZE], tl.int32)
+        for one in range(h, h + k):
+            own = tl.sum(tl.where(i == one, key, 0), 0)
+            rank = tl.where(i == one, tl.sum((key < own).to(tl.int32), 0), rank)
+    else:
+        x, row = _sort(x, i, i < h + k)
+        rank = i
     if not NORMAL:
         j = tl.arange(0, SIZE_M)
         y = _project(prior, p_row, p_column, m, j, theta, d_row, DIM, DEPTH)
@@ -137,8 +162,9 @@ def match_kernel(
         tl.store(partners + j, y, mask=j < m)
         tl.debug_barrier()  # what the threads have written they read of each other from here on
     slopes += direction.to(tl.int64) * k
-    cost = _match(x, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER)
-    tl.store(costs + direction, cost)
+    cost = _match(x, row, rank, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER)
+    if not COUNTS:
+        tl.store(costs + direction, cost)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -174,9 +200,34 @@ def match_sorted_kernel(
 
 
 @triton.jit(do_not_specialize=_SIZES)
+def count_kernel(
+    projections, h, k, partners, m, per_row, per_prior, whole, steps, slopes,
+    DIM: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, NORMAL: tl.constexpr, GRADIENT: tl.constexpr,
+    POWER: tl.constexpr,
+):  # fmt: skip
+    """A current row and direction l, from projections [L, n] in the order of the rows: slopes [L, k]."""
+    own, direction, n = h + tl.program_id(0), tl.program_id(1).to(tl.int64), h + k
+    projections += direction * n
+    x = tl.load(projections + own)
+    below = tl.zeros([ROWS], tl.int32)
+    for first in range(0, n, ROWS):
+        row = first + tl.arange(0, ROWS)
+        other = tl.load(projections + row, mask=row < n, other=float("inf"))
+        below += ((other < x) | ((other == x) & (row < own))).to(tl.int32)
+    rank, lane = tl.sum(below, 0), tl.arange(0, 2)  # no vector is shorter than that
+    if not NORMAL:
+        partners += direction * m
+    _match(
+        x + tl.zeros([2], x.dtype), tl.where(lane == 0, own, -1), rank + tl.zeros([2], tl.int32), h, k, partners, m,
+        per_row, per_prior, whole, steps, slopes + direction * k, STEPS, GRADIENT, POWER,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_SIZES)
 def finish_kernel(
     costs, parts, slopes, directions, d_row, d_column, count, k, inside, value, g_current,
-    DIM: tl.constexpr, NORMAL: tl.constexpr, GRADIENT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DIM: tl.constexpr, NORMAL: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The second stage, in a fixed order: value [] from costs [parts], g_current [k, D] from slopes [L, k]."""
     if GRADIENT:
@@ -192,7 +243,7 @@ def finish_kernel(
         there = (i < k)[:, None] & (d < DIM)[None, :]
         g /= tl.full((), count, tl.float64)
         tl.store(g_current + i[:, None] * DIM + d[None, :], g.to(g_current.dtype.element_ty), mask=there)
-    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+    if VALUE and (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
         part = tl.arange(0, 256)
         sums = tl.zeros([256], tl.float64)
         for first in range(0, parts, 256):
@@ -219,11 +270,17 @@ def _project(source, row_step, column_step, rows, i, theta, d_row, DIM: tl.const
 
 
 @triton.jit
+def _key(x, i, there):
+    """Integers in the order of the float32 numbers x, equal ones by i; then what is not there."""
+    bits = x.to(tl.int32, bitcast=True)
+    key = tl.where(there, bits ^ ((bits >> 31) & 0x7FFFFFFF), 0x7FFFFFFF)
+    return (key.to(tl.int64) << 32) | i.to(tl.int64)
+
+
+@triton.jit
 def _sort(x, i, there):
     """The float32 numbers x that are there, ascending, equal ones by i, and the i of each; then what is not there."""
-    bits = x.to(tl.int32, bitcast=True)
-    key = tl.where(there, bits ^ ((bits >> 31) & 0x7FFFFFFF), 0x7FFFFFFF)  # in the order of the numbers
-    sorted = tl.sort((key.to(tl.int64) << 32) | i.to(tl.int64))
+    sorted = tl.sort(_key(x, i, there))
     key = (sorted >> 32).to(tl.int32)
     return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True), (sorted & 0x7FFFFFFF).to(tl.int32)
 

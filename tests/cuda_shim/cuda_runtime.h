@@ -1,8 +1,9 @@
 // Just enough of CUDA for the kernels of csrc/cuda to run on the CPU, compiled by an ordinary C++ compiler. Test only.
 //
 // Every thread is a fiber, and all fibers of a block (of a cluster, where there are clusters) take turns on one thread of
-// the host: each runs until it meets a barrier. The order of the turns can be turned round, which a missing barrier
-// does not survive, and ThreadSanitizer is told of the fibers and the barriers, so that it finds races.
+// the host: each runs until it meets a barrier. The order of the turns and that of the blocks can be turned round, which a
+// missing barrier does not survive, and ThreadSanitizer is told of the fibers and the barriers, so that it finds races. A
+// launch that a device would refuse is refused.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +26,7 @@ struct dim3 {
 
 using cudaStream_t = struct CudaStream*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
 
@@ -71,12 +72,12 @@ struct Place {
 constexpr Place read(dim3 (*place)()) { return {{place, &dim3::x}, {place, &dim3::y}, {place, &dim3::z}}; }
 
 enum class Scope { kWarp, kBlock, kTeam };
-void barrier(Scope scope);
+void barrier(Scope scope, const char* file = nullptr, int line = 0);
 
 // A word that the lanes of a warp exchange.
 uint64_t exchange(uint64_t word, int lane_mask);
 
-void launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread);
 
 }  // namespace cuda_shim
 
@@ -84,7 +85,8 @@ constexpr cuda_shim::Place threadIdx = cuda_shim::read(cuda_shim::thread_index);
 constexpr cuda_shim::Place blockIdx = cuda_shim::read(cuda_shim::block_index);
 constexpr cuda_shim::Place gridDim = cuda_shim::read(cuda_shim::grid_size);
 
-inline void __syncthreads() { cuda_shim::barrier(cuda_shim::Scope::kBlock); }
+#define __syncthreads() cuda_shim::barrier(cuda_shim::Scope::kBlock, __FILE__, __LINE__)
+inline void __threadfence() {}
 inline void __syncwarp(unsigned = 0xffffffff) { cuda_shim::barrier(cuda_shim::Scope::kWarp); }
 
 inline float __fmul_rn(float a, float b) { return a * b; }
@@ -92,7 +94,8 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 
-inline unsigned long long atomicAdd(unsigned long long* to, unsigned long long value) {
+template <class T>
+T atomicAdd(T* to, T value) {
   return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
 }
 
@@ -109,6 +112,5 @@ T __shfl_xor_sync(unsigned, T value, int lane_mask) {
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(
     const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  cuda_shim::launch(*config, [&] { kernel(arguments...); });
-  return cudaSuccess;
+  return cuda_shim::launch(*config, reinterpret_cast<const void*>(kernel), [&] { kernel(arguments...); });
 }

@@ -18,6 +18,7 @@ from torch import Tensor
 from mow_kernels.ops import cramer_wold as cramer_wold_op
 from mow_kernels.ops import mmd as mmd_op
 from mow_kernels.ops import sliced_wasserstein as sliced_wasserstein_op
+from mow_kernels.registry import Implementation
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).parent
@@ -49,15 +50,25 @@ def build(name: str, sources: list[Path], *flags: str) -> Path:
 @functools.cache
 def load() -> ctypes.CDLL:
     sources = [*KERNELS, SHIM / "shim.cpp", SHIM / "ops.cpp", SHIM / "arithmetic.cpp"]
-    return ctypes.CDLL(str(build("kernels.so", sources, "-O1", "-shared", "-fPIC")))
+    aligned = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # as a device's loads have to be
+    return ctypes.CDLL(str(build("kernels.so", sources, "-O1", "-shared", "-fPIC", *aligned)))
 
 
 def turn(*, major: int = 9, order: int = 0) -> None:
-    """The device's compute capability; the threads take turns 0 ascending, 1 descending, 2 the odd ones first."""
+    """The device's compute capability; blocks and threads take turns 0 ascending, 1 descending, 2 the blocks
+    shuffled and the odd threads first."""
     load().cuda_shim_turn(major, order)
 
 
-def _call(name: str, current: Tensor, history: Tensor, prior: Tensor | None, needs_grad: bool, *rest: Any) -> tuple:
+def _call(
+    name: str,
+    current: Tensor,
+    history: Tensor,
+    prior: Tensor | None,
+    needs_grad: bool,
+    *rest: Any,
+    measured: bool = True,
+) -> tuple:
     numbers = []
     for rows in (current, history, prior):
         numbers += [0, 0, 0, 0] if rows is None else [rows.data_ptr(), rows.shape[0], *rows.stride()]
@@ -68,7 +79,7 @@ def _call(name: str, current: Tensor, history: Tensor, prior: Tensor | None, nee
         ctypes.c_bool(current.dtype == torch.float32),
         numbers,
         *rest,
-        ctypes.c_void_p(value.data_ptr()),
+        ctypes.c_void_p(value.data_ptr() if measured else None),
         ctypes.c_void_p(None if g_current is None else g_current.data_ptr()),
     )
     if status != 0:
@@ -91,28 +102,109 @@ class _Value(torch.autograd.Function):
         return None, g_out * ctx.g_current
 
 
-def _run(fwd: Callable[[Tensor, bool], tuple], current: Tensor) -> Tensor:
-    return _Value.apply(fwd, current) if current.requires_grad else fwd(current, False)[0]
+Call = Callable[..., tuple]
+"""call(current, needs_grad, measured=...) -> value, gradient."""
 
 
-def mmd(current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
-    table = mmd_op.table(current.shape[1], current.dtype, **options, closed_form=prior is None)
-    return _run(lambda x, needs_grad: _call("mmd", x, history, prior, needs_grad, *_table(table)), current)
+def _mmd(history: Tensor, prior: Tensor | None, **options: Any) -> Call:
+    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
+        table = mmd_op.table(x.shape[1], x.dtype, **options, closed_form=prior is None)
+        return _call("mmd", x, history, prior, needs_grad, *_table(table), **measured)
+
+    return call
 
 
-def cramer_wold(current: Tensor, history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Tensor:
-    table = cramer_wold_op.table(current.shape[1], current.dtype, phi)
-    rest = (*_table(table), ctypes.c_double(gamma))
-    return _run(lambda x, needs_grad: _call("cramer_wold", x, history, prior, needs_grad, *rest), current)
+def _cramer_wold(history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Call:
+    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
+        table = cramer_wold_op.table(x.shape[1], x.dtype, phi)
+        rest = (*_table(table), ctypes.c_double(gamma))
+        return _call("cramer_wold", x, history, prior, needs_grad, *rest, **measured)
+
+    return call
 
 
-def sliced_wasserstein(
-    current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
-) -> Tensor:
-    bins = sliced_wasserstein_op.normal_bins(len(current) + len(history)) if prior is None else None
-    numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
-    rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
-    return _run(lambda x, needs_grad: _call("sliced_wasserstein", x, history, prior, needs_grad, *rest), current)
+def _sliced_wasserstein(history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float) -> Call:
+    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
+        bins = sliced_wasserstein_op.normal_bins(len(x) + len(history)) if prior is None else None
+        numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
+        rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
+        return _call("sliced_wasserstein", x, history, prior, needs_grad, *rest, **measured)
+
+    return call
+
+
+def _value(of: Callable[..., Call], current: Tensor, history: Tensor, prior: Tensor | None, **options: Any) -> Tensor:
+    call = of(history, prior, **options)
+    return _Value.apply(call, current) if current.requires_grad else call(current, False)[0]
+
+
+def _gradient(
+    of: Callable[..., Call], measure: bool, current: Tensor, history: Tensor, prior: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    value, g_current = of(history, prior, **options)(current.detach(), True, measured=measure)
+    return g_current, value if measure else None
+
+
+def _later(name: str) -> Callable[..., Any]:
+    return lambda *arguments: globals()[name](*arguments)
+
+
+_CALLS = {"mmd": _mmd, "cramer_wold": _cramer_wold, "sliced_wasserstein": _sliced_wasserstein}
+
+mmd, cramer_wold, sliced_wasserstein = (functools.partial(_value, of) for of in _CALLS.values())
+
+IMPLEMENTATIONS = {
+    name: Implementation(
+        functools.partial(_value, of),
+        "cpu",
+        gradient=functools.partial(_gradient, of),
+        running=None if name == "sliced_wasserstein" else (_later("running_fwd"), _later("running_push")),
+    )
+    for name, of in _CALLS.items()
+}
+"""What the backend "cuda" has for each distance, on the CPU."""
+
+
+def _running_numbers(rows: Tensor, prior: Tensor | None, size: int, present: int) -> ctypes.Array:
+    numbers = [rows.data_ptr(), rows.shape[0], *rows.stride()]
+    numbers += [0, 0, 0, 0] if prior is None else [prior.data_ptr(), prior.shape[0], *prior.stride()]
+    return (ctypes.c_int64 * 11)(*numbers, size, present, rows.shape[1])
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def running_fwd(
+    sums: Tensor, current: Tensor, prior_sums: Tensor | None, prior: Tensor | None, size: int, head: int, rows: int,
+    table: Tensor, *gamma_and_needs_grad: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """mmd_running_fwd and cramer_wold_running_fwd, which has a gamma."""
+    *gamma, needs_grad = gamma_and_needs_grad
+    value, g_current = (
+        current.new_full((), torch.nan),
+        current.new_full(current.shape if needs_grad else (0,), torch.nan),
+    )
+    status = load().cuda_shim_running(
+        ctypes.c_bool(current.dtype == torch.float32), _pointer(sums), _pointer(prior_sums),
+        _running_numbers(current, prior, size, rows), *_table(table), ctypes.c_double(gamma[0] if gamma else -1),
+        _pointer(value), _pointer(g_current if needs_grad else None),
+    )  # fmt: skip
+    if status != 0:
+        raise RuntimeError(f"CUDA error {status}")
+    return value, g_current
+
+
+def running_push(
+    sums: Tensor, rows: Tensor, prior_sums: Tensor | None, prior: Tensor | None, size: int, head: int, older: int,
+    *table_and_evaluated: Any,
+) -> None:  # fmt: skip
+    """mmd_running_push and cramer_wold_running_push."""
+    single = ctypes.c_bool(rows.dtype == torch.float32)
+    numbers = _running_numbers(rows, prior, size, older)
+    status = load().cuda_shim_running_push(single, _pointer(sums), _pointer(prior_sums), numbers, ctypes.c_int64(head))
+    if status != 0:
+        raise RuntimeError(f"CUDA error {status}")
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:

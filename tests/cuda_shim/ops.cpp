@@ -6,6 +6,7 @@
 #include "cuda/k_center.h"
 #include "cuda/mmd.h"
 #include "cuda/sliced_wasserstein.h"
+#include "cuda/team.cuh"
 
 namespace {
 
@@ -52,6 +53,35 @@ int run_sliced(
   return cuda::sliced_wasserstein(problem, memory.data(), nullptr);
 }
 
+// current and drawn as in `samples_of`; then size, rows, D.
+template <class T>
+cuda::RunningCall<T> running_of(void* sums, void* prior_sums, const int64_t* numbers) {
+  const auto rows = [&](int i) {
+    const int64_t* const n = numbers + 4 * i;
+    return Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
+  };
+  using Kept = cuda::KeptRows<T>;
+  const int64_t size = numbers[8];
+  return {Kept::of(sums, size), prior_sums ? Kept::of(prior_sums, size) : Kept{}, rows(0), rows(1), size, numbers[9], numbers[10]};
+}
+
+template <class T>
+int run_push(void* sums, void* prior_sums, const int64_t* numbers, int64_t head) {
+  return cuda::push_running(running_of<T>(sums, prior_sums, numbers), head, nullptr);
+}
+
+// gamma: negative for MMD.
+template <class T>
+int run_running(
+    void* sums, void* prior_sums, const int64_t* numbers, const double* table, int64_t size, double gamma, void* value,
+    void* g_current) {
+  const auto call = running_of<T>(sums, prior_sums, numbers);
+  auto memory = scratch(cuda::running_scratch(call.size, call.current.count, call.dim, prior_sums != nullptr));
+  const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
+  if (gamma < 0) return cuda::mmd_running(MmdTable(table, size), call, results, memory.data(), nullptr);
+  return cuda::cramer_wold_running(CramerWoldTable{table, size}, gamma, call, results, memory.data(), nullptr);
+}
+
 template <class T>
 int run_k_center(
     const int64_t* x, int64_t dim, int64_t k, int64_t start, int64_t* indices, void* squared_radius, int64_t* counts) {
@@ -60,9 +90,15 @@ int run_k_center(
   return cuda::k_center(rows, dim, k, start, {indices, static_cast<T*>(squared_radius), counts}, memory.data(), nullptr);
 }
 
+void nothing() {}
+
 }  // namespace
 
 extern "C" {
+
+int cuda_shim_launch(unsigned blocks, unsigned rows_of_blocks, int threads, int64_t shared, int team) {
+  return cuda::launch(nothing, dim3(blocks, rows_of_blocks), threads, shared, team, nullptr);
+}
 
 int cuda_shim_mmd(bool single, const int64_t* numbers, const double* table, int64_t size, void* value, void* g_current) {
   return (single ? run_mmd<float> : run_mmd<double>)(numbers, table, size, value, g_current);
@@ -77,6 +113,17 @@ int cuda_shim_sliced_wasserstein(
     bool single, const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value,
     void* g_current) {
   return (single ? run_sliced<float> : run_sliced<double>)(numbers, directions, bins, p, value, g_current);
+}
+
+int cuda_shim_running_push(bool single, void* sums, void* prior_sums, const int64_t* numbers, int64_t head) {
+  return (single ? run_push<float> : run_push<double>)(sums, prior_sums, numbers, head);
+}
+
+int cuda_shim_running(
+    bool single, void* sums, void* prior_sums, const int64_t* numbers, const double* table, int64_t size, double gamma,
+    void* value, void* g_current) {
+  return (single ? run_running<float> : run_running<double>)(
+      sums, prior_sums, numbers, table, size, gamma, value, g_current);
 }
 
 // x: [data, rows, row stride, column stride].

@@ -4,7 +4,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <numeric>
+#include <random>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "cooperative_groups.h"
@@ -25,9 +30,31 @@ namespace {
 
 constexpr size_t kStack = 64 << 10;
 
-// How a test may turn the device: its compute capability, and the order in which the fibers take turns.
+// How a test may turn the device: its compute capability, and the order of the blocks and of the fibers' turns.
 int major_capability = 9;
-int order = 0;  // 0 ascending, 1 descending, 2 odd ones first
+int order = 0;  // 0 ascending, 1 descending, 2 shuffled blocks and odd fibers first
+
+// What every device from compute capability 8.0 on has: shared memory of a block without asking and at most, blocks of a
+// cluster.
+constexpr size_t kDefaultShared = 48 << 10, kMostShared = 99 << 10;
+constexpr unsigned kMostCluster = 8;
+
+std::map<const void*, size_t> allowed_shared;  // by kernel
+
+// The barriers that were met: FILE:LINE, or of a cluster team:NUMBER in the launch. One may be left out.
+struct Site {
+  const char* file;
+  int line;
+  bool skipped;
+};
+Site sites[64];
+int site_count = 0;
+std::string skipped;
+
+std::string name_of(const char* file, int line) {
+  const char* const name = std::strrchr(file, '/');
+  return std::string(name ? name + 1 : file) + ":" + std::to_string(line);
+}
 
 enum class State { kReady, kWaiting, kFinished };
 
@@ -39,6 +66,7 @@ struct Fiber {
   Scope scope;
   dim3 thread, block;
   unsigned rank, warp;  // of the block in its team; of the warp in the team
+  int team_barriers;
 };
 
 // What the fibers of a barrier pass on to each other. Two in turn: a fiber that is already at the next barrier has nothing
@@ -58,6 +86,7 @@ const std::function<void()>* body;
 dim3 grid;
 unsigned team;
 std::vector<std::vector<unsigned char>> shared;
+char left[kMostCluster];  // whether a block of the team has a thread that is done
 std::vector<uint64_t> words;
 std::vector<Meeting> warps, blocks;
 Meeting whole;
@@ -108,6 +137,8 @@ UNWATCHED void to_scheduler(State state) {
       &fiber->context, &scheduler, scheduler_tsan, scheduler_stack, scheduler_size, state == State::kFinished);
 }
 
+UNWATCHED void mark_left() { left[running->rank] = 1; }
+
 UNWATCHED void enter() {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
@@ -115,12 +146,14 @@ UNWATCHED void enter() {
   receives(&started);
   (*body)();
   passes(&finished);
+  mark_left();
   to_scheduler(State::kFinished);
   fail("a finished thread went on");
 }
 
 void start(Fiber& fiber) {
   fiber.state = State::kReady;
+  fiber.team_barriers = 0;
   getcontext(&fiber.context);
   fiber.context.uc_stack = {};
   fiber.context.uc_stack.ss_sp = fiber.stack.get();
@@ -197,10 +230,25 @@ UNWATCHED dim3 block_index() { return running->block; }
 UNWATCHED dim3 grid_size() { return grid; }
 UNWATCHED unsigned team_rank() { return running->rank; }
 UNWATCHED unsigned team_size() { return team; }
-UNWATCHED unsigned char* shared_of(unsigned rank) { return shared[rank].data(); }
+UNWATCHED unsigned char* shared_of(unsigned rank) {
+  if (rank != running->rank && left[rank]) fail("a block's shared memory is wanted when threads of it have left");
+  return shared[rank].data();
+}
 
-UNWATCHED void barrier(Scope scope) {
+UNWATCHED bool is_skipped(Fiber& fiber, Scope scope, const char* file, int line) {
+  if (scope == Scope::kWarp) return false;
+  if (scope == Scope::kTeam) file = "team", line = fiber.team_barriers++;
+  for (int i = 0; i < site_count; ++i) {
+    if (sites[i].line == line && sites[i].file == file) return sites[i].skipped;
+  }
+  if (site_count == 64) fail("there are more barriers than places for them");
+  sites[site_count].file = file, sites[site_count].line = line;
+  return sites[site_count++].skipped = name_of(file, line) == skipped;
+}
+
+UNWATCHED void barrier(Scope scope, const char* file, int line) {
   Fiber* const fiber = running;
+  if (is_skipped(*fiber, scope, file, line)) return;
   Meeting& here = meeting(*fiber, scope);
   char* const passed = &here.passed[here.phase % 2];
   passes(passed);
@@ -218,14 +266,20 @@ uint64_t exchange(uint64_t word, int lane_mask) {
   return other;
 }
 
-void launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread) {
   body = &thread;
   grid = config.gridDim;
   team = config.numAttrs > 0 ? config.attrs[0].val.clusterDim.x : 1;
   const unsigned threads = config.blockDim.x, count = team * threads;
-  if (threads == 0 || threads % 32 != 0 || threads > 1024) fail("a block must have whole warps, 1024 threads at most");
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x % team != 0) fail("the grid is empty or no multiple of the cluster");
-  if (grid.y > 65535 || grid.z > 65535) fail("the grid is too large in y or z");
+  const auto allowed = allowed_shared.find(kernel);
+  if (config.dynamicSmemBytes > (allowed == allowed_shared.end() ? kDefaultShared : allowed->second)) {
+    return cudaErrorInvalidValue;
+  }
+  if (team == 0 || team > (major_capability >= 9 ? kMostCluster : 1)) return cudaErrorInvalidValue;
+  if (threads == 0 || threads > 1024) return cudaErrorInvalidValue;
+  if (threads % 32 != 0) fail("a block must have whole warps");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x % team != 0 || grid.x >= 1u << 31) return cudaErrorInvalidValue;
+  if (grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidValue;
   prepare(count);
 #if defined(__SANITIZE_THREAD__)
   scheduler_tsan = __tsan_get_current_fiber();
@@ -234,23 +288,26 @@ void launch(const cudaLaunchConfig_t& config, const std::function<void()>& threa
   blocks.assign(team, {});
   whole = {};
   words.assign(count, 0);
-  for (unsigned z = 0; z < grid.z; ++z) {
-    for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; x += team) {
-        // What nobody has written is NaN.
-        shared.assign(team, std::vector<unsigned char>(config.dynamicSmemBytes, 0xff));
-        for (unsigned i = 0; i < count; ++i) {
-          fibers[i].rank = i / threads;
-          fibers[i].warp = i / 32;
-          fibers[i].thread = dim3(i % threads, 0, 0);
-          fibers[i].block = dim3(x + i / threads, y, z);
-          start(fibers[i]);
-        }
-        passes(&started);
-        run_team(count);
-      }
+  std::vector<unsigned> teams(grid.x / team * grid.y * grid.z);
+  std::iota(teams.begin(), teams.end(), 0u);
+  if (order == 1) std::reverse(teams.begin(), teams.end());
+  if (order == 2) std::shuffle(teams.begin(), teams.end(), std::mt19937(unsigned(teams.size())));
+  for (const unsigned number : teams) {
+    const unsigned x = number % (grid.x / team) * team, yz = number / (grid.x / team);
+    // What nobody has written is NaN.
+    std::fill_n(left, team, char(0));
+    shared.assign(team, std::vector<unsigned char>(config.dynamicSmemBytes, 0xff));
+    for (unsigned i = 0; i < count; ++i) {
+      fibers[i].rank = i / threads;
+      fibers[i].warp = i / 32;
+      fibers[i].thread = dim3(i % threads, 0, 0);
+      fibers[i].block = dim3(x + i / threads, yz % grid.y, yz / grid.y);
+      start(fibers[i]);
     }
+    passes(&started);
+    run_team(count);
   }
+  return cudaSuccess;
 }
 
 }  // namespace cuda_shim
@@ -266,12 +323,25 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = cuda_shim::major_capability;
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? cuda_shim::major_capability : 4;
   return cudaSuccess;
 }
 
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (value < 0 || size_t(value) > cuda_shim::kMostShared) return cudaErrorInvalidValue;
+  cuda_shim::allowed_shared[kernel] = size_t(value);
+  return cudaSuccess;
+}
+
+// Leaves out the barrier at a site; null for none.
+extern "C" void cuda_shim_skip(const char* site) { cuda_shim::skipped = site ? site : ""; }
+
+extern "C" void cuda_shim_print_sites() {
+  std::set<std::string> names;  // a header's have one in each of the sources
+  for (int i = 0; i < cuda_shim::site_count; ++i) names.insert(cuda_shim::name_of(cuda_shim::sites[i].file, cuda_shim::sites[i].line));
+  for (const std::string& name : names) std::printf("site %s\n", name.c_str());
+}
 
 extern "C" void cuda_shim_turn(int major_capability, int order) {
   cuda_shim::major_capability = major_capability;

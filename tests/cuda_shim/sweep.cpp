@@ -13,6 +13,8 @@
 #include "cuda/sliced_wasserstein.h"
 
 extern "C" void cuda_shim_turn(int major_capability, int order);
+extern "C" void cuda_shim_skip(const char* site);
+extern "C" void cuda_shim_print_sites();
 
 namespace {
 
@@ -35,7 +37,7 @@ Rows<T> rows_of(const std::vector<T>& numbers, int64_t dim) {
 template <class T>
 struct Problem {
   int64_t n, k, m, dim;
-  bool needs_grad;
+  bool needs_grad, needs_value = true;
   std::vector<T> current = draw<T>(k * dim, 1), history = draw<T>((n - k) * dim, 2), prior = draw<T>(m * dim, 3);
   std::vector<T> value = {}, g_current = {};
 
@@ -45,30 +47,35 @@ struct Problem {
     constexpr T nan = std::numeric_limits<T>::quiet_NaN();
     value.assign(1, nan);
     g_current.assign(needs_grad ? size_t(k * dim) : 0, nan);
-    return {value.data(), needs_grad ? g_current.data() : nullptr};
+    return {needs_value ? value.data() : nullptr, needs_grad ? g_current.data() : nullptr};
   }
 };
 
 int failures = 0;
 
-// run(problem) in several orders of turns, on devices with clusters and without.
+// run(problem) in several orders of turns, on devices with clusters and without; and the gradient alone.
 template <class T, class Run>
 void check(const char* name, Problem<T> problem, const Run& run) {
   for (const int major : {8, 9}) {
     std::vector<T> value, g_current;
+    const auto fail = [&](const char* what) {
+      failures += 1;
+      std::printf(
+          "%s: n %ld, k %ld, m %ld, D %ld, %zu bytes, major %d, %s\n", name, long(problem.n), long(problem.k),
+          long(problem.m), long(problem.dim), sizeof(T), major, what);
+    };
     for (int order = 0; order < major - 6; ++order) {
       cuda_shim_turn(major, order);
-      const bool done = run(problem) == cudaSuccess;
-      bool good = done && std::isfinite(problem.value[0]);
+      bool good = run(problem) == cudaSuccess && std::isfinite(problem.value[0]);
       for (const T x : problem.g_current) good &= std::isfinite(x);
       if (order == 0) value = problem.value, g_current = problem.g_current;
       good &= value == problem.value && g_current == problem.g_current;
-      if (good) continue;
-      failures += 1;
-      std::printf(
-          "%s: n %ld, k %ld, m %ld, D %ld, %zu bytes, major %d, order %d\n", name, long(problem.n), long(problem.k),
-          long(problem.m), long(problem.dim), sizeof(T), major, order);
+      if (!good) fail("another order");
     }
+    if (!problem.needs_grad) continue;
+    Problem<T> alone = problem;
+    alone.needs_value = false;
+    if (run(alone) != cudaSuccess || alone.g_current != g_current) fail("the gradient alone");
   }
 }
 
@@ -125,19 +132,59 @@ void sweep_centers(int64_t count, int64_t dim, int64_t k) {
   }
 }
 
+// A window that is kept: filled, measured, pushed and measured again.
+template <class T>
+void sweep_running(int64_t size, int64_t k, int64_t dim, bool sampled) {
+  const std::vector<T> rows = draw<T>(size * dim, 7), fresh = draw<T>(k * dim, 8), drawn = draw<T>(size * dim, 9);
+  const std::vector<double> table{0, 0, 2, 1, 4, 0.5, 2, 0, 0.3, 0.2, 0.3, 0.2};
+  const int64_t slots = cuda::kept_slots(size);
+  std::vector<T> first;
+  for (int order = 0; order < 3; ++order) {
+    cuda_shim_turn(9, order);
+    std::vector<double> sums(size_t(slots * (4 + dim))), prior_sums(sums);
+    const auto kept = [&](std::vector<double>& memory) { return cuda::KeptRows<T>::of(memory.data(), size); };
+    cuda::RunningCall<T> call{kept(sums), sampled ? kept(prior_sums) : cuda::KeptRows<T>{}, rows_of(rows, dim), {}, size, 0, dim};
+    if (sampled) call.drawn = rows_of(drawn, dim);
+    bool good = cuda::push_running(call, size / 2, nullptr) == cudaSuccess;
+    std::vector<T> results;
+    for (int step = 0; step < 2; ++step) {
+      call.current = rows_of(fresh, dim), call.rows = size - k, call.drawn.count = k;
+      std::vector<T> value(1), g_current(size_t(k * dim));
+      auto memory = scratch(cuda::running_scratch(size, k, dim, sampled));
+      good &= cuda::mmd_running(
+                  MmdTable(table.data(), int64_t(table.size())), call, {value.data(), g_current.data()}, memory.data(),
+                  nullptr) == cudaSuccess;
+      results.insert(results.end(), value.begin(), value.end());
+      results.insert(results.end(), g_current.begin(), g_current.end());
+      good &= cuda::push_running(call, 0, nullptr) == cudaSuccess;
+    }
+    for (const T x : results) good &= std::isfinite(x);
+    if (order == 0) first = results;
+    if (good && results == first) continue;
+    failures += 1;
+    std::printf("running: n %ld, k %ld, D %ld, sampled %d, order %d\n", long(size), long(k), long(dim), sampled, order);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const bool quick = count > 1 && std::strcmp(arguments[1], "quick") == 0;
+  if (count > 2) cuda_shim_skip(arguments[2]);
   sweep<float>(40, 3, 33, 5, true);
   sweep<double>(33, 33, 0, 3, true);
   sweep<float>(1, 1, 1, 1, false);
   sweep_centers<float>(300, 3, 3);
   sweep_centers<double>(1, 1, 1);
+  sweep_running<float>(70, 5, 35, false);
+  sweep_running<double>(20, 1, 3, true);
   if (!quick) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
     sweep<double>(65, 64, 40, 35, true);
+    sweep_centers<float>(300, 1100, 2);
+    sweep_running<float>(270, 3, 5, true);
   }
+  cuda_shim_print_sites();
   std::printf("%d failures\n", failures);
   return failures > 0;
 }

@@ -172,3 +172,13 @@ def test_offsets_beyond_32_bits(gpu: Target, op: str, options: dict) -> None:
     if seen is not None:
         torch.testing.assert_close(seen, copied, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(entry(rows[60:].float(), rows[:60].float(), None, **options), copied)
+
+
+@pytest.mark.parametrize("op, options", BOTH)
+def test_the_gradient_alone(target: Target, op: str, options: dict) -> None:
+    entry = TABLE[op][target.backend].gradient
+    current, history, prior = (x.float() for x in samples(target, 40, 5, 33, 20, 14))
+    for sample in (prior, None):
+        both, _ = entry(True, current, history, sample, **options)
+        alone, nothing = entry(False, current, history, sample, **options)
+        assert nothing is None and torch.equal(alone, both)

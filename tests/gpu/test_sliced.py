@@ -8,6 +8,7 @@ from bounds import F32, F64, Sample, check_sliced, evaluate, lattice, smooth
 from targets import Target
 
 import mow_kernels as mk
+from mow_kernels.registry import TABLE
 
 POWERS = [1, 1.5, 2, 3]
 SIZES = [1, 2, 19]
@@ -114,3 +115,16 @@ def test_no_gradient_wanted(target: Target, randn) -> None:
     with mk.use_backend(target.backend):
         value = mk.sliced_wasserstein(sample.current, sample.history, sample.prior, directions=sample.directions)
     assert torch.equal(value, evaluate(target.backend, sample, 2)[0])
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_the_gradient_alone(target: Target, dtype: torch.dtype) -> None:
+    """Ranks are counted for few rows, in the block that would sort, and where torch would."""
+    entry = TABLE["sliced_wasserstein"][target.backend].gradient
+    for n, k, m in ((19, 3, 19), (19, 3, 12), (80, 70, 80)):
+        sample = some(lattice(n, k, m, 5, dtype), target)
+        for prior in (sample.prior, None):
+            given = (sample.current, sample.history, prior)
+            both, _ = entry(True, *given, directions=sample.directions, p=2)
+            alone, nothing = entry(False, *given, directions=sample.directions, p=2)
+            assert nothing is None and torch.equal(alone, both)

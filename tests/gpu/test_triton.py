@@ -34,6 +34,9 @@ def test_many_programs(triton_target: Target, op: str, options: dict, n: int, k:
         patch.setattr(pairs, "ONE_PROGRAM", 0)
         for sample in (prior, None):
             check_pairs("triton", op, options, window[n - k :], window[: n - k], sample)
+            given = (window[n - k :].float(), window[: n - k].float(), None if sample is None else sample.float())
+            entry = TABLE[op]["triton"].gradient
+            assert torch.equal(entry(False, *given, **options)[0], entry(True, *given, **options)[0])
 
 
 @pytest.mark.parametrize("n, k, m, p", [(33, 5, 33, 2), (300, 3, 7, 1.5), (12, 12, None, 2)])

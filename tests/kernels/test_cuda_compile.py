@@ -30,9 +30,17 @@ def test_every_kernel_compiles(architecture: str) -> None:
     result = compiler.compile_all([architecture])
     built = {(row["kernel"], row["family"], row["type"], row["architecture"]) for row in result["kernels"]}
     for dtype in ("float", "double"):
-        for kernel in ("pairwise_window", "pairwise_tiles"):
+        for kernel in ("pairwise_window", "pairwise_tiles", "running_pass"):
             assert all((kernel, family, dtype, architecture) in built for family in compiler.FAMILIES.values())
-        for kernel in ("pairwise_finish", "sliced_window", "project", "sort_tiles", "merge_runs", "match_ranks"):
+        for kernel in (
+            "pairwise_finish",
+            "sliced_window",
+            "project",
+            "sort_tiles",
+            "merge_runs",
+            "match_ranks",
+            "push_rows",
+        ):
             assert (kernel, "", dtype, architecture) in built
         assert ("cover_round", "", dtype, architecture) in built
     for row in result["kernels"]:

@@ -5,8 +5,11 @@ Small windows go through one launch, the others through several; `Plan` in csrc/
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +33,7 @@ from bounds import (
 from cuda_shim import library
 
 from mow_kernels.backends import cuda
-from mow_kernels.registry import OPS, TABLE, Implementation
+from mow_kernels.registry import OPS, TABLE
 
 pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
 
@@ -44,8 +47,8 @@ SIZES = [  # n, k, m, D
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The kernels are the backend "cuda"; its device has clusters, and its threads take turns in ascending order."""
-    for op in ("mmd", "cramer_wold", "sliced_wasserstein"):
-        monkeypatch.setitem(TABLE[op], "cuda", Implementation(getattr(library, op)))
+    for op, implementation in library.IMPLEMENTATIONS.items():
+        monkeypatch.setitem(TABLE[op], "cuda", implementation)
     library.turn()
     yield
     library.turn()
@@ -168,6 +171,28 @@ def test_no_gradient_wanted() -> None:
         torch.testing.assert_close(function(window[30:], window[:30], prior, **options).double(), value)
 
 
+@pytest.mark.parametrize("major", [8, 9])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    "n, k, m, dim", [(2, 1, 3, 3), (64, 1, 64, 20), (64, 64, 30, 8), (300, 7, 299, 5), (400, 130, 90, 4)]
+)
+def test_the_gradient_alone_has_the_bits_of_the_one_with_the_value(
+    n: int, k: int, m: int, dim: int, dtype: torch.dtype, major: int
+) -> None:
+    """Ties and all; of k = 130 rows the ranks are not counted."""
+    library.turn(major=major)
+    window, prior = (draw(rows, dim, rows).to(dtype).mul(4).round() for rows in (n, m))
+    directions = torch.nn.functional.normalize(draw(dim, 70 if n < 100 else 3, 20), dim=0).to(dtype)
+    for op, options in (*BOTH, ("sliced_wasserstein", {"directions": directions, "p": 2})):
+        for sample in (prior, None):
+            gradient = library.IMPLEMENTATIONS[op].gradient
+            assert gradient is not None
+            both, value = gradient(True, window[n - k :], window[: n - k], sample, **options)
+            alone, nothing = gradient(False, window[n - k :], window[: n - k], sample, **options)
+            assert nothing is None and value is not None and value.isfinite()
+            assert both.isfinite().all() and torch.equal(alone, both)
+
+
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("n, k, dim", [(1, 1, 1), (5, 5, 3), (256, 9, 7), (257, 2, 1030), (700, 6, 2)])
 def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
@@ -188,15 +213,72 @@ def test_k_center_visits_more_rows_than_a_round_has_threads() -> None:
     assert all(map(torch.equal, library.k_center(x, k=3, start=7), OPS["k_center"].reference(x, k=3, start=7)))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("sanitizer, sizes", [("address,undefined", "all"), ("thread", "quick")])
-def test_sanitizers_find_nothing(sanitizer: str, sizes: str) -> None:
-    """AddressSanitizer knows the exact size of every buffer, ThreadSanitizer the barriers and nothing else."""
+@pytest.mark.parametrize(
+    "why, major, blocks, rows, threads, shared, team",
+    [
+        (None, 9, 16, 1, 256, 99 << 10, 8),
+        (None, 8, 100, 3, 1024, 0, 1),
+        ("more shared memory than every device has", 9, 1, 1, 256, (99 << 10) + 1, 1),
+        ("a cluster of more than eight blocks", 9, 16, 1, 256, 0, 16),
+        ("a device without clusters", 8, 2, 1, 256, 0, 2),
+        ("no multiple of the cluster", 9, 3, 1, 256, 0, 2),
+        ("too many threads", 9, 1, 1, 1056, 0, 1),
+        ("too many rows of blocks", 9, 1, 65536, 32, 0, 1),
+        ("no block", 9, 0, 1, 32, 0, 1),
+    ],
+)
+def test_a_launch_that_a_device_would_refuse(
+    why: str | None, major: int, blocks: int, rows: int, threads: int, shared: int, team: int
+) -> None:
+    library.turn(major=major)
+    status = library.load().cuda_shim_launch(blocks, rows, threads, ctypes.c_int64(shared), team)
+    assert (status != 0) == (why is not None)
+
+
+def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs tests/cuda_shim/sweep.cpp under sanitizers."""
     flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-g", "-O1", "-Wno-clobbered")
     sources = [*library.KERNELS, library.SHIM / "shim.cpp", library.SHIM / "sweep.cpp"]
-    program = library.build(f"sweep-{sizes}", sources, *flags)
-    finished = subprocess.run([str(program), sizes], capture_output=True, text=True, timeout=900)
+    program = library.build(f"sweep-{sanitizer}", sources, *flags)
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=900, env=environment)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_sanitizers_find_nothing(sanitizer: str) -> None:
+    """AddressSanitizer knows the exact size of every buffer, ThreadSanitizer the barriers and nothing else."""
+    finished = sweep(sanitizer, "all")
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.long
+def test_no_barrier_can_be_left_out() -> None:
+    """Without one of them ThreadSanitizer finds a race, or the bits depend on the order of turns."""
+    complete = sweep("thread", "all")
+    sites = [line.removeprefix("site ") for line in complete.stdout.splitlines() if line.startswith("site ")]
+    assert complete.returncode == 0 and {f"{path.name}:{line}" for path, line in barriers()} <= set(sites)
+    unneeded = [site for site in sites if sweep("thread", "all", site).returncode == 0]
+    assert unneeded == []
+
+
+def barriers() -> Iterator[tuple[Path, int]]:
+    """Where the kernels have one."""
+    for path in (library.ROOT / "csrc/cuda").glob("*.cu*"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if "__syncthreads()" in line and path.name != "team.cuh":
+                yield path, number
+
+
+@pytest.mark.parametrize("single, sliced", [(None, None), ("9", None), ("0", "0"), (None, "799")])
+def test_thresholds_can_be_set_for_measuring(single: str | None, sliced: str | None) -> None:
+    sources = [library.SHIM / "shim.cpp", library.SHIM / "plan.cpp"]
+    kernels = [path for path in library.KERNELS if path.stem in ("pairwise", "sliced_wasserstein")]
+    program = library.build("plan", [*kernels, *sources], "-O0")
+    variables = {"MOW_CUDA_SINGLE": single, "MOW_CUDA_SINGLE_SLICED": sliced}
+    environment = os.environ | {name: value for name, value in variables.items() if value is not None}
+    seen = subprocess.run([program], capture_output=True, text=True, check=True, env=environment).stdout.split()
+    assert seen == [str(int(single is not None)), str(int(sliced is not None))]
 
 
 @pytest.mark.parametrize("architectures, blocks", [("800", 1), ("800,900", 8)])

@@ -63,7 +63,8 @@ def launch(n: int) -> None:
         current, history = torch.empty(1, 20), torch.empty(n - 1, 20)
         given = [torch.empty(x) if isinstance(x, torch.Size) else x for x in options]
         for prior in (history, None):
-            triton._kernels(op)(current, history, prior, *given, True)
+            for needs_value in (True, False):
+                triton._kernels(op)(current, history, prior, *given, True, needs_value)
 
 
 def test_every_launch_is_on_the_device_of_the_tensors(launches: list[tuple[str, int]]) -> None:

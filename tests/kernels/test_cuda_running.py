@@ -1,0 +1,139 @@
+"""Running sums on the backend "cuda", its kernels compiled for the CPU: what test_running.py asks of "cpp"."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from bounds import VARIANTS, draw
+from cuda_shim import library
+from test_running import check, measured, running
+
+import mow
+import mow_kernels as mk
+from mow_kernels import native
+from mow_kernels.registry import TABLE
+
+pytestmark = [
+    pytest.mark.skipif(library.compiler is None, reason="no C++ compiler"),
+    pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable)),
+]
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for op, implementation in library.IMPLEMENTATIONS.items():
+        monkeypatch.setitem(TABLE[op], "cuda", implementation)
+    with mk.use_backend("cuda"):
+        yield
+    library.turn()
+
+
+def fits(options: dict, sampled: bool) -> bool:
+    """Whether the closed form does (test_cuda_compile has the refusal)."""
+    return sampled or options.get("scales") != (1e-3, 1.0, 1e4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("op, options", VARIANTS)
+def test_random_steps(op: str, options: dict, dtype: torch.dtype, sampled: bool, seed: int) -> None:
+    """Fills, and pushes with a measurement and without, of other rows than those measured, of more than fit."""
+    if not fits(options, sampled):
+        pytest.skip("its closed form has more terms than fit")
+    choose = random.Random(seed)
+    n, dim, far = choose.choice([2, 5, 40, 70]), choose.choice([2, 20, 40]), choose.random() < 0.3
+    sums, rows = running(op, options, n, dim, dtype, sampled=sampled), torch.empty(0, dim, dtype=dtype)
+    prior = rows
+    for number in range(9):
+        library.turn(order=number % 3)
+        k = choose.choice([1, 1, 2, 7, 40])
+        z, again, drawn = ((draw(k, dim, 3 * number + i + 100 * seed) + 30 * far).to(dtype) for i in range(3))
+        fresh = drawn if sampled else None
+        what = choose.choice(["as measured", "encoded again", "fill", "unmeasured", "fewer"])
+        if what == "fill":
+            sums.fill(z, number, fresh)
+            rows, prior = z[-n:], drawn[-n:]
+            continue
+        if (
+            what != "unmeasured"
+            and k <= n
+            and not (options.get("estimator") == "unbiased" and min(len(rows), n - k) + k == 1)
+        ):
+            kept = slice(max(0, len(rows) - (n - k)), None)
+            check(op, options, sums, z, rows[kept], fresh, prior[kept] if sampled else None)
+        pushed = z if what == "as measured" else again
+        if what == "fewer":
+            pushed, drawn = pushed[:1], drawn[:1]
+        sums.push(pushed, drawn if sampled else None)
+        rows, prior = torch.cat([rows, pushed])[-n:], torch.cat([prior, drawn])[-n:]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
+def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, sampled: bool) -> None:
+    n, dim, z, drawn = 300, 8, draw(3, 8, 0).float(), draw(3, 8, 2).float() if sampled else None
+    stream, prior = draw(420, dim, 1).float(), draw(420, dim, 3).float()
+    pushed, filled = (running(op, options, n, dim, sampled=sampled) for _ in range(2))
+    at = 0
+    for size in (250, 1, 1, 30, 7, 64, 3, 64):
+        rows, fresh = stream[at : at + size], prior[at : at + size] if sampled else None
+        if size < 60:
+            measured(pushed, rows, fresh)
+        pushed.push(rows, fresh)
+        at += size
+    filled.fill(stream[at - n : at], at - n, prior[at - n : at] if sampled else None)
+    results = []
+    for order in range(3):
+        library.turn(order=order)
+        results += [measured(pushed, z, drawn), measured(filled, z, drawn)]
+    assert all(torch.equal(a, b) for result in results for a, b in zip(results[0], result, strict=True))
+
+
+def test_the_ring_goes_on_in_device_memory() -> None:
+    """As in the replay of a captured step, which gives every call the numbers of the host as they were then."""
+    n, dim = 20, 4
+    first, other = (running("mmd", {}, n, dim) for _ in range(2))
+    stream = draw(60, dim, 4).float()
+    for sums in (first, other):
+        sums.fill(stream[:n])
+        sums.gradient(stream[:1])
+    frozen: dict[str, Any] = {"_head": other._head, "rows": other.rows}
+    for at in range(n, 50):
+        expected, seen = first.gradient(stream[at : at + 1]), other.gradient(stream[at : at + 1])
+        assert all(map(torch.equal, expected, seen))
+        for sums in (first, other):
+            sums.push(stream[at : at + 1])
+        vars(other).update(frozen)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_window_on_a_device_keeps_them(monkeypatch: pytest.MonkeyPatch, sampled: bool) -> None:
+    """From the second step on; a change of the window by other means than a push sets them up anew."""
+    monkeypatch.setattr(mow.MovingWindow, "is_on_host", property(lambda window: False))
+    n, dim = 150, 5
+    window = mow.MovingWindow(n, dim)
+    prior = mow.PriorWindow(n, dim) if sampled else "normal"
+    distance = mow.MMD(prior)
+    stream = draw(200, dim, 5).float()
+    window.fill(stream[: n - 1])
+    for at in range(n - 1, 165):
+        z = stream[at : at + 1]
+        if at == 158:
+            window.latents[3] += 1
+        g_z, value = distance.gradient(z, window, measure=True)
+        assert bool(window.kept.following) == (at not in (n - 1, 158))
+        history = window.history(1)
+        drawn = prior.newest(n) if sampled else "normal"
+        options = distance.options(z)
+        with mk.use_backend("reference"):
+            right, of = mk.gradient(
+                mk.mmd, z.double(), history.double(), drawn.double() if sampled else drawn, measure=True, **options
+            )
+        torch.testing.assert_close(value.double(), of, rtol=1e-4, atol=2e-6)
+        torch.testing.assert_close(g_z.double(), right, rtol=1e-4, atol=1e-7)
+        window.push(z)
