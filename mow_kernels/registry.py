@@ -42,6 +42,8 @@ class Implementation(NamedTuple):
     gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
     """A distance has gradient(measure, current, history, prior, **options) -> the gradient for current and, with
     `measure`, the value; neither has a graph."""
+    keeps_none: tuple[str, tuple[str, ...]] | None = None
+    """(an option, the values of it for which this backend keeps nothing), where there are such."""
     running: tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]] | None = None
     """(fwd, push) over what a window can keep for the op, where this backend has kernels for it."""
 

@@ -35,8 +35,20 @@ cudaError_t mmd_running(
     const MmdTable& table, const RunningCall<T>& call, const Results<T>& results, void* scratch, cudaStream_t stream) {
   const double n = double(call.rows + call.current.count);
   const auto distance = mmd_distance<T>(table, n, call.prior.rows ? std::optional<double>(n) : std::nullopt);
-  return table.gaussian ? run_running<Family::kExponentials>(distance, call, results, scratch, stream)
-                        : run_running<Family::kRational>(distance, call, results, scratch, stream);
+  switch (distance.f.radial().family) {
+    case Family::kRational:
+      return run_running<Family::kRational>(distance, call, results, scratch, stream);
+    case Family::kRoot:
+      return run_running<Family::kRoot>(distance, call, results, scratch, stream);
+    case Family::kLaplacian:
+      return run_running<Family::kLaplacian>(distance, call, results, scratch, stream);
+    case Family::kPowers:
+      return run_running<Family::kPowers>(distance, call, results, scratch, stream);
+    case Family::kProducts:  // these passes are over |x-y|^2
+      return cudaErrorInvalidValue;
+    default:
+      return run_running<Family::kExponentials>(distance, call, results, scratch, stream);
+  }
 }
 
 template cudaError_t mmd_running(const MmdTable&, const RunningCall<float>&, const Results<float>&, void*, cudaStream_t);

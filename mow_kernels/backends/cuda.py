@@ -19,7 +19,7 @@ _MOST_SCALES, _MOST_TERMS, _MOST_NUMBERS, _MOST_DEGREE = 24, 112, 352, 64
 
 def implementation(op: Op) -> Implementation | str:
     """What csrc/cuda has for an op."""
-    fields = _FIELDS.get(op.name, {})
+    fields = FIELDS.get(op.name, {})
     entry = native.implementation(op, "cuda", **fields | {"unsupported": _on_the_gpu(fields.get("unsupported"))})
     if isinstance(entry, str) and native.unavailable is None:
         how = f"docs/cuda.md says how to build them{native.build_failed()}"
@@ -60,8 +60,8 @@ def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
     return k_center.unsupported(x, **options) if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
 
 
-_FIELDS: dict[str, dict[str, Any]] = {
-    "mmd": {"unsupported": _mmd_unsupported},
+FIELDS: dict[str, dict[str, Any]] = {
+    "mmd": {"unsupported": _mmd_unsupported, "keeps_none": ("kernel", ("polynomial",))},
     "k_center": {"unsupported": _k_center_unsupported},
 }
 """op -> fields of its `Implementation`."""

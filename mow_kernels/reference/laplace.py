@@ -96,7 +96,7 @@ def _transform(s: Tensor, density: str, parameters: tuple[Any, ...], order: int 
 
 def power_mean(squared_norm: Tensor, dim: int, alpha: float) -> Tensor:
     """E_v (1 + |z-v|^2/(2 alpha))^-alpha, v ~ N(0, I_dim), elementwise from |z|^2; accurate as `phi` is."""
-    return _Transform.apply(squared_norm / 2, 0, "power_mean", (dim, alpha, alpha))
+    return _transform(squared_norm / 2, "power_mean", (dim, alpha, alpha))
 
 
 def mean_norm(dim: int) -> float:

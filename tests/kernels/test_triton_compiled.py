@@ -33,7 +33,8 @@ def test_pairs_stay_in_registers(static, distance: str, dim: int, target: str) -
         row = static.inspect(kernel, target)
         assert stays_in_registers(static, row), row
         assert row["registers"] * 32 * row["warps"] * (1 if "one" in kernel.name else 2) <= 2**16, row
-        assert row["share"] > (0.6 if dim >= 32 else 0.2), row  # a loop of products is mostly multiply-adds
+        products = dim >= 32 and "alone" not in kernel.name  # a loop of which is mostly multiply-adds
+        assert row["share"] > (0.6 if products else 0.2), row
 
 
 @each_nvidia
