@@ -151,7 +151,14 @@ class Run:
             RankError: rank 0 could not read the checkpoint.
         """
         path = out / "checkpoint.pt"
-        state = checkpoint.loads(Ranks.of().first(lambda: checkpoint.read(path)), path, CHECKPOINT)
+
+        def content() -> bytes:
+            try:
+                return checkpoint.read(path)
+            except FileNotFoundError:
+                raise FileNotFoundError(_no_run_in(out)) from None
+
+        state = checkpoint.loads(Ranks.of().first(content), path, CHECKPOINT)
         options = Options(**{"architecture": "mnist", **state["options"]})  # the only one before there was a choice
         if changes:
             options = dataclasses.replace(options, **changes).resolved()
@@ -355,3 +362,11 @@ def _frugal(options: Options, network: nn.Module) -> nn.Module:
         checkpointing=options.checkpointing,
         channels_last=options.channels_last,
     )
+
+
+def _no_run_in(folder: Path) -> str:
+    """What is wrong with a folder without a checkpoint, and which runs lie in it or beside it."""
+    wrong = "holds no run" if folder.is_dir() else "is no folder"
+    near = sorted({found.parent for place in (folder, folder.parent) for found in place.glob("*/checkpoint.pt")})
+    others = f"near it: {', '.join(map(str, near[:5]))}" if near else "there is none near it"
+    return f"{folder} {wrong}: a run is the folder that mow train --out wrote, with its checkpoint.pt; {others}"

@@ -99,6 +99,12 @@ class CoresetSampler(Sampler[list[int]]):
             raise ValueError(f"batch_size is {batch_size}; it must be at most the rows of features, {len(features)}")
         self.features, self.batch_size, self.factor, self.generator = features, batch_size, factor, generator
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(features={list(self.features.shape)}, batch_size={self.batch_size}, "
+            f"factor={self.factor})"
+        )
+
     def __len__(self) -> int:
         return len(self.features) // self.batch_size
 

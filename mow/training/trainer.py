@@ -151,6 +151,13 @@ class Trainer:
         self._finite = self.exchange.accepted = FiniteRows(on_nonfinite)  # it does not know the trainer: no cycle
         self.graph = self._graphed() if cuda_graph else None
 
+    def __repr__(self) -> str:
+        optimizer, rate = type(self.optimizer).__name__, self.optimizer.param_groups[0]["lr"]
+        return (
+            f"{type(self).__name__}(k={self.k}, n={self.window.n}, distance={self.distance!r}, "
+            f"weighting={self.weighting!r}, optimizer={optimizer}(lr={float(rate):g}), steps_done={self.steps_done})"
+        )
+
     @property
     def rows_left_out(self) -> int:
         """How many latents did not enter the window, since they were not finite."""

@@ -599,9 +599,19 @@ def test_resume_with_another_option(options: OptionsOf, tmp_path: Path, no_pages
 
 
 def test_no_run_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="checkpoint.pt"):
+    with pytest.raises(
+        FileNotFoundError, match="holds no run: .*mow train --out.*checkpoint.pt; there is none near it"
+    ):
         Run.resume(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_no_run_but_one_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "checkpoint.pt").touch()
+    for folder in (tmp_path, tmp_path / "nothere"):
+        with pytest.raises(FileNotFoundError, match=rf"^{folder} .*; near it: {tmp_path / 'there'}$"):
+            Run.load(folder)
 
 
 @pytest.mark.parametrize("damage", ["half of it", "empty", "another file"])
