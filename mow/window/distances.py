@@ -46,7 +46,9 @@ class Distance(nn.Module):
             value = getattr(self, name, parameter.default)
             if isinstance(value, Tensor):
                 said.append(f"{name}={list(value.shape)}")
-            elif not isinstance(value, nn.Module | torch.Generator) and value != parameter.default:
+            elif not isinstance(value, nn.Module | torch.Generator) and repr(value) != repr(
+                parameter.default
+            ):  # arrays have no one ==
                 said.append(f"{name}={value!r}")
         return ", ".join(said)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from mow_kernels import native
         (mow.CramerWold(), "CramerWold()"),
         (mow.CramerWold(log=True), "CramerWold(log=True)"),
         (mow.MMD(kernel="gaussian", estimator="biased"), "MMD(kernel='gaussian', estimator='biased')"),
+        (mow.MMD(scales=np.ones(2)), "MMD(scales=array([1., 1.]))"),
         (mow.SlicedWasserstein(), "SlicedWasserstein()"),
         (mow.SlicedWasserstein(directions=20, keep=3), "SlicedWasserstein(keep=3, directions=20)"),
         (mow.SlicedWasserstein(directions=torch.eye(2)), "SlicedWasserstein(directions=[2, 2])"),
