@@ -22,6 +22,7 @@ from torch.utils.data import Sampler
 
 import mow_kernels as mk
 from mow.checks import positive
+from mow.naming import named
 from mow.training.stream import as_tensor, to_unit_range
 from mow.window.priors import Normal, Prior
 
@@ -100,10 +101,7 @@ class CoresetSampler(Sampler[list[int]]):
         self.features, self.batch_size, self.factor, self.generator = features, batch_size, factor, generator
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(features={list(self.features.shape)}, batch_size={self.batch_size}, "
-            f"factor={self.factor})"
-        )
+        return named(self, features=self.features, batch_size=self.batch_size, factor=self.factor)
 
     def __len__(self) -> int:
         return len(self.features) // self.batch_size

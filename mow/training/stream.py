@@ -18,6 +18,7 @@ from torch.utils.data import (
 )
 
 from mow.checks import integer
+from mow.naming import named
 
 Pictures = Tensor | Sequence[Any] | DataLoader[Any]
 """What pictures come from; `ShuffledStream` says what else has `len` and `[i]`."""
@@ -48,6 +49,10 @@ class ShuffledStream:
             raise ValueError("pictures is empty; it must hold at least one picture")
         self.drop_last = drop_last
         self.seek(epoch=0, offset=0)
+
+    def __repr__(self) -> str:
+        position = {"seed": self.seed, "epoch": self.epoch, "offset": self.offset}
+        return named(self, pictures=len(self.pictures), **position, drop_last=self.drop_last)
 
     def seek(self, epoch: int, offset: int) -> None:
         """Go to the picture at `offset` of pass `epoch`."""

@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from mow.checks import integer, number, output, positive
+from mow.naming import named, optimizer_name
 from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
@@ -152,10 +153,14 @@ class Trainer:
         self.graph = self._graphed() if cuda_graph else None
 
     def __repr__(self) -> str:
-        optimizer, rate = type(self.optimizer).__name__, self.optimizer.param_groups[0]["lr"]
-        return (
-            f"{type(self).__name__}(k={self.k}, n={self.window.n}, distance={self.distance!r}, "
-            f"weighting={self.weighting!r}, optimizer={optimizer}(lr={float(rate):g}), steps_done={self.steps_done})"
+        return named(
+            self,
+            k=self.k,
+            n=self.window.n,
+            distance=self.distance,
+            weighting=self.weighting,
+            optimizer=optimizer_name(self.optimizer),
+            steps_done=self.steps_done,
         )
 
     @property

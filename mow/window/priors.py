@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from mow.window.window import MovingWindow
 class Prior:
     """A distribution on R^D from which samples are drawn, afresh at each step."""
 
-    generator: torch.Generator | None = None
+    generator: torch.Generator | None = field(default=None, repr=False)
     """What to draw from; None for PyTorch's default generator."""
 
     def sample(self, m: int, like: Tensor) -> Tensor:
@@ -142,6 +142,9 @@ class PriorWindow(MovingWindow):
         if rows > self.n:
             raise ValueError(f"prior has n = {self.n}; to be compared with {rows} rows it must have as many")
         return self._newest(rows)
+
+    def extra_repr(self) -> str:
+        return f"n={self.n}, dim={self.dim}, prior={self.prior!r}"
 
     def kernel_scale(self, dim: int) -> float:
         """The factor of the prior, see `mow.priors.Prior`."""

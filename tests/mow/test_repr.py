@@ -10,6 +10,7 @@ from torch import nn
 import mow
 import mow_kernels as mk
 from mow.app.data import PictureData
+from mow.neighbours.gan import GANTrainer
 from mow_kernels import native
 
 
@@ -54,3 +55,30 @@ def test_pictures_are_counted_not_printed() -> None:
     assert repr(PictureData("mine", pictures, pictures[:2], "here")) == (
         "PictureData('mine', train=5, test=2, picture=1x4x6)"
     )
+
+
+def test_priors_and_their_windows() -> None:
+    window = mow.PriorWindow(8, 2, "uniform")
+    assert repr(window) == "PriorWindow(n=8, dim=2, prior=Uniform())"
+    assert repr(mow.priors.Normal(torch.Generator())) == "Normal()"
+    trainer = mow.Trainer(nn.Linear(3, 2), nn.Linear(2, 3), mow.MMD(window), mow.MovingWindow(8, 2))
+    assert "distance=MMD((prior): PriorWindow(n=8, dim=2, prior=Uniform())), weighting" in repr(trainer)
+
+
+def test_a_stream_says_where_it_is() -> None:
+    stream = mow.ShuffledStream(torch.zeros(9, 3), seed=4)
+    stream.take(5)
+    assert repr(stream) == "ShuffledStream(pictures=9, seed=4, epoch=0, offset=5, drop_last=False)"
+
+
+def test_neighbours() -> None:
+    scale = mow.GradientNoiseScale(nn.Linear(3, 2).parameters())
+    assert repr(scale) == "GradientNoiseScale(parameters=2, decay=0.99, value=nan)"
+    gan = GANTrainer(nn.Linear(2, 3), nn.Linear(3, 1), 2, penalty=0.5)
+    assert repr(gan) == (
+        "GANTrainer(dim=2, prior=Normal(), penalty=0.5, generator_optimizer=Adam(lr=0.0001), "
+        "discriminator_optimizer=Adam(lr=0.0003))"
+    )
+    fitted = mow.fit_critical_batch([1, 4, 16, 64], [4000, 1100, 390, 210])
+    assert repr(fitted).startswith("CriticalBatch(measurements=4, hyperbola=LawFit(law='hyperbola', critical_batch=")
+    assert "tensor" not in repr(fitted) and "\n" not in repr(fitted)
