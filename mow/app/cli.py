@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 
 from mow.app import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
-from mow.app.files import json_text, write_whole
 from mow.app.options import MAY_CHANGE, RUN, Options, flag
 from mow.app.parameters import takes_options
 from mow.app.progress import train_and_show
 from mow.app.run import Part, Run
 from mow.distributed import ranks
+from mow.files import json_text, write_whole
 
 app = typer.Typer(
     help="Training on batches as small as one, for models that compare samples: the moving window.",

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mow.app.files import number_text
 from mow.app.run import Run
+from mow.files import number_text
 
 
 def train_and_show(run: Run, console: Console) -> None:

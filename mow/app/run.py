@@ -20,15 +20,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mow.app import checkpoint, data, evaluation, features, pictures
+from mow.app import data, evaluation, features, pictures
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import LazyPictures, PictureData
-from mow.app.files import json_text, number_text, read_json_lines, write_whole
 from mow.app.optimizers import OPTIMIZERS
 from mow.app.options import MAY_CHANGE, Options
 from mow.app.report import write_report
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
+from mow.files import json_text, number_text, read_json_lines, write_whole
+from mow.training import checkpoint, passes
 from mow.training.precision import Frugal
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
@@ -233,15 +234,15 @@ class Run:
 
     def encode(self, part: Part = "test") -> Tensor:
         """The latents of the test or of the training pictures [N, D]."""
-        return evaluation.encode(self.encoder, self.pictures(part))
+        return passes.encode(self.encoder, self.pictures(part))
 
     def reconstruct(self, pictures: Tensor) -> Tensor:
         """Pictures [N, C, H, W], uint8 or in [0, 1], through the auto-encoder."""
-        return evaluation.reconstruct(self.encoder, self.decoder, pictures)
+        return passes.reconstruct(self.encoder, self.decoder, pictures)
 
     def interpolate(self, starts: Tensor, ends: Tensor, stages: int = 10) -> Tensor:
         """Decoded straight lines between the latents of pictures [R, C, H, W] each. -> [R, stages, C, H, W]"""
-        return evaluation.interpolate(self.encoder, self.decoder, starts, ends, stages)
+        return passes.interpolate(self.encoder, self.decoder, starts, ends, stages)
 
     def pictures(self, part: Part = "test") -> Tensor | LazyPictures:
         """The test or the training pictures of the data set, uint8 [N, C, H, W].
@@ -257,7 +258,7 @@ class Run:
         """count pictures decoded from the prior [count, C, H, W]."""
         like = self.trainer.window.latents
         latents = priors.sample(self.options.prior, count, like, torch.Generator().manual_seed(seed))
-        return evaluation.decode(self.decoder, latents, batch=evaluation.at_once(self.source.test.shape[1:]))
+        return passes.decode(self.decoder, latents, batch=passes.at_once(self.source.test.shape[1:]))
 
     def write_pictures(self) -> None:
         """samples.png, reconstructions.png and interpolations.png."""

@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 import mow
-from mow.app import checkpoint, data
+from mow.app import data
 from mow.app.architectures import ARCHITECTURES
-from mow.app.checkpoint import CheckpointError
 from mow.app.data import PictureData
 from mow.app.options import Options
 from mow.app.run import Run
+from mow.training import checkpoint
+from mow.training.checkpoint import CheckpointError
 
 ROOT = Path(mow.__file__).parents[1]
 MODELS = ("cwae", "wae", "swae")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 FORMAT = 1
 
