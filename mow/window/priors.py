@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +87,26 @@ def sample(prior: str | Prior, m: int, like: Tensor, generator: torch.Generator 
     found = named(prior)
     kind = Normal if isinstance(found, str) else type(found)
     return kind(generator).sample(m, like)
+
+
+def generators_of(owner: Any) -> Iterator[torch.Generator]:
+    """What a distance, its prior, and the prior of a window of those draw from, beside PyTorch's default generator."""
+    while owner is not None:
+        generator = getattr(owner, "generator", None)
+        if generator is not None:
+            yield generator
+        owner = getattr(owner, "prior", None)
+
+
+def seeded(prior: str | Prior | PriorWindow, m: int, like: Tensor, seed: int) -> Tensor:
+    """m rows from a prior of any kind, by the seed alone; what the prior draws from stays where it is. -> [m, D]"""
+    found = copy.deepcopy(prior.prior if isinstance(prior, PriorWindow) else named(prior))
+    devices = [like.device] if like.is_cuda else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for generator in generators_of(found):
+            generator.manual_seed(seed)
+        return (Normal() if isinstance(found, str) else found).sample(m, like)
 
 
 class PriorWindow(MovingWindow):

@@ -68,7 +68,7 @@ def test_priors_and_their_windows() -> None:
 def test_a_stream_says_where_it_is() -> None:
     stream = mow.ShuffledStream(torch.zeros(9, 3), seed=4)
     stream.take(5)
-    assert repr(stream) == "ShuffledStream(pictures=9, seed=4, epoch=0, offset=5, drop_last=False)"
+    assert repr(stream) == "ShuffledStream(seed=4, epoch=0, offset=5, pictures=9, drop_last=False)"
 
 
 def test_neighbours() -> None:

@@ -600,11 +600,13 @@ def test_resume_with_another_option(options: OptionsOf, tmp_path: Path, no_pages
 
 
 def test_no_run_to_resume(tmp_path: Path) -> None:
+    folder = tmp_path / "alone" / "empty"  # beside tmp_path lie the runs of other tests
+    folder.mkdir(parents=True)
     with pytest.raises(
         FileNotFoundError, match="holds no run: .*mow train --out.*checkpoint.pt; there is none near it"
     ):
-        Run.resume(tmp_path)
-    assert os.listdir(tmp_path) == []
+        Run.resume(folder)
+    assert os.listdir(folder) == []
 
 
 def test_no_run_but_one_beside_it(tmp_path: Path) -> None:
