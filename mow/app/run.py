@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mow.app import data, evaluation, features, pictures
+from mow.app import data, evaluation, features, interrupt, pictures
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import LazyPictures, PictureData
@@ -92,6 +92,8 @@ class Run:
         )
         self.stream = ShuffledStream(source.train, options.seed, drop_last=options.drop_last)
         self.seconds = 0.0
+        self.saved_step: int | None = None
+        """The step of the checkpoint, None where there is none yet."""
 
     @classmethod
     def start(cls, options: Options, out: Path) -> Run:
@@ -169,7 +171,7 @@ class Run:
         run = cls(options, out, source)
         run.trainer.load_state_dict(state["trainer"])
         run.stream.seek(**state["stream"])
-        run.seconds = state["seconds"]
+        run.seconds, run.saved_step = state["seconds"], run.trainer.steps_done
         torch.set_rng_state(state["random"])
         if options.device == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"])
@@ -179,6 +181,8 @@ class Run:
         self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None, *, pages: bool = True
     ) -> None:
         """Train to options.steps, then write the pictures and the report.
+
+        Ctrl-C ends it after the step that is under way, with a checkpoint of that step; a second one ends it at once.
 
         Args:
             on_step: called after each step with its number, and with what was logged if it was.
@@ -192,14 +196,19 @@ class Run:
         def logged(step: int) -> bool:
             return step % options.log_every == 0 or evaluated(step)
 
-        for result in self.trainer.run(self.stream, options.steps, warm_up=options.warm_up, measured=logged):
-            step, record = self.trainer.steps_done, None
-            self.seconds = time.perf_counter() - began
-            if logged(step) and self.ranks.rank == 0:
-                record = self._log({**result, **(self.evaluate() if evaluated(step) else {})})
-            if step % options.checkpoint_every == 0 or step == options.steps:
-                self._save()
-            on_step(step, record)
+        results = self.trainer.run(self.stream, options.steps, warm_up=options.warm_up, measured=logged)
+        with interrupt.deferred(self.ranks.size == 1) as interrupted:  # ranks would part at different steps
+            for result in results:
+                step, record = self.trainer.steps_done, None
+                self.seconds = time.perf_counter() - began
+                if logged(step) and self.ranks.rank == 0:
+                    record = self._log({**result, **(self.evaluate() if evaluated(step) else {})})
+                stops = interrupted()
+                if step % options.checkpoint_every == 0 or step == options.steps or stops:
+                    self._save()
+                on_step(step, record)
+                if stops:
+                    raise KeyboardInterrupt
         if pages and self.ranks.rank == 0:
             self.write_pictures()
             self.write_report()
@@ -319,6 +328,7 @@ class Run:
             state["random_cuda"] = torch.cuda.get_rng_state()
         if self.ranks.rank == 0:
             checkpoint.save(self.out / "checkpoint.pt", state)
+        self.saved_step = self.trainer.steps_done
 
     def _cut_metrics(self) -> None:
         path = self.out / "metrics.jsonl"

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import IO, Any
 
 from mow.training.history import Callback, Record
 
@@ -29,7 +29,7 @@ def shown(progress: bool | None, steps: int, done: Callable[[], int]) -> Iterato
         with bar:
             yield bar.told
     elif progress:
-        yield Lines(steps, sys.stderr)
+        yield Lines(steps, sys.stderr, SECONDS_BETWEEN_LINES)
     else:
         yield lambda record: None
 
@@ -57,7 +57,7 @@ class Lines:
         seconds: between the others.
     """
 
-    def __init__(self, steps: int, file: TextIO, seconds: float = SECONDS_BETWEEN_LINES) -> None:
+    def __init__(self, steps: int, file: IO[str], seconds: float) -> None:
         self._steps, self._file, self._seconds = steps, file, seconds
         self._last = float("-inf")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable
@@ -197,10 +198,11 @@ def test_a_bar_on_a_terminal(asked: bool | None, shows: bool) -> None:
         trainer_of().fit(PICTURES, 5, log_every=1, progress=asked)
         terminal.flush()
         os.set_blocking(main, False)
-        try:
-            drawn = os.read(main, 2**16).decode()
-        except BlockingIOError:
-            drawn = ""
+        content = b""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(main, 2**16):
+                content += part
+        drawn = content.decode()
     os.close(main)
     assert ("5/5" in drawn) is shows and ("reconstruction" in drawn) is shows
 

@@ -610,7 +610,8 @@ def test_no_run_to_resume(tmp_path: Path) -> None:
 
 
 def test_no_run_but_one_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
+    tmp_path = tmp_path / "alone"  # beside it lie the runs of other tests
+    (tmp_path / "there").mkdir(parents=True)
     (tmp_path / "there" / "checkpoint.pt").touch()
     for folder in (tmp_path, tmp_path / "nothere"):
         with pytest.raises(FileNotFoundError, match=rf"^{folder} .*; near it: {tmp_path / 'there'}$"):
