@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 DOCS, README = ROOT / "docs", ROOT / "README.md"
 

@@ -17,7 +17,7 @@ import torch
 
 import mow_kernels
 from benchmarks import ROOT
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = 1

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import plots, record
 from benchmarks.candidates import ALONE, BASELINES, FLOORS, OURS
 from benchmarks.page import about, cores, duration, ratio, size, splice, table, write
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 _HEADINGS = {
     "plain": "plain PyTorch",

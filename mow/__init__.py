@@ -3,6 +3,7 @@
 from mow.neighbours.coreset import CoresetSampler, random_projection
 from mow.neighbours.critical_batch import GradientNoiseScale, fit_critical_batch
 from mow.neighbours.micro_batch import accumulate, accumulate_coupled
+from mow.training.history import History
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
@@ -16,6 +17,7 @@ __all__ = [
     "CoresetSampler",
     "CramerWold",
     "GradientNoiseScale",
+    "History",
     "MovingWindow",
     "PriorWindow",
     "ShuffledStream",

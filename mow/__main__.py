@@ -10,6 +10,8 @@ def main() -> None:
         from mow.app.cli import app
     except ModuleNotFoundError as error:
         sys.exit(f"mow: the command line needs {error.name}: pip install 'mow-kernels[train]'")
+    except KeyboardInterrupt:  # while PyTorch is imported; the commands have their own answer
+        sys.exit(130)
     app()
 
 

@@ -76,6 +76,13 @@ class Running:
         self._pushes = 0
         self._evaluated: tuple[_Seen, ...] | None = None
 
+    def __repr__(self) -> str:
+        options = "".join(
+            f", {name}={value!r}" for name, value in self._options.items() if value != self._op.defaults.get(name)
+        )
+        sampled = ", sampled=True" if self.sampled else ""
+        return f"{type(self).__name__}({self._op.name}, {self.n}, {self.dim}{sampled}{options}; rows={self.rows})"
+
     def distance(self, current: Tensor, prior: Tensor | None = None, *, samples: Samples | None = None) -> Tensor:
         """The distance over [the newest min(rows, n-k) rows; current], with a gradient for current.
 

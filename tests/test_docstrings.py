@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +31,7 @@ def examples(value: Any) -> list[doctest.Example]:
     return doctest.DocTestParser().get_examples(inspect.getdoc(value) or "")
 
 
-def names() -> dict[str, Any]:
+def names(folder: Path) -> dict[str, Any]:
     """What the examples take for granted."""
     torch.manual_seed(0)
     pictures, z, window = torch.rand(40, 6), torch.randn(4, 8, requires_grad=True), mow.MovingWindow(64, 8)
@@ -38,6 +39,8 @@ def names() -> dict[str, Any]:
         **{"torch": torch, "nn": nn, "mk": mk, "mow": mow, "DataLoader": DataLoader, "gather": mow.distributed.gather},
         **{"encoder": nn.Linear(6, 8), "decoder": nn.Linear(8, 6), "pictures": pictures, "x": pictures[:8]},
         **{"z": z, "history": torch.randn(60, 8), "window": window, "reconstruction": torch.zeros(())},
+        **{"trainer": mow.Trainer(nn.Linear(6, 8), nn.Linear(8, 6), mow.CramerWold(), mow.MovingWindow(16, 8))},
+        **{"seen": [], "folder": folder},
     }
 
 
@@ -51,13 +54,13 @@ def test_every_public_function_has_an_example(package: ModuleType) -> None:
 @pytest.mark.parametrize(
     "name, value", [pytest.param(*each, id=each[0]) for package in PACKAGES for each in public(package)]
 )
-def test_examples_run(name: str, value: Any) -> None:
+def test_examples_run(name: str, value: Any, tmp_path: Path) -> None:
     if name in NATIVE and native.unavailable is not None:
         pytest.skip(native.unavailable)
     methods = inspect.getmembers(value, inspect.isfunction) if inspect.isclass(value) else []
     for owner in (value, *(method for _, method in methods if method.__module__.startswith("mow"))):
         if found := examples(owner):
-            test = doctest.DocTest(found, names(), name, None, None, inspect.getdoc(owner))
+            test = doctest.DocTest(found, names(tmp_path), name, None, None, inspect.getdoc(owner))
             said: list[str] = []
             runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
             assert runner.run(test, out=said.append).failed == 0, "".join(said)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mow import fit_critical_batch
 from mow.app.data import PictureData
-from mow.app.files import append_json_line, read_json_lines
+from mow.files import append_json_line, read_json_lines
 from studies.neighbours import critical, grid, report, speed, window
 from studies.neighbours.__main__ import app
 from studies.neighbours.step_memory import step_mib

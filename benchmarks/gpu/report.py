@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import page, record
 from benchmarks.gpu import suite
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 STATIC = Path(__file__).parent / "static.json"

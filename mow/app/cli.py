@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +13,12 @@ import typer
 from rich.console import Console
 
 from mow.app import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
-from mow.app.files import json_text, write_whole
 from mow.app.options import MAY_CHANGE, RUN, Options, flag
 from mow.app.parameters import takes_options
 from mow.app.progress import train_and_show
 from mow.app.run import Part, Run
 from mow.distributed import ranks
+from mow.files import json_text, write_whole
 
 app = typer.Typer(
     help="Training on batches as small as one, for models that compare samples: the moving window.",
@@ -47,19 +48,24 @@ def train(
     ] = ranks.TIMEOUT,
 ) -> None:
     """Train an auto-encoder with k new elements a step, compared over a window of n (torchrun: in all ranks)."""
+    run: Run | None = None
     given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}  # type: ignore[union-attr]
     with _plain_errors(), ranks.process_group(timeout):
-        if resume is not None:
-            if others := given - {"resume", "timeout", *MAY_CHANGE}:
-                names = ", ".join(map(flag, sorted(others)))
-                allowed = f"{', '.join(map(flag, MAY_CHANGE))} and --timeout"
-                raise ValueError(f"--resume restores every option and allows {allowed} alone beside it, not {names}")
-            run = Run.resume(resume, **{name: getattr(options, name) for name in given & set(MAY_CHANGE)})
-        elif out is None:
-            raise ValueError("--out is missing: name the folder that the run shall be written to (or --resume one)")
-        else:
-            run = Run.start(options, out)
-        train_and_show(run, console)
+        try:
+            if resume is not None:
+                if others := given - {"resume", "timeout", *MAY_CHANGE}:
+                    names = ", ".join(map(flag, sorted(others)))
+                    allowed = f"{', '.join(map(flag, MAY_CHANGE))} and --timeout"
+                    told = f"--resume restores every option and allows {allowed} alone beside it, not {names}"
+                    raise ValueError(told)
+                run = Run.resume(resume, **{name: getattr(options, name) for name in given & set(MAY_CHANGE)})
+            elif out is None:
+                raise ValueError("--out is missing: name the folder that the run shall be written to (or --resume one)")
+            else:
+                run = Run.start(options, out)
+            train_and_show(run, console)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_how_to_go_on(run, resume or out)) from None
 
 
 _Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
@@ -148,6 +154,14 @@ def encode(
         typer.echo(f"latents {list(latents.shape)} in {out}")
 
 
+def _how_to_go_on(run: Run | None, folder: Path | None) -> str:
+    """What to do after Ctrl-C in a training."""
+    if folder is None or not (folder / "checkpoint.pt").exists():
+        return "interrupted before the first checkpoint: the same command begins again"
+    step = "its checkpoint" if run is None or run.saved_step is None else f"step {run.saved_step:,}"
+    return f"interrupted: mow train --resume {shlex.quote(str(folder))} goes on from {step}"
+
+
 class _plain_errors(ContextDecorator):
     """What a user can mend is told in one line; everything else keeps its traceback."""
 
@@ -156,7 +170,7 @@ class _plain_errors(ContextDecorator):
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, KeyboardInterrupt):
-            console.print("interrupted: --resume goes on from the last checkpoint")
+            typer.echo(str(error) or "interrupted", err=True)
             ranks.leave(130)
             raise typer.Exit(130) from None
         if isinstance(error, (ValueError, TypeError, OSError, FloatingPointError)):

@@ -15,7 +15,7 @@ from torch import Tensor
 import mow_kernels as mk
 from mow.app import data, pictures
 from mow.app.data import PictureData
-from mow.app.files import json_text, write_whole
+from mow.files import json_text, write_whole
 from mow.neighbours.coreset import CoresetSampler, random_projection
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from mow.app import data
 from mow.app.data import PictureData
 from mow.app.evaluation import frechet_distance
-from mow.app.files import append_json_line, read_json_lines, write_whole
 from mow.app.models import mlp
+from mow.files import append_json_line, read_json_lines, write_whole
 from mow.neighbours.critical_batch import CriticalBatch, LawFit, fit_critical_batch
 from mow.neighbours.gan import GANTrainer
 from mow.training.stream import ShuffledStream, to_unit_range

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 import mow_kernels as mk
 from mow.app.features import Features, inception_distance, inception_is_here
+from mow.training.passes import AT_ONCE, at_once, decode, encode, evaluating
 from mow.training.stream import to_unit_range
 from mow.window import priors
 
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
 
 LATENTS = 2000
 """How many latents the Cramer-Wold distance of an evaluation compares: it depends on their number."""
-
-
-AT_ONCE = 500, 2**21
-"""Pictures, and values of pictures, that an evaluation takes at a time."""
-
-
-def at_once(shape: Sequence[int]) -> int:
-    """How many pictures of shape [C, H, W] a pass takes at a time; at least one."""
-    return max(1, min(AT_ONCE[0], AT_ONCE[1] // math.prod(shape)))
 
 
 def evaluate(
@@ -43,7 +34,7 @@ def evaluate(
     """
     device = next(encoder.parameters()).device
     errors, latents = [], []
-    with _evaluating(encoder, decoder):
+    with evaluating(encoder, decoder):
         for chunk in pictures.split(min(batch, at_once(pictures.shape[1:]))):
             x = to_unit_range(chunk).to(device)
             z = encoder(x)
@@ -259,52 +250,3 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
     return float((a.mean(0) - b.mean(0)).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * cross)
-
-
-def encode(encoder: nn.Module, pictures: Tensor | LazyPictures, *, batch: int = 500) -> Tensor:
-    """Pictures [N, C, H, W] -> latents [N, D], on the CPU."""
-    size = min(batch, at_once(pictures.shape[1:]))
-    with _evaluating(encoder):
-        return torch.cat([encoder(_on_device(encoder, chunk)).cpu() for chunk in pictures.split(size)])
-
-
-def reconstruct(encoder: nn.Module, decoder: nn.Module, pictures: Tensor) -> Tensor:
-    """Pictures [N, C, H, W] through the auto-encoder, on the CPU."""
-    with _evaluating(encoder, decoder):
-        pieces = pictures.split(at_once(pictures.shape[1:]))
-        return torch.cat([decoder(encoder(_on_device(encoder, piece))).cpu() for piece in pieces])
-
-
-def decode(decoder: nn.Module, latents: Tensor, *, batch: int = AT_ONCE[0]) -> Tensor:
-    """Latents [N, D] -> pictures [N, C, H, W], on the CPU; `batch` at a time."""
-    with _evaluating(decoder):
-        device = next(decoder.parameters()).device
-        return torch.cat([decoder(piece.to(device)).cpu() for piece in latents.split(batch)])
-
-
-def interpolate(encoder: nn.Module, decoder: nn.Module, starts: Tensor, ends: Tensor, stages: int) -> Tensor:
-    """Decoded straight lines between the latents of two pictures each. [R, C, H, W] twice -> [R, stages, C, H, W]."""
-    with _evaluating(encoder, decoder):
-        a, b = encoder(_on_device(encoder, starts)), encoder(_on_device(encoder, ends))
-        weights = torch.linspace(0, 1, stages, device=a.device)[:, None]
-        rows = torch.lerp(a[:, None], b[:, None], weights)
-        decoded = decode(decoder, rows.flatten(0, 1), batch=at_once(starts.shape[1:]))
-        return decoded.unflatten(0, (len(starts), stages))
-
-
-def _on_device(module: nn.Module, pictures: Tensor) -> Tensor:
-    return to_unit_range(pictures).to(next(module.parameters()).device)
-
-
-@contextmanager
-def _evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; the mode of every part is restored."""
-    modes = {part: part.training for model in models for part in model.modules()}
-    try:
-        for model in models:
-            model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

@@ -12,8 +12,8 @@ import pooch
 import torch
 from torch import Tensor, nn
 
-from mow.app import checkpoint
 from mow.app.data import PictureData
+from mow.training import checkpoint
 from mow.training.stream import ShuffledStream, to_unit_range
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"

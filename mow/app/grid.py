@@ -29,9 +29,9 @@ from typing import Any, get_args
 
 import torch
 
-from mow.app.files import json_text, write_whole
 from mow.app.options import FIELDS, Options, about
 from mow.app.run import Run
+from mow.files import json_text, write_whole
 
 KINDS = {**typing.get_type_hints(Options), "pictures": int}
 """What a grid may vary, and the type of each."""

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mow.app import grid, paper, reproduce
-from mow.app.files import json_text, write_whole
+from mow.files import json_text, write_whole
 
 _Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one on each core.")]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import mow
 from mow.app import data
 from mow.app.data import PictureData
-from mow.app.files import json_text, write_whole
+from mow.files import json_text, write_whole
 from mow.neighbours.micro_batch import accumulate, accumulate_coupled
 from mow.training.stream import to_unit_range
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 _SIDE = 96  # pixels that an enlarged picture may measure
 

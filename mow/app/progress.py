@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mow.app.files import number_text
 from mow.app.run import Run
+from mow.files import number_text
+from mow.training.progress import SECONDS_BETWEEN_LINES, Lines
 
 
 def train_and_show(run: Run, console: Console) -> None:
-    """Train with a progress bar, and a line for each evaluation."""
+    """Train with a progress bar, or where there is no terminal a line now and then; and a line for each evaluation."""
     if run.ranks.rank > 0:
         return run.train()
     options = run.options
@@ -31,7 +32,8 @@ def train_and_show(run: Run, console: Console) -> None:
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}", style="cyan"),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    lines = None if console.is_terminal else Lines(options.steps, console.file, SECONDS_BETWEEN_LINES)
+    with Progress(*columns, console=console, refresh_per_second=4, disable=lines is not None) as progress:
         task = progress.add_task("", total=options.steps, completed=run.trainer.steps_done, losses="")
 
         def on_step(step: int, record: dict[str, Any] | None) -> None:
@@ -41,6 +43,8 @@ def train_and_show(run: Run, console: Console) -> None:
             distance = number_text(record["distance"], ".4f")
             losses = f"reconstruction {reconstruction}  distance {distance}"
             progress.update(task, completed=step, losses=losses)
+            if lines is not None:
+                lines({name: record[name] for name in ("step", "reconstruction", "distance")})
             if "test_reconstruction" in record:
                 console.print(
                     f"step {step:>9,}   test reconstruction {number_text(record['test_reconstruction'], '7.2f')}   "

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from mow.app.autoencoders import MODELS
-from mow.app.files import write_whole
 from mow.app.pictures import png_data_uri
+from mow.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

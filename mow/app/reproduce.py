@@ -12,9 +12,9 @@ from typing import Any
 from mow.app import data, paper
 from mow.app.architectures import ARCHITECTURES
 from mow.app.data import COLLECTIONS
-from mow.app.files import json_text, read_json_lines, write_whole
 from mow.app.grid import Cell
 from mow.app.options import Options
+from mow.files import json_text, read_json_lines, write_whole
 
 WHAT = (*paper.TABLES, "fig4")
 

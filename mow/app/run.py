@@ -20,15 +20,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mow.app import checkpoint, data, evaluation, features, pictures
+from mow.app import data, evaluation, features, interrupt, pictures
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import LazyPictures, PictureData
-from mow.app.files import json_text, number_text, read_json_lines, write_whole
 from mow.app.optimizers import OPTIMIZERS
 from mow.app.options import MAY_CHANGE, Options
 from mow.app.report import write_report
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
+from mow.files import json_text, number_text, read_json_lines, write_whole
+from mow.training import checkpoint, passes
 from mow.training.precision import Frugal
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
@@ -91,6 +92,8 @@ class Run:
         )
         self.stream = ShuffledStream(source.train, options.seed, drop_last=options.drop_last)
         self.seconds = 0.0
+        self.saved_step: int | None = None
+        """The step of the checkpoint, None where there is none yet."""
 
     @classmethod
     def start(cls, options: Options, out: Path) -> Run:
@@ -151,7 +154,14 @@ class Run:
             RankError: rank 0 could not read the checkpoint.
         """
         path = out / "checkpoint.pt"
-        state = checkpoint.loads(Ranks.of().first(lambda: checkpoint.read(path)), path, CHECKPOINT)
+
+        def content() -> bytes:
+            try:
+                return checkpoint.read(path)
+            except FileNotFoundError:
+                raise FileNotFoundError(_no_run_in(out)) from None
+
+        state = checkpoint.loads(Ranks.of().first(content), path, CHECKPOINT)
         options = Options(**{"architecture": "mnist", **state["options"]})  # the only one before there was a choice
         if changes:
             options = dataclasses.replace(options, **changes).resolved()
@@ -161,7 +171,7 @@ class Run:
         run = cls(options, out, source)
         run.trainer.load_state_dict(state["trainer"])
         run.stream.seek(**state["stream"])
-        run.seconds = state["seconds"]
+        run.seconds, run.saved_step = state["seconds"], run.trainer.steps_done
         torch.set_rng_state(state["random"])
         if options.device == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"])
@@ -171,6 +181,8 @@ class Run:
         self, on_step: Callable[[int, dict[str, Any] | None], None] = lambda step, record: None, *, pages: bool = True
     ) -> None:
         """Train to options.steps, then write the pictures and the report.
+
+        Ctrl-C ends it after the step that is under way, with a checkpoint of that step; a second one ends it at once.
 
         Args:
             on_step: called after each step with its number, and with what was logged if it was.
@@ -184,14 +196,19 @@ class Run:
         def logged(step: int) -> bool:
             return step % options.log_every == 0 or evaluated(step)
 
-        for result in self.trainer.run(self.stream, options.steps, warm_up=options.warm_up, measured=logged):
-            step, record = self.trainer.steps_done, None
-            self.seconds = time.perf_counter() - began
-            if logged(step) and self.ranks.rank == 0:
-                record = self._log({**result, **(self.evaluate() if evaluated(step) else {})})
-            if step % options.checkpoint_every == 0 or step == options.steps:
-                self._save()
-            on_step(step, record)
+        results = self.trainer.run(self.stream, options.steps, warm_up=options.warm_up, measured=logged)
+        with interrupt.deferred(self.ranks.size == 1) as interrupted:  # ranks would part at different steps
+            for result in results:
+                step, record = self.trainer.steps_done, None
+                self.seconds = time.perf_counter() - began
+                if logged(step) and self.ranks.rank == 0:
+                    record = self._log({**result, **(self.evaluate() if evaluated(step) else {})})
+                stops = interrupted()
+                if step % options.checkpoint_every == 0 or step == options.steps or stops:
+                    self._save()
+                on_step(step, record)
+                if stops:
+                    raise KeyboardInterrupt
         if pages and self.ranks.rank == 0:
             self.write_pictures()
             self.write_report()
@@ -226,15 +243,15 @@ class Run:
 
     def encode(self, part: Part = "test") -> Tensor:
         """The latents of the test or of the training pictures [N, D]."""
-        return evaluation.encode(self.encoder, self.pictures(part))
+        return passes.encode(self.encoder, self.pictures(part))
 
     def reconstruct(self, pictures: Tensor) -> Tensor:
         """Pictures [N, C, H, W], uint8 or in [0, 1], through the auto-encoder."""
-        return evaluation.reconstruct(self.encoder, self.decoder, pictures)
+        return passes.reconstruct(self.encoder, self.decoder, pictures)
 
     def interpolate(self, starts: Tensor, ends: Tensor, stages: int = 10) -> Tensor:
         """Decoded straight lines between the latents of pictures [R, C, H, W] each. -> [R, stages, C, H, W]"""
-        return evaluation.interpolate(self.encoder, self.decoder, starts, ends, stages)
+        return passes.interpolate(self.encoder, self.decoder, starts, ends, stages)
 
     def pictures(self, part: Part = "test") -> Tensor | LazyPictures:
         """The test or the training pictures of the data set, uint8 [N, C, H, W].
@@ -250,7 +267,7 @@ class Run:
         """count pictures decoded from the prior [count, C, H, W]."""
         like = self.trainer.window.latents
         latents = priors.sample(self.options.prior, count, like, torch.Generator().manual_seed(seed))
-        return evaluation.decode(self.decoder, latents, batch=evaluation.at_once(self.source.test.shape[1:]))
+        return passes.decode(self.decoder, latents, batch=passes.at_once(self.source.test.shape[1:]))
 
     def write_pictures(self) -> None:
         """samples.png, reconstructions.png and interpolations.png."""
@@ -311,6 +328,7 @@ class Run:
             state["random_cuda"] = torch.cuda.get_rng_state()
         if self.ranks.rank == 0:
             checkpoint.save(self.out / "checkpoint.pt", state)
+        self.saved_step = self.trainer.steps_done
 
     def _cut_metrics(self) -> None:
         path = self.out / "metrics.jsonl"
@@ -355,3 +373,11 @@ def _frugal(options: Options, network: nn.Module) -> nn.Module:
         checkpointing=options.checkpointing,
         channels_last=options.channels_last,
     )
+
+
+def _no_run_in(folder: Path) -> str:
+    """What is wrong with a folder without a checkpoint, and which runs lie in it or beside it."""
+    wrong = "holds no run" if folder.is_dir() else "is no folder"
+    near = sorted({found.parent for place in (folder, folder.parent) for found in place.glob("*/checkpoint.pt")})
+    others = f"near it: {', '.join(map(str, near[:5]))}" if near else "there is none near it"
+    return f"{folder} {wrong}: a run is the folder that mow train --out wrote, with its checkpoint.pt; {others}"

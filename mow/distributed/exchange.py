@@ -36,6 +36,7 @@ class RankExchange(Exchange):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, k: int, group: dist.ProcessGroup | None) -> None:
         self.ranks, k = Ranks.of(group), integer("k", k)
+        self.first = self.ranks.rank == 0
         if k < self.ranks.size:
             raise ValueError(f"k is {k} and there are {self.ranks.size} ranks; each needs at least one of the k")
         self._capacity = self.ranks.counts(k)[0]

@@ -22,6 +22,7 @@ from torch.utils.data import Sampler
 
 import mow_kernels as mk
 from mow.checks import positive
+from mow.naming import named
 from mow.training.stream import as_tensor, to_unit_range
 from mow.window.priors import Normal, Prior
 
@@ -98,6 +99,9 @@ class CoresetSampler(Sampler[list[int]]):
         if batch_size > len(features):
             raise ValueError(f"batch_size is {batch_size}; it must be at most the rows of features, {len(features)}")
         self.features, self.batch_size, self.factor, self.generator = features, batch_size, factor, generator
+
+    def __repr__(self) -> str:
+        return named(self, features=self.features, batch_size=self.batch_size, factor=self.factor)
 
     def __len__(self) -> int:
         return len(self.features) // self.batch_size

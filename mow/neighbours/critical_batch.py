@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mow.checks import integer, positive
+from mow.naming import named
 from mow.neighbours.pieces import LISTENERS
 
 
@@ -52,7 +53,7 @@ Source: McCandlish et al. 2018, "An Empirical Model of Large-Batch Training" (ar
 """
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LawFit:
     """A law fitted to measured steps.
 
@@ -69,6 +70,16 @@ class LawFit:
     residuals: Tensor
     rms: float
 
+    def __repr__(self) -> str:
+        return named(
+            self,
+            law=self.law.name,
+            critical_batch=self.critical_batch,
+            critical_batch_interval=self.critical_batch_interval,
+            min_steps=self.min_steps,
+            rms=self.rms,
+        )
+
     def steps(self, batch_sizes: Tensor | Sequence[float] | float) -> Tensor:
         """K at these batch sizes, float64. For the hyperbola infinite where b <= b*/2."""
         b = torch.as_tensor(batch_sizes, dtype=torch.float64)
@@ -80,7 +91,7 @@ class LawFit:
         return self.steps(batch_sizes) * torch.as_tensor(batch_sizes, dtype=torch.float64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CriticalBatch:
     """What `fit_critical_batch` returns; `print` shows it as a table.
 
@@ -92,6 +103,9 @@ class CriticalBatch:
     hyperbola: LawFit
     noise_scale: LawFit
     confidence: float
+
+    def __repr__(self) -> str:
+        return named(self, measurements=len(self.steps), hyperbola=self.hyperbola, noise_scale=self.noise_scale)
 
     @property
     def fits(self) -> tuple[LawFit, LawFit]:
@@ -229,6 +243,9 @@ class GradientNoiseScale:
         self._handles = [parameter.register_hook(self._hook(i)) for i, parameter in enumerate(self._parameters)]
         self._forget()
         LISTENERS.add(self)
+
+    def __repr__(self) -> str:
+        return named(self, parameters=len(self._parameters), decay=self.decay, value=self.value)
 
     @torch.no_grad()
     def update(self, *, rows: int, micro_batch: int | None = None) -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
 from mow.checks import integer, number, positive
+from mow.naming import named, optimizer_name
 from mow.training.buffers import Buffers
 from mow.training.nonfinite import ON_NONFINITE, admits
 from mow.training.states import take_over
@@ -88,6 +89,16 @@ class GANTrainer:
         self._like = next(generator.parameters()).new_empty(1, positive("dim", dim))
         self._random = torch.Generator(self._like.device).manual_seed(seed)
         self.prior = Normal(self._random) if prior is None else prior
+
+    def __repr__(self) -> str:
+        return named(
+            self,
+            dim=self._like.shape[1],
+            prior=self.prior,
+            penalty=self.penalty,
+            generator_optimizer=optimizer_name(self.generator_optimizer),
+            discriminator_optimizer=optimizer_name(self.discriminator_optimizer),
+        )
 
     def step(self, x: Tensor) -> dict[str, Tensor]:
         """One step of both networks on real elements x [k, ...], as `mow.Trainer.step` takes them.

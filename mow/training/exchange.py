@@ -22,6 +22,9 @@ class Exchange:
     accepted: Callable[[Tensor, torch.dtype], Tensor] = staticmethod(lambda rows, dtype: rows)
     """Which of some rows may enter a window of a dtype, maybe none; or raises: `mow.training.nonfinite.FiniteRows`."""
 
+    first: bool = True
+    """Whether this process is the one that writes and shows."""
+
     def enter(self, rows: Tensor, window: MovingWindow) -> None:
         """Rows of all processes [K, D] into the window, as far as they are `accepted`."""
         rows = self.accepted(rows, window.latents.dtype)

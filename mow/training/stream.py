@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils.data import (
 )
 
 from mow.checks import integer
+from mow.naming import named
 
 Pictures = Tensor | Sequence[Any] | DataLoader[Any]
 """What pictures come from; `ShuffledStream` says what else has `len` and `[i]`."""
@@ -49,6 +50,9 @@ class ShuffledStream:
         self.drop_last = drop_last
         self.seek(epoch=0, offset=0)
 
+    def __repr__(self) -> str:
+        return named(self, **self.position, drop_last=self.drop_last)
+
     def seek(self, epoch: int, offset: int) -> None:
         """Go to the picture at `offset` of pass `epoch`."""
         self.epoch, self.offset = epoch, offset
@@ -74,6 +78,16 @@ class ShuffledStream:
     def following(self, count: int) -> int:
         """How many pictures `take(count)` takes in all."""
         return min(count, self._left(count) or len(self.pictures))
+
+    def in_order(self, count: int) -> Iterator[Tensor]:
+        """All pictures in the order of the data set, `count` at a time, wherever the stream stands."""
+        for indices in torch.arange(len(self.pictures)).split(count):
+            yield self._read(indices)
+
+    @property
+    def position(self) -> dict[str, int]:
+        """seed, epoch, offset, and how many pictures there are."""
+        return {"seed": self.seed, "epoch": self.epoch, "offset": self.offset, "pictures": len(self.pictures)}
 
     @property
     def taken(self) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +14,22 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from mow.checks import integer, number, output, positive
+from mow.naming import named, optimizer_name
+from mow.training import checkpoint, passes
 from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
+from mow.training.fitting import fit
+from mow.training.history import Callback, History
 from mow.training.nonfinite import ON_NONFINITE, FiniteRows, admits
+from mow.training.saved import load, state_of
 from mow.training.states import take_over
 from mow.training.step import LATENTS, step
 from mow.training.stream import Pictures, ShuffledStream, as_input, as_tensor
 from mow.training.weighting import WEIGHTINGS
+from mow.window import priors
 from mow.window.distances import Distance
+from mow.window.priors import generators_of
 from mow.window.window import MovingWindow
 
 VALUES_AT_ONCE = 2**21
@@ -36,7 +45,7 @@ class Trainer:
     """Trains an auto-encoder with the cost R + weight * s * T(F).
 
         >>> trainer = mow.Trainer(encoder, decoder, mow.CramerWold(log=True), window, k=1)
-        >>> trainer.fit(pictures, steps=10)
+        >>> history = trainer.fit(pictures, steps=10)
 
     R is the reconstruction error of the k new elements, F the distance over the n latents of the window, T the
     identity or the logarithm (the distance's own choice). The weighting says how the two are scaled against each other:
@@ -146,15 +155,40 @@ class Trainer:
         self._like = next((each for each in parameters if each.is_floating_point()), window.latents)
         """A parameter, whose dtype the networks compute in, also after `.to()`."""
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
+        self.history = History()
+        """What `fit` has measured."""
+        self._position: dict[str, int] | None = None
+        self._stream: ShuffledStream | None = None
+        """The one that is read, while `run` is under way."""
         self._before: Buffers | None = None
         """The networks' as they were before the step that is under way, until it is admitted."""
         self._finite = self.exchange.accepted = FiniteRows(on_nonfinite)  # it does not know the trainer: no cycle
         self.graph = self._graphed() if cuda_graph else None
 
+    def __repr__(self) -> str:
+        return named(
+            self,
+            k=self.k,
+            n=self.window.n,
+            distance=self.distance,
+            weighting=self.weighting,
+            optimizer=optimizer_name(self.optimizer),
+            steps_done=self.steps_done,
+        )
+
     @property
     def rows_left_out(self) -> int:
         """How many latents did not enter the window, since they were not finite."""
         return self._finite.left_out
+
+    @property
+    def position(self) -> dict[str, int] | None:
+        """Where the pictures were left that `run` has read: seed, epoch, offset, and how many they are; else None."""
+        return self._position if self._stream is None else self._stream.position
+
+    @position.setter
+    def position(self, position: dict[str, int] | None) -> None:
+        self._position = position
 
     def step(self, x: Tensor, *, measure: bool = True, total: int | None = None) -> dict[str, Tensor]:
         """One optimiser step on new elements x [k, ...], and their latents into the window: `mow.training.step.step`.
@@ -199,7 +233,8 @@ class Trainer:
 
         Args:
             pictures: the data set (see `ShuffledStream`), read in shuffled passes; a pass may end in a short batch.
-                The same in every process: each reads its share.
+                The same in every process: each reads its share. A stream of your own says where it is; other pictures
+                are read on from `self.position`, where the last call has left as many.
             steps: the total, those already done included.
             warm_up: begin by filling an empty window with the latents of n-k elements under the initial weights, step
                 1 of the paper; else it grows from empty.
@@ -210,30 +245,176 @@ class Trainer:
             ValueError: drop_last where no batch of k would be left, with refresh, or beside a stream.
             What `step` and `ShuffledStream` raise.
         """
-        stream = pictures if isinstance(pictures, ShuffledStream) else ShuffledStream(pictures, drop_last=drop_last)
+        stream = self._stream_of(pictures, drop_last)
         if drop_last and not stream.drop_last:
             raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")
         if stream.drop_last and self.refresh is not None:
             raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
         if stream.drop_last and len(stream.pictures) < self.k:
             raise ValueError(f"drop_last is True, k {self.k} and there are {len(stream.pictures)} pictures: no batch")
-        if warm_up and len(self.window) == 0 and self.k < self.window.n:
-            self._warm_up(stream)
-        while self.steps_done < steps:
-            total = stream.following(self.k)
-            x = stream.take(self.k, self.exchange.share)
-            result = self.step(x, measure=measured(self.steps_done + 1), total=total)
-            if self.refresh is not None and self.steps_done % self.refresh == 0:
-                self._refresh(stream)
-            yield result
-        self._settle()
+        self._stream = stream
+        try:
+            if warm_up and len(self.window) == 0 and self.k < self.window.n:
+                self._warm_up(stream)
+            while self.steps_done < steps:
+                total = stream.following(self.k)
+                x = stream.take(self.k, self.exchange.share)
+                result = self.step(x, measure=measured(self.steps_done + 1), total=total)
+                if self.refresh is not None and self.steps_done % self.refresh == 0:
+                    self._refresh(stream)
+                yield result
+            self._settle()
+        finally:
+            self.position, self._stream = stream.position, None  # the trainer keeps no pictures
 
     def fit(
-        self, pictures: ShuffledStream | Pictures, steps: int, *, warm_up: bool = True, drop_last: bool = False
-    ) -> None:
-        """`run` to its end, without the values."""
-        for _ in self.run(pictures, steps, warm_up=warm_up, drop_last=drop_last, measured=lambda step: False):
-            pass
+        self,
+        pictures: ShuffledStream | Pictures,
+        steps: int,
+        *,
+        warm_up: bool = True,
+        drop_last: bool = False,
+        log_every: int = 100,
+        test: Pictures | None = None,
+        test_every: int = 1000,
+        callbacks: Callback | Sequence[Callback] = (),
+        progress: bool | None = None,
+    ) -> History:
+        """`run` to its end, with a look at it now and then; what is not looked at is not measured.
+
+            >>> history = trainer.fit(pictures, steps=20, log_every=5, test=pictures[:8], callbacks=[seen.append])
+            >>> history["step"], len(history["test_reconstruction"]), len(seen)
+            ([5, 10, 15, 20], 1, 4)
+
+        Args:
+            pictures, steps, warm_up, drop_last: as for `run`.
+            log_every: steps from one record to the next, >= 1; the last step has one, too.
+            test: pictures of the same kind to be scored on, which are not trained on; None for none.
+            test_every: steps from one scoring to the next, >= 1, and at the last one.
+            callbacks: called with each record as it is made; one that raises ends the training.
+            progress: show the training on stderr: as a bar on a terminal or in a notebook, for which rich has to be
+                installed, else as a line now and then. None for the bar where there can be one, and else nothing.
+
+        Returns:
+            `self.history`: the records of all calls of `fit`, with step, pictures (seen), loss, reconstruction and
+            distance as `step` returns them, and where they were scored test_reconstruction and test_distance, which is
+            of as many test latents as the window has, by the same distance without the logarithm.
+
+        Raises:
+            ValueError, TypeError: a bad argument, by name; and what `run` raises. The history so far stays.
+        """
+        return fit(
+            self,
+            pictures,
+            steps,
+            warm_up=warm_up,
+            drop_last=drop_last,
+            log_every=log_every,
+            test=test,
+            test_every=test_every,
+            callbacks=callbacks,
+            progress=progress,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything that the next step depends on, but for the data, whole or not at all. -> the path.
+
+            >>> path = trainer.save(folder / "trainer.pt")
+            >>> trainer = mow.Trainer.load(path, encoder, decoder, mow.CramerWold())
+
+        Also from a callback of `fit`. Of several processes all call it, and the first writes.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        state = state_of(self)
+        path = Path(path)
+        if self.exchange.first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(path, state)
+        return path
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: nn.Module,
+        decoder: nn.Module,
+        distance: Distance,
+        window: MovingWindow | None = None,
+        **options: Any,
+    ) -> Self:
+        """The trainer that `save` wrote: `fit` with the same pictures goes on with the same bits.
+
+        Code is not in the file: networks, distance and optimiser are made as for the first trainer, and get their
+        states. PyTorch's random state is that of the file, too, as is the history.
+
+        Args:
+            encoder, decoder, distance: as for `Trainer`, of the same kinds as those that were saved.
+            window: None for one like that which was saved, on the encoder's device.
+            options: `optimizer`, `scaler` and `cuda_graph` as for the first trainer; of the others those that shall
+                change.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it is damaged, or not of `save`.
+            ValueError, RuntimeError: networks, distance, window or optimiser are not like those that were saved; they
+                are as they were.
+        """
+        return load(cls, Path(path), encoder, decoder, distance, window, options)
+
+    def sample(self, count: int, *, seed: int = 0) -> Tensor:
+        """Pictures decoded from the prior of the distance, in evaluation mode; the training notices nothing.
+
+            >>> trainer.sample(3).shape
+            torch.Size([3, 6])
+
+        Args:
+            count: >= 1.
+            seed: of the draws.
+
+        Returns:
+            [count, ...], on the CPU.
+        """
+        count, seed = positive("count", count), integer("seed", seed)
+        return passes.decode(self.decoder, priors.seeded(self.distance.prior, count, self.window.latents, seed))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Pictures [N, ...] through encoder and decoder, in evaluation mode. -> [N, ...], on the CPU.
+
+            >>> trainer.reconstruct(pictures[:5]).shape
+            torch.Size([5, 6])
+
+        Args:
+            x: a tensor or NumPy array, as `step` takes it.
+
+        Raises:
+            TypeError: it is neither.
+        """
+        return passes.reconstruct(self.encoder, self.decoder, as_tensor("x", x))
+
+    def interpolate(self, a: Tensor, b: Tensor, steps: int = 10) -> Tensor:
+        """Decoded straight lines from the latents of pictures to those of others, both ends included.
+
+            >>> trainer.interpolate(pictures[:2], pictures[2:4], steps=5).shape
+            torch.Size([2, 5, 6])
+
+        Args:
+            a, b: [R, ...] each.
+            steps: pictures of a line, >= 2.
+
+        Returns:
+            [R, steps, ...], on the CPU.
+
+        Raises:
+            TypeError, ValueError: a bad argument, by name.
+        """
+        a, b, steps = as_tensor("a", a), as_tensor("b", b), integer("steps", steps, " >= 2")
+        if steps < 2:
+            raise ValueError(f"steps is {steps}; it must be >= 2, for the two ends")
+        if a.shape != b.shape:
+            raise ValueError(f"b has shape {list(b.shape)}; it must be a's, {list(a.shape)}")
+        return passes.interpolate(self.encoder, self.decoder, a, b, steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for the data and PyTorch's random state.
@@ -318,6 +499,16 @@ class Trainer:
         self.steps_skipped += not admitted
         return admitted
 
+    def _stream_of(self, pictures: ShuffledStream | Pictures, drop_last: bool) -> ShuffledStream:
+        if isinstance(pictures, ShuffledStream):
+            return pictures
+        stream = ShuffledStream(pictures, drop_last=drop_last)
+        position = self.position
+        if position is not None and position["pictures"] == len(stream.pictures):
+            stream = ShuffledStream(pictures, position["seed"], drop_last=drop_last)
+            stream.seek(position["epoch"], position["offset"])
+        return stream
+
     def _warm_up(self, stream: ShuffledStream) -> None:
         """Step 1 of the paper."""
         total = stream.following(self.window.n - self.k)
@@ -362,7 +553,7 @@ class Trainer:
             self._step,
             self.optimizer,
             device=self.window.latents.device,
-            generators=list(_generators(self.distance)),
+            generators=list(generators_of(self.distance)),
             modules=lambda: (self.encoder, self.decoder, self.window, self.distance),
             options=lambda: (
                 *(self.k, self.weight, self.weighting, self.reencode, self.root),
@@ -370,13 +561,3 @@ class Trainer:
             ),
             repeats=lambda x: len(x) == self.k and (len(self.window) == self.window.n or self.k == self.window.n),
         )
-
-
-def _generators(distance: Distance) -> Iterator[torch.Generator]:
-    """What a distance, its prior, and the prior of a window of those draw from, beside PyTorch's default generator."""
-    owner: Any = distance
-    while owner is not None:
-        generator = getattr(owner, "generator", None)
-        if generator is not None:
-            yield generator
-        owner = getattr(owner, "prior", None)

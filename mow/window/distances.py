@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,6 +38,19 @@ class Distance(nn.Module):
         super().__init__()
         self.prior = prior if isinstance(prior, PriorWindow) else priors.named(prior)
         self.log = log
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults, as far as they are kept under their names."""
+        said = []
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            value = getattr(self, name, parameter.default)
+            if isinstance(value, Tensor):
+                said.append(f"{name}={list(value.shape)}")
+            elif not isinstance(value, nn.Module | torch.Generator) and repr(value) != repr(
+                parameter.default
+            ):  # arrays have no one ==
+                said.append(f"{name}={value!r}")
+        return ", ".join(said)
 
     def forward(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The distance, or its logarithm, over [history; z].
@@ -362,6 +376,11 @@ class SlicedWasserstein(KernelDistance):
         self.register_buffer("directions", directions if isinstance(directions, Tensor) else None)
 
     function = staticmethod(mk.sliced_wasserstein)
+
+    def extra_repr(self) -> str:
+        # `directions` is the buffer, and None where they are drawn
+        said = [part for part in super().extra_repr().split(", ") if part and part != "directions=None"]
+        return ", ".join(said if self.count in (None, 50) else [*said, f"directions={self.count}"])
 
     def options(self, z: Tensor) -> dict[str, Any]:
         kept = self._drawn if self.directions is None else self.directions

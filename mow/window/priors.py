@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from mow.window.window import MovingWindow
 class Prior:
     """A distribution on R^D from which samples are drawn, afresh at each step."""
 
-    generator: torch.Generator | None = None
+    generator: torch.Generator | None = field(default=None, repr=False)
     """What to draw from; None for PyTorch's default generator."""
 
     def sample(self, m: int, like: Tensor) -> Tensor:
@@ -87,6 +89,26 @@ def sample(prior: str | Prior, m: int, like: Tensor, generator: torch.Generator 
     return kind(generator).sample(m, like)
 
 
+def generators_of(owner: Any) -> Iterator[torch.Generator]:
+    """What a distance, its prior, and the prior of a window of those draw from, beside PyTorch's default generator."""
+    while owner is not None:
+        generator = getattr(owner, "generator", None)
+        if generator is not None:
+            yield generator
+        owner = getattr(owner, "prior", None)
+
+
+def seeded(prior: str | Prior | PriorWindow, m: int, like: Tensor, seed: int) -> Tensor:
+    """m rows from a prior of any kind, by the seed alone; what the prior draws from stays where it is. -> [m, D]"""
+    found = copy.deepcopy(prior.prior if isinstance(prior, PriorWindow) else named(prior))
+    devices = [like.device] if like.is_cuda else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for generator in generators_of(found):
+            generator.manual_seed(seed)
+        return (Normal() if isinstance(found, str) else found).sample(m, like)
+
+
 class PriorWindow(MovingWindow):
     """The newest n rows drawn from a prior, in place of a sample drawn afresh at each step.
 
@@ -142,6 +164,9 @@ class PriorWindow(MovingWindow):
         if rows > self.n:
             raise ValueError(f"prior has n = {self.n}; to be compared with {rows} rows it must have as many")
         return self._newest(rows)
+
+    def extra_repr(self) -> str:
+        return f"n={self.n}, dim={self.dim}, prior={self.prior!r}"
 
     def kernel_scale(self, dim: int) -> float:
         """The factor of the prior, see `mow.priors.Prior`."""

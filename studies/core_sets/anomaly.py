@@ -17,8 +17,9 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow.app import data, evaluation, models
+from mow.app import data, models
 from mow.app.data import PictureData
+from mow.training import passes
 from mow.training.stream import to_unit_range
 
 CLASSES, SEEDS = range(10), range(3)
@@ -72,7 +73,7 @@ def auto_encoder(source: PictureData, held_out: int, seed: int, steps: int = STE
         for batch, _ in zip(_endless(sampler), range(steps), strict=False):
             trainer.step(to_unit_range(normal[batch]))
         seconds = time.perf_counter() - began
-        error = evaluation.reconstruct(encoder, decoder, source.test) - to_unit_range(source.test)
+        error = passes.reconstruct(encoder, decoder, source.test) - to_unit_range(source.test)
         found[name] = average_precision(error.square().flatten(1).sum(1), positive)
         found[f"{name} ms a step"] = 1000 * seconds / steps
     return found

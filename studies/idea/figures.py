@@ -12,7 +12,7 @@ from matplotlib.patches import FancyBboxPatch
 
 import mow_kernels as mk
 from benchmarks import drawing
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 INK, OLD, NEW, GONE = "#777777", "#90a4ae", "#00897b", "#bdbdbd"
 """They show on a light page and on a dark one."""

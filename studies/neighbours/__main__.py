@@ -11,7 +11,7 @@ import torch
 import typer
 
 from benchmarks import command, record
-from mow.app.files import append_json_line, read_json_lines
+from mow.files import append_json_line, read_json_lines
 from studies.neighbours import critical, grid, report, speed, window
 
 app = command.new(__doc__)

@@ -14,7 +14,7 @@ from benchmarks import drawing
 from benchmarks.page import fill, spread, table
 from mow import fit_critical_batch
 from mow.app import critical_batch_demo
-from mow.app.files import read_json_lines
+from mow.files import read_json_lines
 from mow.neighbours.critical_batch import CriticalBatch
 from studies.neighbours.window import BATCH, PICTURES
 

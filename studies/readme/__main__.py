@@ -11,8 +11,8 @@ import typer
 
 from benchmarks import command, page
 from mow.app import evaluation
-from mow.app.files import read_json_lines
 from mow.app.run import Run
+from mow.files import read_json_lines
 
 app = command.new(__doc__)
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks import drawing
 from benchmarks.page import fill, row
 from mow.app import grid, reproduce
-from mow.app.files import read_json_lines, write_whole
+from mow.files import read_json_lines, write_whole
 from studies.paired import interval
 
 PAGE = "reproduction.md"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mow.app import checkpoint
+from mow.training import checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from mow.app import checkpoint
-from mow.app.checkpoint import CheckpointError
+from mow.training import checkpoint
+from mow.training.checkpoint import CheckpointError
 
 
 def state(seed: int = 0) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from typer.testing import CliRunner
 
 import mow
 import mow.__main__
-from mow.app import checkpoint, pictures
+from mow.app import pictures
 from mow.app.cli import app
 from mow.app.options import Options
 from mow.app.progress import train_and_show
 from mow.app.run import Run
+from mow.training import checkpoint
 
 ROOT = Path(mow.__file__).parents[1]
 FILES = {"metrics.jsonl", "checkpoint.pt", "samples.png", "reconstructions.png", "interpolations.png", "report.html"}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mow.app import critical_batch_demo, data
 from mow.app.cli import app
 from mow.app.critical_batch_demo import Task, measure, networks
-from mow.app.files import read_json_lines
+from mow.files import read_json_lines
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import mow_kernels as mk
 from mow import priors
 from mow.app import evaluation
 from mow.app.features import Features
+from mow.training import passes
 from mow.training.stream import to_unit_range
 
 SHAPE, DIM = (1, 3, 4), 2
@@ -44,10 +45,10 @@ class Restless(nn.Module):
 USES: dict[str, Callable[[nn.Module, nn.Module], object]] = {
     "evaluate": lambda encoder, decoder: evaluation.evaluate(encoder, decoder, pictures(30)),
     "score": lambda encoder, decoder: evaluation.score(encoder, decoder, pictures(30)),
-    "encode": lambda encoder, _: evaluation.encode(encoder, pictures(30)),
-    "reconstruct": lambda encoder, decoder: evaluation.reconstruct(encoder, decoder, pictures(30)),
-    "interpolate": lambda encoder, decoder: evaluation.interpolate(encoder, decoder, pictures(4), pictures(4, 1), 5),
-    "decode": lambda _, decoder: evaluation.decode(decoder, torch.randn(3, DIM, generator=torch.Generator())),
+    "encode": lambda encoder, _: passes.encode(encoder, pictures(30)),
+    "reconstruct": lambda encoder, decoder: passes.reconstruct(encoder, decoder, pictures(30)),
+    "interpolate": lambda encoder, decoder: passes.interpolate(encoder, decoder, pictures(4), pictures(4, 1), 5),
+    "decode": lambda _, decoder: passes.decode(decoder, torch.randn(3, DIM, generator=torch.Generator())),
 }
 
 
@@ -314,14 +315,14 @@ def test_the_mean_picture() -> None:
 def test_reconstructions() -> None:
     encoder, decoder = linear_model()
     x = pictures(5)
-    shown = evaluation.reconstruct(encoder, decoder, x)
+    shown = passes.reconstruct(encoder, decoder, x)
     assert shown.shape == x.shape and not shown.requires_grad
     torch.testing.assert_close(shown, decoder(encoder(x.float() / 255)).detach())
 
 
 def test_decoded_latents() -> None:
     decoder, z = linear_model()[1], torch.randn(3, DIM, generator=torch.Generator().manual_seed(0))
-    shown = evaluation.decode(decoder, z)
+    shown = passes.decode(decoder, z)
     assert shown.shape == (3, *SHAPE) and not shown.requires_grad
     torch.testing.assert_close(shown, decoder(z).detach())
 
@@ -329,9 +330,9 @@ def test_decoded_latents() -> None:
 def test_interpolations_go_from_one_reconstruction_to_the_other() -> None:
     encoder, decoder = linear_model()
     starts, ends = pictures(3), pictures(3, seed=1)
-    walks = evaluation.interpolate(encoder, decoder, starts, ends, 5)
+    walks = passes.interpolate(encoder, decoder, starts, ends, 5)
     assert walks.shape == (3, 5, *SHAPE)
-    a, b = (evaluation.reconstruct(encoder, decoder, x) for x in (starts, ends))
+    a, b = (passes.reconstruct(encoder, decoder, x) for x in (starts, ends))
     for stage, walk in enumerate(walks.unbind(1)):  # the decoder is linear, hence so are the walks
         torch.testing.assert_close(walk, a + stage / 4 * (b - a), rtol=1e-5, atol=1e-6)
 

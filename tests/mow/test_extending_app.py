@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import mow
-from mow.app import checkpoint
 from mow.app.data import mnist
+from mow.training import checkpoint
 
 ROOT = Path(mow.__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

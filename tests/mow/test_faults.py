@@ -23,8 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import mow
-from mow import MovingWindow, Trainer
-from mow.app import files
+from mow import MovingWindow, Trainer, files
 from mow.app import run as run_module
 from mow.app.data import DataError
 from mow.app.options import Options

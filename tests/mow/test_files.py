@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mow.app.files import append_json_line, json_text, number_text, read_json_lines, write_whole
+from mow.files import append_json_line, json_text, number_text, read_json_lines, write_whole
 
 
 def test_writes_text_and_bytes_and_replaces_what_was_there(tmp_path: Path) -> None:

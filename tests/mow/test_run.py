@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 import mow
-from mow.app import checkpoint, data
+from mow.app import data
 from mow.app.architectures import ARCHITECTURES
-from mow.app.checkpoint import CheckpointError
 from mow.app.data import PictureData
 from mow.app.options import Options
 from mow.app.run import Run
+from mow.training import checkpoint
+from mow.training.checkpoint import CheckpointError
 
 ROOT = Path(mow.__file__).parents[1]
 MODELS = ("cwae", "wae", "swae")
@@ -599,9 +600,22 @@ def test_resume_with_another_option(options: OptionsOf, tmp_path: Path, no_pages
 
 
 def test_no_run_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="checkpoint.pt"):
-        Run.resume(tmp_path)
-    assert os.listdir(tmp_path) == []
+    folder = tmp_path / "alone" / "empty"  # beside tmp_path lie the runs of other tests
+    folder.mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match="holds no run: .*mow train --out.*checkpoint.pt; there is none near it"
+    ):
+        Run.resume(folder)
+    assert os.listdir(folder) == []
+
+
+def test_no_run_but_one_beside_it(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "alone"  # beside it lie the runs of other tests
+    (tmp_path / "there").mkdir(parents=True)
+    (tmp_path / "there" / "checkpoint.pt").touch()
+    for folder in (tmp_path, tmp_path / "nothere"):
+        with pytest.raises(FileNotFoundError, match=rf"^{folder} .*; near it: {tmp_path / 'there'}$"):
+            Run.load(folder)
 
 
 @pytest.mark.parametrize("damage", ["half of it", "empty", "another file"])

@@ -102,6 +102,10 @@ class PictureData:
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
 
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.train[0].shape))
+        return f"{type(self).__name__}({self.name!r}, train={len(self.train)}, test={len(self.test)}, picture={size})"
+
 
 def to_channels_first(array: np.ndarray) -> np.ndarray:
     """[N, H, W] or [N, H, W, C] -> contiguous [N, C, H, W]"""

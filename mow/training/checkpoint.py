@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mow.app.files import write_whole
+from mow.files import write_whole
 
 FORMAT = 1
 
@@ -45,7 +45,7 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"there is no file {path}") from None
     except OSError as error:
         raise CheckpointError(f"{path} is not a checkpoint of mow: it cannot be read ({error.strerror})") from error
 
