@@ -43,6 +43,8 @@ class Distance(nn.Module):
         """The arguments that differ from their defaults, as far as they are kept under their names."""
         said = []
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
             value = getattr(self, name, parameter.default)
             if isinstance(value, Tensor):
                 said.append(f"{name}={list(value.shape)}")
@@ -296,6 +298,10 @@ class MMD(KernelDistance):
         self.kernel, self.scales, self.estimator = kernel, scales, estimator
         self.further = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         self._fitted: tuple[Any, tuple[float, ...] | None] = None, None
+
+    def extra_repr(self) -> str:
+        further = (f"{name}={value!r}" for name, value in self.further.items())
+        return ", ".join(part for part in (super().extra_repr(), *further) if part)
 
     function = staticmethod(mk.mmd)
 
