@@ -5,8 +5,10 @@ PyTorch transforms Functions that are given every tensor as an argument, so a `L
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +17,9 @@ from torch._C import _functorch
 if TYPE_CHECKING:
     from mow_kernels.autograd import Launch
     from mow_kernels.registry import Options
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Value(torch.autograd.Function):
@@ -135,6 +140,18 @@ def _one_by_one(
     batch = zip(samples, in_dims[1:], strict=True)
     columns = [itertools.repeat(x, size) if x is None or dim is None else x.unbind(dim) for x, dim in batch]
     return torch.stack([function.apply(parts, *each) for each in zip(*columns, strict=True)])
+
+
+def outside(function: Callable[P, T]) -> Callable[P, T]:
+    """A function whose results are kept: computed as if nothing were transformed, since a tensor that belongs to a
+    transform is of no use after its end."""
+
+    @functools.wraps(function)
+    def untransformed(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch._C._DisableFuncTorch():
+            return function(*args, **kwargs)
+
+    return untransformed
 
 
 def check_forward_mode(name: str) -> None:

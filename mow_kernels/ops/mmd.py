@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from mow_kernels import checks, tables
+from mow_kernels import checks, tables, transforms
 from mow_kernels.calls import run, samples
 from mow_kernels.compiling import constant_in_graphs
 from mow_kernels.reference import mmd as reference
@@ -198,6 +198,7 @@ def table(dim: int, dtype: torch.dtype, kernel: str, scales: Numbers, estimator:
 
 
 @functools.lru_cache(maxsize=256)
+@transforms.outside
 def _table(dim: int, dtype: torch.dtype, kernel: str, scales: Numbers, estimator: str, closed_form: bool) -> Tensor:
     constants = [2 * dim * scale for scale in scales] if kernel in _SIMPLE else scales
     numbers = [list(KERNELS).index(kernel), estimator == "unbiased", len(scales), *constants]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mow_kernels import checks
+from mow_kernels import checks, transforms
 from mow_kernels.autograd import Launch
 from mow_kernels.calls import run, samples
 from mow_kernels.compiling import constant_in_graphs
@@ -130,6 +130,7 @@ def normal_bins(n: int, device: torch.device | None = None) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
+@transforms.outside
 def _normal_bins(n: int, device: torch.device | None) -> Tensor:
     means, variance_inside = reference.normal_bins(n)
     return torch.cat([means.new_tensor([variance_inside]), means]).to(device)

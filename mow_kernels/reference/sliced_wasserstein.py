@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from mow_kernels import transforms
 from mow_kernels.compiling import constant_in_graphs
 
 
@@ -60,6 +61,7 @@ def _cost(difference: Tensor, p: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
+@transforms.outside
 def normal_bins(n: int) -> tuple[Tensor, float]:
     """q [n] of equation (2), ascending, in float64, and 1 - mean q^2."""
     edges = torch.special.ndtri(torch.arange(1, n, dtype=torch.float64) / n)
@@ -70,6 +72,7 @@ def normal_bins(n: int) -> tuple[Tensor, float]:
 
 
 @functools.lru_cache(maxsize=32)
+@transforms.outside
 def quantile_coupling(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
     """The pieces of [0, 1] on which both quantile functions of n and m rows are constant.
 
