@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from numbers import Real
-
-import torch
 from torch import Tensor
 
+import mow_kernels as mk
 
-def integer(name: str, value: object, allowed: str = "") -> int:
-    """An integer as Python has them, from any that has one meaning, NumPy's included, but no bool.
-
-    Raises:
-        TypeError: no integer; `allowed` stands after "an integer" in its message.
-    """
-    if type(value) is int:
-        return value
-    is_bool = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
-    try:
-        if not is_bool:
-            return operator.index(value)  # type: ignore[arg-type]  # raises a TypeError where it has none
-    except TypeError:
-        pass
-    raise TypeError(f"{name} is {value!r}; it must be an integer{allowed}")
+integer, number = mk.checks.integer, mk.checks.number
 
 
 def positive(name: str, value: object) -> int:
@@ -38,22 +20,6 @@ def positive(name: str, value: object) -> int:
     if checked < 1:
         raise ValueError(f"{name} is {checked}; it must be >= 1")
     return checked
-
-
-def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> float:
-    """A finite number as Python has them, from any real one but a bool, NumPy's included.
-
-    Raises:
-        TypeError: not a real number.
-        ValueError: not finite, or out of bounds.
-    """
-    bounds = f"> {above:g}" if above > -math.inf else f">= {at_least:g}"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} is {value!r}; it must be a number {bounds}")
-    converted = float(value)
-    if not (math.isfinite(converted) and converted > above and converted >= at_least):
-        raise ValueError(f"{name} is {value!r}; it must be finite and {bounds}")
-    return converted
 
 
 def output(name: str, value: object, dims: int | None, form: str) -> Tensor:

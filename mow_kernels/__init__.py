@@ -1,6 +1,7 @@
 """Distances between a window of samples and a distribution, with a gradient for the newest rows alone."""
 
 from mow_kernels import backends as _backends  # noqa: F401  # their columns of the table
+from mow_kernels import checks
 from mow_kernels.calls import Explanation, differentiable, distance_row, explain, gradient, to_normal, use_backend
 from mow_kernels.checks import check_finite
 from mow_kernels.ops.cramer_wold import cramer_wold
@@ -26,6 +27,7 @@ __all__ = [
     "SortedProjections",
     "begin_running",
     "check_finite",
+    "checks",
     "cramer_wold",
     "default_scales",
     "differentiable",

@@ -97,7 +97,7 @@ def integer(name: str, value: object, allowed: str = "") -> int:
 
 
 def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> float:
-    """A finite number greater than `above` and not less than `at_least`.
+    """A finite number as Python has them, greater than `above` and not less than `at_least`; NumPy's included, no bool.
 
     Raises:
         TypeError: not a real number.

@@ -314,6 +314,26 @@ struct Laplacian {
   }
 };
 
+// x^power for finite x > 0.
+template <class T, int B>
+void real_power(const Batch<T, B>& x, T power, Batch<T, B>& result) {
+  Batch<T, B> exponent, none = {};
+  logarithm<T, B>(x, exponent);
+  for (int b = 0; b < B; ++b) exponent[b] *= power;
+  exponential<T, B>(exponent, none, result);
+}
+
+// x = 1 + rate r, finite also of an infinite r, and 1 / x.
+template <class T, int B>
+void above_one(const Batch<T, B>& r, T rate, Batch<T, B>& x, Batch<T, B>& inverse) {
+  constexpr T largest = std::numeric_limits<T>::max() / 4;
+  for (int b = 0; b < B; ++b) {
+    const Vec<T> sum = 1 + r[b] * rate;
+    x[b] = sum > largest ? broadcast<T>(largest) : sum;
+    inverse[b] = reciprocal<T>(x[b]);
+  }
+}
+
 template <class T>
 struct Powers {
   static constexpr bool kOfProducts = false;
@@ -322,7 +342,6 @@ struct Powers {
 
   template <bool kSlope, int B>
   void operator()(const Batch<T, B>& r, Batch<T, B>& value, Batch<T, B>& slope) const {
-    constexpr T largest = std::numeric_limits<T>::max() / 4;
     for (int b = 0; b < B; ++b) {
       value[b] = f.linear == 0 ? Vec<T>{} : r[b] * -f.linear;  // of an infinite r, too
       slope[b] = broadcast<T>(-f.linear);
@@ -330,19 +349,13 @@ struct Powers {
     for (int s = 0; s < f.scales; ++s) {
       const T rate = f.rates[s], fraction = f.fractions[s];
       Batch<T, B> x, inverse, power;
-      for (int b = 0; b < B; ++b) {
-        const Vec<T> sum = 1 + r[b] * rate;
-        x[b] = sum > largest ? broadcast<T>(largest) : sum;
-        inverse[b] = reciprocal<T>(x[b]);
-      }
+      above_one<T, B>(r, rate, x, inverse);
       whole_power<T, B>(inverse, f.wholes[s], power);
       if (fraction == T(0.5)) {
         for (int b = 0; b < B; ++b) power[b] *= reciprocal_root<T>(x[b]);
       } else if (fraction > 0) {
-        Batch<T, B> exponent, none = {}, part;
-        logarithm<T, B>(x, exponent);
-        for (int b = 0; b < B; ++b) exponent[b] *= -fraction;
-        exponential<T, B>(exponent, none, part);
+        Batch<T, B> part;
+        real_power<T, B>(x, -fraction, part);
         for (int b = 0; b < B; ++b) power[b] *= part[b];
       }
       for (int b = 0; b < B; ++b) {
@@ -361,7 +374,6 @@ struct SeriesOfPowers {
 
   template <bool kSlope, int B>
   void operator()(const Batch<T, B>& r, Batch<T, B>& value, Batch<T, B>& slope) const {
-    constexpr T largest = std::numeric_limits<T>::max() / 4;
     for (int b = 0; b < B; ++b) {
       value[b] = f.linear == 0 ? broadcast<T>(f.offset) : f.offset - r[b] * f.linear;
       slope[b] = broadcast<T>(-f.linear);
@@ -371,16 +383,10 @@ struct SeriesOfPowers {
       const int count = int(part[0]), terms = (count - 2) / 2;
       const T rate = 1 / (2 * part[1]);
       const bool chebyshev = part[2] != 0;
-      Batch<T, B> finite, w, x, power, exponent, none = {}, term;
-      for (int b = 0; b < B; ++b) {
-        const Vec<T> t = 1 + r[b] * rate;
-        finite[b] = t > largest ? broadcast<T>(largest) : t;
-        w[b] = reciprocal<T>(finite[b]);
-        x[b] = w[b] + w[b] - 1;
-      }
-      logarithm<T, B>(finite, exponent);
-      for (int b = 0; b < B; ++b) exponent[b] *= -f.fractions[s];
-      exponential<T, B>(exponent, none, power);
+      Batch<T, B> finite, w, x, power, term;
+      above_one<T, B>(r, rate, finite, w);
+      for (int b = 0; b < B; ++b) x[b] = w[b] + w[b] - 1;
+      real_power<T, B>(finite, -f.fractions[s], power);
       polynomial<T, B>(chebyshev, part + 3, terms, x, term);
       for (int b = 0; b < B; ++b) value[b] += term[b] * power[b];
       if constexpr (kSlope) {

@@ -2,29 +2,43 @@
 
 #include "cuda/mmd.h"
 
+#include <type_traits>
+
 #include "cuda/pairwise.cuh"
 #include "cuda/running.cuh"
 
 namespace mow::cuda {
 
+namespace {
+
+// use(the family of a function as a constant).
+template <class Use>
+cudaError_t with_family(Family family, const Use& use) {
+  switch (family) {
+    case Family::kRational:
+      return use(std::integral_constant<Family, Family::kRational>());
+    case Family::kRoot:
+      return use(std::integral_constant<Family, Family::kRoot>());
+    case Family::kLaplacian:
+      return use(std::integral_constant<Family, Family::kLaplacian>());
+    case Family::kPowers:
+      return use(std::integral_constant<Family, Family::kPowers>());
+    case Family::kProducts:
+      return use(std::integral_constant<Family, Family::kProducts>());
+    default:
+      return use(std::integral_constant<Family, Family::kExponentials>());
+  }
+}
+
+}  // namespace
+
 template <class T>
 cudaError_t mmd(
     const MmdTable& table, const Samples<T>& samples, const Results<T>& results, void* scratch, cudaStream_t stream) {
   const auto distance = mmd_distance<T>(table, double(samples.window()), samples.prior_rows());
-  switch (distance.f.radial().family) {
-    case Family::kRational:
-      return run<Family::kRational>(distance, samples, results, scratch, stream);
-    case Family::kRoot:
-      return run<Family::kRoot>(distance, samples, results, scratch, stream);
-    case Family::kLaplacian:
-      return run<Family::kLaplacian>(distance, samples, results, scratch, stream);
-    case Family::kPowers:
-      return run<Family::kPowers>(distance, samples, results, scratch, stream);
-    case Family::kProducts:
-      return run<Family::kProducts>(distance, samples, results, scratch, stream);
-    default:
-      return run<Family::kExponentials>(distance, samples, results, scratch, stream);
-  }
+  return with_family(distance.f.radial().family, [&](auto family) {
+    return run<decltype(family)::value>(distance, samples, results, scratch, stream);
+  });
 }
 
 template cudaError_t mmd(const MmdTable&, const Samples<float>&, const Results<float>&, void*, cudaStream_t);
@@ -35,20 +49,13 @@ cudaError_t mmd_running(
     const MmdTable& table, const RunningCall<T>& call, const Results<T>& results, void* scratch, cudaStream_t stream) {
   const double n = double(call.rows + call.current.count);
   const auto distance = mmd_distance<T>(table, n, call.prior.rows ? std::optional<double>(n) : std::nullopt);
-  switch (distance.f.radial().family) {
-    case Family::kRational:
-      return run_running<Family::kRational>(distance, call, results, scratch, stream);
-    case Family::kRoot:
-      return run_running<Family::kRoot>(distance, call, results, scratch, stream);
-    case Family::kLaplacian:
-      return run_running<Family::kLaplacian>(distance, call, results, scratch, stream);
-    case Family::kPowers:
-      return run_running<Family::kPowers>(distance, call, results, scratch, stream);
-    case Family::kProducts:  // these passes are over |x-y|^2
-      return cudaErrorInvalidValue;
-    default:
-      return run_running<Family::kExponentials>(distance, call, results, scratch, stream);
-  }
+  return with_family(distance.f.radial().family, [&](auto family) {
+    if constexpr (decltype(family)::value == Family::kProducts) {
+      return cudaErrorInvalidValue;  // these passes are over |x-y|^2
+    } else {
+      return run_running<decltype(family)::value>(distance, call, results, scratch, stream);
+    }
+  });
 }
 
 template cudaError_t mmd_running(const MmdTable&, const RunningCall<float>&, const Results<float>&, void*, cudaStream_t);

@@ -31,7 +31,8 @@ def test_every_kernel_compiles(architecture: str) -> None:
     built = {(row["kernel"], row["family"], row["type"], row["architecture"]) for row in result["kernels"]}
     for dtype in ("float", "double"):
         for kernel in ("pairwise_window", "pairwise_tiles", "running_pass"):
-            assert all((kernel, family, dtype, architecture) in built for family in compiler.FAMILIES.values())
+            families = set(compiler.FAMILIES.values()) - ({"polynomial"} if kernel == "running_pass" else set())
+            assert families == {of for one, of, *rest in built if one == kernel and rest == [dtype, architecture]}
         for kernel in (
             "pairwise_finish",
             "sliced_window",
