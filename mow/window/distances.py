@@ -39,20 +39,26 @@ class Distance(nn.Module):
         self.prior = prior if isinstance(prior, PriorWindow) else priors.named(prior)
         self.log = log
 
+    def arguments(self) -> dict[str, Any]:
+        """What it was made with, by name, as far as it is kept; for its repr."""
+        return {name: getattr(self, name) for name in self._defaults() if hasattr(self, name)}
+
     def extra_repr(self) -> str:
-        """The arguments that differ from their defaults, as far as they are kept under their names."""
-        said = []
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                continue
-            value = getattr(self, name, parameter.default)
+        """The arguments that differ from their defaults."""
+        defaults, said = self._defaults(), []
+        for name, value in self.arguments().items():
             if isinstance(value, Tensor):
                 said.append(f"{name}={list(value.shape)}")
-            elif not isinstance(value, nn.Module | torch.Generator) and repr(value) != repr(
-                parameter.default
-            ):  # arrays have no one ==
+            elif isinstance(value, nn.Module | torch.Generator):
+                continue  # a module among its modules
+            elif repr(value) != repr(defaults.get(name)):  # arrays have no one ==
                 said.append(f"{name}={value!r}")
         return ", ".join(said)
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
 
     def forward(self, z: Tensor, window: MovingWindow | Tensor | None = None) -> Tensor:
         """The distance, or its logarithm, over [history; z].
@@ -299,9 +305,8 @@ class MMD(KernelDistance):
         self.further = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         self._fitted: tuple[Any, tuple[float, ...] | None] = None, None
 
-    def extra_repr(self) -> str:
-        further = (f"{name}={value!r}" for name, value in self.further.items())
-        return ", ".join(part for part in (super().extra_repr(), *further) if part)
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | self.further
 
     function = staticmethod(mk.mmd)
 
@@ -383,10 +388,8 @@ class SlicedWasserstein(KernelDistance):
 
     function = staticmethod(mk.sliced_wasserstein)
 
-    def extra_repr(self) -> str:
-        # `directions` is the buffer, and None where they are drawn
-        said = [part for part in super().extra_repr().split(", ") if part and part != "directions=None"]
-        return ", ".join(said if self.count in (None, 50) else [*said, f"directions={self.count}"])
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | {"directions": self.count if self.directions is None else self.directions}
 
     def options(self, z: Tensor) -> dict[str, Any]:
         kept = self._drawn if self.directions is None else self.directions

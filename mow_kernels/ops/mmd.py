@@ -143,7 +143,7 @@ def _check(
             raise ValueError(_TOO_FEW.format("prior has"))
     if kernel not in _SIMPLE:
         if kernel == "polynomial" and len(numbers) == 2:
-            numbers = (*numbers, 1 / sample[0].shape[1])
+            numbers = (*numbers, 1 / sample[0].shape[-1])
         elif kernel == "laplacian" and sample[2] is None:
             raise ValueError(_NO_CLOSED_FORM.format(kernel))
     return Call(OP, sample, {"kernel": kernel, "scales": numbers, "estimator": estimator})
@@ -176,8 +176,8 @@ def _others(
         b = 0.0 if linear is None else checks.number("linear", linear, at_least=0)
         return b, *(ALPHAS if alphas is None else checks.positive_numbers("alphas", alphas))
     if kernel == "polynomial":
-        d = 3 if degree is None else degree
-        if isinstance(d, bool) or not isinstance(d, int) or d < 1:
+        d = 3 if degree is None else checks.integer("degree", degree, " >= 1")
+        if d < 1:
             raise ValueError(f"degree is {degree!r}; it must be an integer >= 1")
         c = 1.0 if coef0 is None else checks.number("coef0", coef0)
         return (float(d), c) if gamma is None else (float(d), c, checks.number("gamma", gamma, above=0))

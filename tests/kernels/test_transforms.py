@@ -19,6 +19,8 @@ Distance = Callable[..., Tensor]
 DISTANCES: dict[str, tuple[Distance, dict[str, Any]]] = {
     "imq": (mk.mmd, {}),
     "gaussian": (mk.mmd, {"kernel": "gaussian", "estimator": "biased"}),
+    "energy": (mk.mmd, {"kernel": "energy"}),
+    "polynomial": (mk.mmd, {"kernel": "polynomial"}),
     "cramer_wold": (mk.cramer_wold, {}),
     "cramer_wold exact": (mk.cramer_wold, {"phi": "exact"}),
     "sliced_wasserstein": (mk.sliced_wasserstein, {}),

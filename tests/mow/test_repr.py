@@ -22,7 +22,7 @@ from mow_kernels import native
         (mow.MMD(kernel="gaussian", estimator="biased"), "MMD(kernel='gaussian', estimator='biased')"),
         (mow.MMD(scales=np.ones(2)), "MMD(scales=array([1., 1.]))"),
         (mow.SlicedWasserstein(), "SlicedWasserstein()"),
-        (mow.SlicedWasserstein(directions=20, keep=3), "SlicedWasserstein(keep=3, directions=20)"),
+        (mow.SlicedWasserstein(directions=20, keep=3), "SlicedWasserstein(directions=20, keep=3)"),
         (mow.SlicedWasserstein(directions=torch.eye(2)), "SlicedWasserstein(directions=[2, 2])"),
     ],
 )
