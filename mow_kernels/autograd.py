@@ -92,7 +92,7 @@ class _ValueWithGradient(_SingleLevelFunction):
     @staticmethod
     def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor | None, ...]:
         (g_current,) = ctx.saved_tensors
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # compiled autograd, of a forward that was not
             return None, g_out * g_current
         if torch.is_grad_enabled():
             launch, current = ctx.measured
@@ -108,7 +108,7 @@ class _ValueWithGradient(_SingleLevelFunction):
 
 
 class _InGraph(torch.autograd.Function):
-    """The same in a compiled graph, where nothing is differentiated twice."""
+    """The same in a compiled graph, where nothing is differentiated twice; torch.compile traces no other base class."""
 
     @staticmethod
     def forward(ctx: Any, launch: Launch, current: Tensor) -> Tensor:

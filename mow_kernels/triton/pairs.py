@@ -350,6 +350,13 @@ def _alone(
 
 
 @triton.jit
+def _coordinates(packed, stride, first, DIM: tl.constexpr, DEPTH: tl.constexpr):
+    """Where DEPTH coordinates of the buffer's columns begin [DEPTH, 1], and whether there are so many."""
+    d = first + tl.arange(0, DEPTH)
+    return (packed + d.to(tl.int64) * stride)[:, None], (d < DIM)[:, None]
+
+
+@triton.jit
 def _products(packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
     """x . y for columns x [ROWS] and y [COLUMNS] of the buffer."""
     RUN: tl.constexpr = 64  # as below
@@ -358,9 +365,7 @@ def _products(packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, COLUM
         for run in range(0, DIM, RUN):
             run_product = tl.zeros([ROWS, COLUMNS], tl.float32)
             for first in range(run, tl.minimum(run + RUN, DIM), DEPTH):
-                d = first + tl.arange(0, DEPTH)
-                line = (packed + d.to(tl.int64) * stride)[:, None]
-                there = (d < DIM)[:, None]
+                line, there = _coordinates(packed, stride, first, DIM, DEPTH)
                 x_d = tl.load(line + x[None, :], mask=there, other=0)
                 y_d = tl.load(line + y[None, :], mask=there, other=0)
                 run_product = tl.dot(tl.trans(x_d), y_d, run_product, input_precision="ieee")
@@ -391,9 +396,7 @@ def _squared_distances(
         for run in range(0, DIM, RUN):
             run_product = tl.zeros([ROWS, COLUMNS], tl.float32)
             for first in range(run, tl.minimum(run + RUN, DIM), DEPTH):
-                d = first + tl.arange(0, DEPTH)
-                line = (packed + d.to(tl.int64) * stride)[:, None]
-                there = (d < DIM)[:, None]
+                line, there = _coordinates(packed, stride, first, DIM, DEPTH)
                 centre = tl.load(line + middle, mask=there, other=0)
                 x_d = tl.load(line + x[None, :], mask=there, other=0) - centre
                 y_d = tl.load(line + y[None, :], mask=there, other=0) - centre

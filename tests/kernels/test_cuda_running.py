@@ -10,7 +10,7 @@ import pytest
 import torch
 from bounds import VARIANTS, draw
 from cuda_shim import library
-from test_running import check, measured, running
+from test_running import check, measured, pushed_and_filled, running
 
 import mow
 import mow_kernels as mk
@@ -78,17 +78,9 @@ def test_random_steps(op: str, options: dict, dtype: torch.dtype, sampled: bool,
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5]])
 def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, sampled: bool) -> None:
-    n, dim, z, drawn = 300, 8, draw(3, 8, 0).float(), draw(3, 8, 2).float() if sampled else None
-    stream, prior = draw(420, dim, 1).float(), draw(420, dim, 3).float()
-    pushed, filled = (running(op, options, n, dim, sampled=sampled) for _ in range(2))
-    at = 0
-    for size in (250, 1, 1, 30, 7, 64, 3, 64):
-        rows, fresh = stream[at : at + size], prior[at : at + size] if sampled else None
-        if size < 60:
-            measured(pushed, rows, fresh)
-        pushed.push(rows, fresh)
-        at += size
-    filled.fill(stream[at - n : at], at - n, prior[at - n : at] if sampled else None)
+    z, drawn = draw(3, 8, 0).float(), draw(3, 8, 2).float() if sampled else None
+    stream, prior = draw(420, 8, 1).float(), draw(420, 8, 3).float() if sampled else None
+    pushed, filled = pushed_and_filled(op, options, 300, stream, prior, (250, 1, 1, 30, 7, 64, 3, 64))
     results = []
     for order in range(3):
         library.turn(order=order)

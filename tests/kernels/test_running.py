@@ -106,6 +106,22 @@ def test_random_steps(
         assert sums.rows == len(rows)
 
 
+def pushed_and_filled(
+    op: str, options: dict, n: int, stream: Tensor, prior: Tensor | None, sizes: tuple[int, ...]
+) -> tuple[mk.RunningSums, mk.RunningSums]:
+    """Two windows of the newest n rows of a stream, by pushes of these sizes, small ones measured first, and by a fill."""
+    pushed, filled = (running(op, options, n, stream.shape[1], sampled=prior is not None) for _ in range(2))
+    at = 0
+    for size in sizes:
+        rows, fresh = stream[at : at + size], None if prior is None else prior[at : at + size]
+        if size < 60:
+            measured(pushed, rows, fresh)
+        pushed.push(rows, fresh)
+        at += size
+    filled.fill(stream[at - n : at], at - n, None if prior is None else prior[at - n : at])
+    return pushed, filled
+
+
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("op, options", VARIANTS)
 @pytest.mark.parametrize("dim", [20, 48])
@@ -113,18 +129,10 @@ def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, dim: int, 
     """One fill, or pushes of any size, measured or not: the same bits for every later step."""
     if not sampled and options.get("kernel") == "laplacian":
         pytest.skip("no closed form")
-    n, z, drawn = 100, draw(7, dim, 0).float(), draw(7, dim, 2).float() if sampled else None
+    z, drawn = draw(7, dim, 0).float(), draw(7, dim, 2).float() if sampled else None
     stream = draw(260, dim, 1).float() + 5 * (torch.arange(260) % 9 == 0)[:, None]
-    prior = draw(260, dim, 3).float()
-    pushed, filled = (running(op, options, n, dim, sampled=sampled) for _ in range(2))
-    at = 0
-    for size in (60, 1, 1, 30, 7, 64, 3, 94):
-        rows, fresh = stream[at : at + size], prior[at : at + size] if sampled else None
-        if size < 60:
-            measured(pushed, rows, fresh)
-        pushed.push(rows, fresh)
-        at += size
-    filled.fill(stream[at - n : at], at - n, prior[at - n : at] if sampled else None)
+    prior = draw(260, dim, 3).float() if sampled else None
+    pushed, filled = pushed_and_filled(op, options, 100, stream, prior, (60, 1, 1, 30, 7, 64, 3, 94))
     assert all(map(torch.equal, measured(pushed, z, drawn), measured(filled, z, drawn)))
 
 
