@@ -109,7 +109,7 @@ def test_random_steps(
 def pushed_and_filled(
     op: str, options: dict, n: int, stream: Tensor, prior: Tensor | None, sizes: tuple[int, ...]
 ) -> tuple[mk.RunningSums, mk.RunningSums]:
-    """Two windows of the newest n rows of a stream, by pushes of these sizes, small ones measured first, and by a fill."""
+    """Two windows of the newest n rows of a stream: by pushes of these sizes, small ones measured first; by a fill."""
     pushed, filled = (running(op, options, n, stream.shape[1], sampled=prior is not None) for _ in range(2))
     at = 0
     for size in sizes:
