@@ -390,7 +390,7 @@ def _kernels(
         elif isinstance(entry, str):
             reason = entry
         elif entry.running is not None and entry.device == like.device.type:
-            unsupported = why_not_there(entry, (like, like[:0], None), options)
+            unsupported = why_not_there(entry, (like, like[:0], like if sampled else None), options)
             if entry.keeps_none is not None and options[entry.keeps_none[0]] in entry.keeps_none[1]:
                 unsupported = f"it keeps nothing for {entry.keeps_none[0]} {options[entry.keeps_none[0]]!r}"
             if unsupported is None:
