@@ -11,6 +11,7 @@ import torch
 from bounds import VARIANTS, draw
 from cuda_shim import library
 from test_running import check, measured, pushed_and_filled, running
+from torch import Tensor
 
 import mow
 import mow_kernels as mk
