@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -45,6 +46,8 @@ VARIANTS = [
     *(("cramer_wold", options) for options in CRAMER_WOLD),
     *(("mmd", options) for options in FURTHER),
 ]
+AGAIN = (MMD[2], MMD[4], FURTHER[3], FURTHER[5])  # of a family that has another variant
+SWEEP = [pytest.param(*each, marks=[pytest.mark.long] if each[1] in AGAIN else []) for each in VARIANTS]
 STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda x: x.T.contiguous().T,
     "every second column": lambda x: torch.stack([x, torch.full_like(x, torch.nan)], 2).flatten(1)[:, ::2],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bounds import CRAMER_WOLD, FURTHER, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, priors, run, usable
+from bounds import CRAMER_WOLD, FURTHER, STRIDES, SWEEP, UNBIASED, VARIANTS, check_pairs, draw, priors, run, usable
 from targets import Target
 
 import mow_kernels as mk
@@ -34,13 +34,15 @@ def check(target: Target, op: str, options: dict, n: int, k: int, dim: int, dtyp
 
 
 @pytest.mark.parametrize("n, k, dim", SIZES)
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_value_and_gradient(target: Target, op: str, options: dict, n: int, k: int, dim: int) -> None:
     check(target, op, options, n, k, dim)
 
 
 @pytest.mark.parametrize("n, k, dim", MORE_SIZES)
-@pytest.mark.parametrize("op, options", [*BOTH, *(("mmd", options) for options in FURTHER[::2])])
+@pytest.mark.parametrize(
+    "op, options", [*BOTH, *(pytest.param("mmd", options, marks=pytest.mark.long) for options in FURTHER[::2])]
+)
 def test_more_sizes(target: Target, op: str, options: dict, n: int, k: int, dim: int) -> None:
     check(target, op, options, n, k, dim)
 
@@ -51,7 +53,7 @@ def test_large_samples(gpu: Target, op: str, options: dict, n: int, k: int, dim:
     check(gpu, op, options, n, k, dim)
 
 
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_double_precision(target: Target, op: str, options: dict) -> None:
     for n, k, dim in ((2, 1, 2), (34, 2, 5), (4, 1, 65)):
         check(target, op, options, n, k, dim, torch.float64)

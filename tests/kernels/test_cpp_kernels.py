@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bounds import CRAMER_WOLD, STRIDES, UNBIASED, VARIANTS, check_pairs, draw, grows, priors, run, usable
+from bounds import CRAMER_WOLD, STRIDES, SWEEP, UNBIASED, VARIANTS, check_pairs, draw, grows, priors, run, usable
 from torch import Tensor
 
 from mow_kernels import native
@@ -30,7 +30,7 @@ LARGE_SIZES = [(64, 32, 513), (65, 65, 128), (1000, 1, 20), (1000, 500, 2), (100
 
 
 @pytest.mark.parametrize("n, k, dim", SIZES)
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_value_and_gradient(op: str, options: dict, n: int, k: int, dim: int) -> None:
     if not usable(op, options, n, dim):
         pytest.skip("not defined there")
@@ -55,7 +55,7 @@ def test_samples_of_several_pieces(op: str, options: dict, h: int, k: int, m: in
     check(op, options, window[h:], window[:h], prior if m else None)
 
 
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_double_precision(op: str, options: dict) -> None:
     for n, k, dim in ((2, 1, 2), (65, 33, 20), (70, 1, 64)):
         window, prior = draw(n, dim, 2), draw(30, dim, 3)
@@ -63,7 +63,7 @@ def test_double_precision(op: str, options: dict) -> None:
             check(op, options, window[n - k :], window[: n - k], sample, torch.float64)
 
 
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 @pytest.mark.parametrize("dim", [20, 40])  # on either side of the width from which distances come from products
 @pytest.mark.parametrize("magnitude", [1e-6, 1e-3, 1e3, 1e6])
 def test_magnitudes_with_duplicates(op: str, options: dict, magnitude: float, dim: int) -> None:
@@ -77,7 +77,7 @@ def test_magnitudes_with_duplicates(op: str, options: dict, magnitude: float, di
         check(op, options, window[16:], window[:16], sample)
 
 
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_few_close_pairs_among_many_far_ones(op: str, options: dict) -> None:
     """Some tiles of pairs cancel, and the others do not."""
     window, prior = draw(400, 48, 12), draw(300, 48, 13)
@@ -88,7 +88,7 @@ def test_few_close_pairs_among_many_far_ones(op: str, options: dict) -> None:
 
 
 @pytest.mark.parametrize("dim", [8, 40])
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_huge_numbers_are_no_nan(op: str, options: dict, dim: int) -> None:
     if grows(options):
         pytest.skip("its values are huge, too")
@@ -172,7 +172,7 @@ def small_values(dtype: torch.dtype) -> list[float]:
     return results
 
 
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_penalty_on_the_gradient_is_differentiated(op: str, options: dict) -> None:
     """A mixed penalty: value plus squared gradient, through an encoder."""
     history, prior, x = draw(6, 3, 12), draw(7, 3, 13), draw(4, 5, 14)

@@ -18,8 +18,8 @@ from bounds import (
     F32,
     F64,
     STRIDES,
+    SWEEP,
     UNBIASED,
-    VARIANTS,
     Sample,
     check_pairs,
     check_sliced,
@@ -60,7 +60,7 @@ def fits(op: str, options: dict, window: torch.Tensor, prior: torch.Tensor | Non
 
 
 @pytest.mark.parametrize("n, k, m, dim", SIZES)
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_value_and_gradient(op: str, options: dict, n: int, k: int, m: int, dim: int) -> None:
     if not usable(op, options, min(n, m), dim):
         pytest.skip("not defined there")
@@ -71,7 +71,7 @@ def test_value_and_gradient(op: str, options: dict, n: int, k: int, m: int, dim:
         check_pairs("cuda", op, options, window[n - k :], window[: n - k], sample)
 
 
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_double_precision(op: str, options: dict) -> None:
     for n, k, dim in ((2, 1, 2), (65, 33, 20), (200, 1, 35)):
         window, prior = draw(n, dim, 2), draw(30, dim, 3)
@@ -80,7 +80,7 @@ def test_double_precision(op: str, options: dict) -> None:
                 check_pairs("cuda", op, options, window[n - k :], window[: n - k], sample, F64)
 
 
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 @pytest.mark.parametrize("magnitude", [1e-6, 1e6])
 def test_magnitudes_with_duplicates(op: str, options: dict, magnitude: float) -> None:
     if options.get("kernel") == "polynomial" and magnitude > 1:
@@ -171,7 +171,7 @@ def test_no_gradient_wanted() -> None:
         torch.testing.assert_close(function(window[30:], window[:30], prior, **options).double(), value)
 
 
-@pytest.mark.parametrize("major", [8, 9])
+@pytest.mark.parametrize("major", [pytest.param(8, marks=pytest.mark.long), 9])
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize(
     "n, k, m, dim", [(2, 1, 3, 3), (64, 1, 64, 20), (64, 64, 30, 8), (300, 7, 299, 5), (400, 130, 90, 4)]

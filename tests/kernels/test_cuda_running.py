@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from bounds import VARIANTS, draw
+from bounds import SWEEP, VARIANTS, draw
 from cuda_shim import library
 from test_running import check, measured, pushed_and_filled, running
 from torch import Tensor
@@ -43,10 +43,10 @@ def fits(op: str, options: dict, like: Tensor, sampled: bool) -> bool:
     return kept and closed and cuda._mmd_unsupported(like, like, like if sampled else None, **options) is None
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 def test_random_steps(op: str, options: dict, dtype: torch.dtype, sampled: bool, seed: int) -> None:
     """Fills, and pushes with a measurement and without, of other rows than those measured, of more than fit."""
     choose = random.Random(seed)

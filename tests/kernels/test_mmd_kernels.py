@@ -105,7 +105,7 @@ def expectation_between(options: dict, dim: int) -> mpmath.mpf:
 
 
 @pytest.mark.parametrize("estimator", ["biased", "unbiased"])
-@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, *(pytest.param(scale, marks=pytest.mark.long) for scale in (1e-3, 30.0))])
 @pytest.mark.parametrize("dim", [1, 2, 20])
 @names
 def test_to_the_normal_prior(options: dict, dim: int, scale: float, estimator: str, randn: Randn) -> None:

@@ -75,7 +75,7 @@ def test_first_and_second_derivatives(randn, function, options, dim, prior):
         assert gradgradcheck(of_current, current, **EXACT)
 
 
-@pytest.mark.parametrize("dim", [1, 3, 8])
+@pytest.mark.parametrize("dim", [1, 3, pytest.param(8, marks=pytest.mark.long)])
 @priors
 @pytest.mark.parametrize(("function", "options"), SMOOTH)
 def test_derivatives_where_points_coincide(randn, function, options, dim, prior):

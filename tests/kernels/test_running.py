@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from bounds import VARIANTS, absolute_terms, draw, public
+from bounds import SWEEP, VARIANTS, absolute_terms, draw, public
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -123,7 +123,7 @@ def pushed_and_filled(
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-@pytest.mark.parametrize("op, options", VARIANTS)
+@pytest.mark.parametrize("op, options", SWEEP)
 @pytest.mark.parametrize("dim", [20, 48])
 def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, dim: int, sampled: bool) -> None:
     """One fill, or pushes of any size, measured or not: the same bits for every later step."""
@@ -136,8 +136,11 @@ def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, dim: int, 
     assert all(map(torch.equal, measured(pushed, z, drawn), measured(filled, z, drawn)))
 
 
-@pytest.mark.parametrize("sampled", [False, True])
-@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5], VARIANTS[9], VARIANTS[11]])
+@pytest.mark.parametrize("sampled", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize(
+    "op, options",
+    [VARIANTS[0], VARIANTS[5], *(pytest.param(*VARIANTS[i], marks=pytest.mark.long) for i in (9, 11))],
+)
 def test_large_windows_and_threads(op: str, options: dict, sampled: bool) -> None:
     """Several tasks and both threads; the bits do not depend on them."""
     n, dim, results = 3000, 24, []

@@ -27,7 +27,9 @@ DISTANCES: dict[str, tuple[Distance, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(params=DISTANCES)
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.long] if n in ("gaussian", "energy") else []) for n in DISTANCES]
+)
 def distance(request: pytest.FixtureRequest, randn: Randn) -> tuple[Distance, dict[str, Any]]:
     function, options = DISTANCES[request.param]
     if function is mk.sliced_wasserstein:

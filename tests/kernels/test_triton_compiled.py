@@ -52,7 +52,7 @@ def test_other_targets(static, target: str) -> None:
         assert row["registers"] > 0 and row["shared"] < 2**16, row
 
 
-@pytest.mark.parametrize("dim", [20, 64])
+@pytest.mark.parametrize("dim", [20, pytest.param(64, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "kernel, numbers",
     [
