@@ -39,19 +39,20 @@ class Buffers:
 
     def take(self, module: nn.Module) -> None:
         """A module more, as it is now; what is known already stays as it was."""
+        seen = self._seen
         found: list[nn.Module | None] = [module]
-        while found:
-            owner = found.pop()
-            if owner is None or owner in self._seen:
+        for owner in found:  # which grows meanwhile
+            if owner is None or owner in seen:
                 continue
-            self._seen.add(owner)
+            seen.add(owner)
             if owner._buffers and not isinstance(owner, MovingWindow):
                 self._owners[owner] = [
                     (name, buffer, buffer.detach().clone())
                     for name, buffer in owner._buffers.items()
                     if buffer is not None and not is_lazy(buffer)
                 ]
-            found.extend(owner._modules.values())
+            if owner._modules:
+                found.extend(owner._modules.values())
 
     def __len__(self) -> int:
         """How many of the modules have buffers."""

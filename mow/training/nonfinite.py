@@ -53,7 +53,7 @@ class FiniteRows:
         """
         if self.on_nonfinite == "ignore":
             return rows
-        kept = rows.to(dtype)
+        kept = rows if rows.dtype is dtype else rows.to(dtype)
         if math.isfinite(kept.sum()):  # as it nearly always is, so this is all that a step pays for
             return rows
         finite = kept.isfinite().all(1)

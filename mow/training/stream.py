@@ -70,9 +70,9 @@ class ShuffledStream:
         """
         if self._left(count) == 0:
             self.seek(self.epoch + 1, 0)
-        indices = self._order[self.offset : self.offset + count]
-        batch = self._read_share(indices, share)
-        self.offset += len(indices)
+        end = min(self.offset + count, len(self._order))
+        batch = self._read_share(self._order[self.offset : end], share)
+        self.offset = end
         return batch
 
     def following(self, count: int) -> int:
@@ -123,8 +123,10 @@ class ShuffledStream:
         return torch.randperm(len(self.pictures), generator=generator)
 
     def _read_share(self, indices: Tensor, share: Callable[[int], slice] | None) -> Tensor:
-        own = indices if share is None else indices[share(len(indices))]
-        return self._read(own) if len(own) else self._read(indices[:1])[:0]
+        if share is not None and (part := share(len(indices))) != slice(len(indices)):
+            own = indices[part]
+            return self._read(own) if len(own) else self._read(indices[:1])[:0]
+        return self._read(indices)
 
     def _read(self, indices: Tensor) -> Tensor:
         if isinstance(self.pictures, Tensor):

@@ -30,10 +30,10 @@ class Weighting:
 
     def slope(self, errors: Tensor, reconstruction: Tensor, k: int, root: bool) -> Tensor:
         """dR / d error for some of the k errors, from R. [<= k] -> [<= k]."""
-        slope = torch.ones_like(errors)
+        divisor = self.divisor(k)
         if root:
-            slope = slope / (2 * reconstruction)
-        return _over(slope, self.divisor(k))
+            return _over(torch.ones_like(errors) / (2 * reconstruction), divisor)
+        return torch.full_like(errors, 1 / divisor)
 
 
 def _over(value: Tensor, divisor: float) -> Tensor:

@@ -554,6 +554,33 @@ def test_an_encoder_that_is_not_trained_stays_as_it_is() -> None:
     assert not any(torch.equal(value, before[1][name]) for name, value in trainer.decoder.state_dict().items())
 
 
+class OwnZeroGrad(torch.optim.SGD):
+    """Counts, as a wrapper of an optimiser might, or one that keeps gradients in a buffer of its own."""
+
+    calls = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.calls += 1
+        super().zero_grad(set_to_none)
+
+
+def test_gradients_are_those_of_one_step() -> None:
+    """With `Optimizer.zero_grad`, which is passed by, and with an optimiser's own, also of the instance alone."""
+    plain = trainer_of(optimizer=sgd)
+    own = trainer_of(optimizer=lambda parameters: OwnZeroGrad(parameters, lr=0.01))
+    replaced = trainer_of(optimizer=sgd)
+    calls: list[None] = []
+    original = replaced.optimizer.zero_grad
+    replaced.optimizer.zero_grad = lambda *_: (calls.append(None), original())  # type: ignore[method-assign]
+    for trainer in (plain, own, replaced):
+        trainer.optimizer.param_groups[0]["lr"] = 0.01
+        for _ in range(3):
+            trainer.step(pictures(1))
+    assert own.optimizer.calls == len(calls) == 3
+    for trainer in (own, replaced):
+        assert_close(weights(trainer.encoder, trainer.decoder), weights(plain.encoder, plain.decoder), rtol=0)
+
+
 def test_networks_may_be_replaced() -> None:
     """By what torch.compile makes of them, for instance: every pass is then through the new one."""
     trainer, passes = trainer_of(k=2), []
