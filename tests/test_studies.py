@@ -33,7 +33,10 @@ REPORTS.append(reproduction)
 COMMAND = re.compile(r"python -m ((?:benchmarks|studies)(?:\.[a-z_]+)?)\b(?!\.)(?: ([a-z]+)\b)?")
 
 
-@pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.PAGE)
+@pytest.mark.parametrize(
+    "report",
+    [pytest.param(each, id=each.PAGE, marks=[pytest.mark.long] * (each is neighbours)) for each in REPORTS],  # ten fits
+)
 def test_a_page_is_what_its_results_give(report, tmp_path: Path) -> None:
     shown = (page.DOCS / report.PAGE).read_text(encoding="utf-8")
     copy = tmp_path / report.PAGE

@@ -40,7 +40,7 @@ def test_value_and_gradient(op: str, options: dict, n: int, k: int, dim: int) ->
 
 
 @pytest.mark.parametrize("n, k, dim", LARGE_SIZES)
-@pytest.mark.parametrize("op, options", [VARIANTS[0], VARIANTS[5], *VARIANTS[7:]])
+@pytest.mark.parametrize("op, options", [SWEEP[0], SWEEP[5], *SWEEP[7:]])
 def test_value_and_gradient_of_large_samples(op: str, options: dict, n: int, k: int, dim: int) -> None:
     window, prior = draw(n, dim, 0) * 1.1, draw(n // 2, dim, 1)
     for sample in priors(options, prior):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,12 @@ WIDTHS = [1, 2, 20, 64, 128, 513]
 POWERS = [1, 1.5, 2, 3]
 
 
+def shapes(widths: list[int]) -> list[Any]:
+    """n and D; the largest takes as long as all others."""
+    largest = max(SIZES), max(widths)
+    return [pytest.param(n, dim, marks=[pytest.mark.long] * ((n, dim) == largest)) for n in SIZES for dim in widths]
+
+
 def counts(n: int) -> list[int]:
     return sorted({1, max(1, n // 2), n})
 
@@ -36,8 +43,7 @@ def cases(n: int) -> Iterator[tuple[int, int, float]]:
             yield k, m, POWERS[(i + j) % len(POWERS)]
 
 
-@pytest.mark.parametrize("dim", WIDTHS)
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n, dim", shapes(WIDTHS))
 def test_float32_within_twice_the_error_of_plain_torch(n: int, dim: int, randn) -> None:
     for k in counts(n):
         check(smooth(randn, n, k, None, dim, F32), 2)
@@ -56,8 +62,7 @@ def test_float64(n: int, randn) -> None:
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("dim", [1, 20, 513])
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n, dim", shapes([1, 20, 513]))
 def test_ties_go_by_row_index(n: int, dim: int, dtype: torch.dtype) -> None:
     for k, m, p in cases(n):
         check(lattice(n, k, m, dim, dtype), p, exact_projections=True)
@@ -121,7 +126,7 @@ def test_a_few_directions_beyond_the_last_full_vector(n: int, dtype: torch.dtype
         check(Sample(tied.current, tied.history, tied.prior, tied.directions[:, :count]), 2, exact_projections=True)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+@pytest.mark.parametrize("isa", [pytest.param("baseline", marks=pytest.mark.long), "avx2"])
 def test_a_few_directions_on_narrower_vectors(isa: str) -> None:
     """The test above, with the numbers of lanes that other instruction sets have."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", "last_full_vector"]

@@ -285,7 +285,7 @@ def digest() -> list[list[float]]:
 
 
 @needs_native
-@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+@pytest.mark.parametrize("isa", [pytest.param("baseline", marks=pytest.mark.long), "avx2"])
 def test_instruction_sets_agree(isa: str) -> None:
     script = "import sys; sys.path[:0] = sys.argv[1:]; import test_k_center as t; print(t.digest())"
     paths = map(str, (Path(__file__).parent, Path(__file__).parents[1], Path(mk.__file__).parents[1]))

@@ -143,7 +143,7 @@ def test_how_the_rows_came_in_leaves_no_trace(op: str, options: dict, dim: int, 
 )
 def test_large_windows_and_threads(op: str, options: dict, sampled: bool) -> None:
     """Several tasks and both threads; the bits do not depend on them."""
-    n, dim, results = 3000, 24, []
+    n, dim, results = 1600, 24, []
     rows, z, prior, drawn = (draw(count, dim, i).float() for i, count in enumerate((n, 70, n, 70)))
     before = torch.get_num_threads()
     try:

@@ -174,7 +174,8 @@ def test_what_is_not_defined_is_left_out() -> None:
     assert "left_out" not in evaluation.score(encoder, decoder, pictures(20)), "nothing is, mostly"
 
 
-def test_the_samples_of_a_score_are_compared_in_the_features() -> None:
+def test_the_samples_of_a_score_are_compared_in_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SAMPLES", 1000)
     encoder, decoder = linear_model()
     x = pictures(40)
     features = Features("flat", 1.0, lambda pictures: to_unit_range(pictures).flatten(1).double())

@@ -124,6 +124,7 @@ def test_an_option(copy: Path, commands: Commands, small: list[object]) -> None:
     assert (code, options_of(copy / "run")["patience"]) == (0, 9)
 
 
+@pytest.mark.long  # the row alone is in test_weighting.py
 def test_a_weighting(copy: Path, commands: Commands, small: list[object]) -> None:
     insert(copy / "mow/training/weighting.py", r"WEIGHTINGS\b.* = \{", lines_of("A weighting"))
     ((code, said),) = commands([*small, "--weighting", "halved", "--out", "run"])

@@ -318,15 +318,27 @@ def words_of(options: Options, out: Path) -> list[str]:
     return words
 
 
+TRAIN_AND_LIST_THREADS = """
+import os, sys
+from pathlib import Path
+from mow.app.cli import app
+app(sys.argv[1:], standalone_mode=False)
+threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+Path(__file__).with_name(f"threads{os.environ['RANK']}.txt").write_text("".join(threads))
+"""
+
+
 @pytest.fixture(scope="module")
 def by_torchrun(pictures_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Options, Path]:
-    """A run of two ranks that nothing disturbed."""
+    """A run of two ranks that nothing disturbed, and beside it the names of the threads that each had in the end."""
     chosen = Options(data=str(pictures_file), n=16, k=3, dim=4, steps=300, lr=1e-3, log_every=5, evaluate_every=100)
     chosen = Options(**{**vars(chosen), "checkpoint_every": 30})
     out = tmp_path_factory.mktemp("torchrun") / "run"
-    done = subprocess.run(
-        [*TORCHRUN, "-m", "--", "mow", "train", *words_of(chosen, out)], cwd=ROOT, capture_output=True, text=True
-    )
+    script = out.with_name("train.py")
+    script.write_text(TRAIN_AND_LIST_THREADS)
+    command = [*TORCHRUN, "--", script, "train", *words_of(chosen, out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return chosen, out
 
@@ -343,32 +355,14 @@ def test_torchrun_trains_what_one_process_trains(by_torchrun: Any, tmp_path: Pat
     torch.testing.assert_close(*(weights_of(folder) for folder in (out, tmp_path)), rtol=1e-3, atol=1e-4)
 
 
-TRAIN_AND_LIST_THREADS = """
-import os, sys
-from pathlib import Path
-from mow.app.cli import app
-app(sys.argv[1:], standalone_mode=False)
-threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-Path(__file__).with_name(f"threads{os.environ['RANK']}.txt").write_text("".join(threads))
-"""
-
-
 @needs_gloo
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read from Linux's /proc")
-def test_nothing_of_gloo_is_left_when_a_rank_ends(pictures_file: Path, tmp_path: Path) -> None:
+def test_nothing_of_gloo_is_left_when_a_rank_ends(by_torchrun: Any) -> None:
     """A thread of gloo that waits for the interpreter when it ends calls terminate: the rank is aborted after its
     work, and torchrun kills the others in theirs."""
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN_AND_LIST_THREADS)
-    options = Options(data=str(pictures_file), n=16, k=3, dim=4, steps=4, lr=1e-3)
-    words = ["train", *words_of(options, tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*TORCHRUN, "--", script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    _, out = by_torchrun
     for rank in range(2):
-        assert "gloo" not in (tmp_path / f"threads{rank}.txt").read_text()
+        assert "gloo" not in out.with_name(f"threads{rank}.txt").read_text()
 
 
 def weights_of(out: Path) -> dict[str, Tensor]:

@@ -183,15 +183,18 @@ def test_cells_of_one_name(cells: Any, tmp_path: Path) -> None:
         grid.run_cells(cells() * 2, tmp_path)
 
 
-def test_a_grid_that_is_killed_goes_on(cells: Any, pictures_file: Path, tmp_path: Path, assert_same_run: Any) -> None:
-    """Twice, at random moments: the results and the weights are those of a grid that was left alone."""
-    values = {"k": [1, 4], "model": ["wae", "cwae"], "steps": [200], "evaluate_every": [100], "checkpoint_every": [20]}
+@pytest.mark.parametrize("moments", [(1,), pytest.param((1, 3), marks=pytest.mark.long)])
+def test_a_grid_that_is_killed_goes_on(
+    moments: tuple[int, ...], cells: Any, pictures_file: Path, tmp_path: Path, assert_same_run: Any
+) -> None:
+    """At random moments, after so many checkpoints: the results and the weights are those of a grid left alone."""
+    values = {"k": [1, 4], "model": ["wae", "cwae"], "steps": [100], "evaluate_every": [50], "checkpoint_every": [10]}
     chosen = cells(**values)
     words = [
         f"{name}={','.join(map(str, several))}" for name, several in {"data": [pictures_file], **TINY, **values}.items()
     ]
     command = [sys.executable, "-m", "mow", "grid", *words, "--jobs", "2", "--out", str(tmp_path / "killed")]
-    for checkpoints in (1, 3):
+    for checkpoints in moments:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and len(list((tmp_path / "killed").glob("*/checkpoint.pt"))) < checkpoints:
             time.sleep(0.01)
