@@ -7,8 +7,8 @@ so, and the package runs on its reference backend. The CUDA kernels are part of 
 CUDA: docs/cuda.md. If they alone fail, the library is built without them, unless MOW_CUDA=1 insists on them. What a
 compiler said of a failure is repeated at the end, and stands in mow_kernels/_native.log: pip hides what is printed.
 
-The environment variable MOW_SANITIZE=address,undefined builds with sanitizers; to run that, preload the sanitizer's
-library into Python:
+The environment variable MOW_BUILD=0 leaves the library as it is, for an installation beside which it is built.
+MOW_SANITIZE=address,undefined builds it with sanitizers; to run that, preload the sanitizer's library into Python:
 
     LD_PRELOAD=$(c++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 pytest tests/kernels/test_cpp_*.py
 """
@@ -72,6 +72,8 @@ def wants_cuda() -> bool:
 
 def missing() -> str | None:
     """Why the native library cannot be built here, or None."""
+    if os.environ.get("MOW_BUILD") == "0":
+        return "MOW_BUILD is 0"
     if sys.platform == "win32":
         return "it is not built on Windows"
     if tool("cmake") is None:

@@ -2,6 +2,7 @@
 
 #include "cuda/k_center.h"
 
+#include <optional>
 #include <utility>
 
 #include "cuda/call.h"
@@ -9,7 +10,9 @@
 namespace mow::cuda {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor> k_center_op(const Tensor& x, int64_t k, int64_t start) {
+// Not beside centres that are given: mow_kernels/backends/cuda.py refuses them.
+std::tuple<Tensor, Tensor, Tensor> k_center_op(
+    const Tensor& x, int64_t k, int64_t start, const std::optional<Tensor>&) {
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   Tensor indices = empty(x, aoti_torch_dtype_int64(), {k}), counts = empty(x, aoti_torch_dtype_int64(), {k});
   Tensor squared_radius = empty(x, {});

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mow_kernels import native
-from mow_kernels.ops import k_center
 from mow_kernels.registry import Implementation, Op
 
 NAME = "cpp"
 
-_FIELDS: dict[str, dict[str, Any]] = {"k_center": {"unsupported": k_center.unsupported}}
-"""op -> fields of its `Implementation`."""
-
 
 def implementation(op: Op) -> Implementation | str:
     """What csrc/cpu has for an op."""
-    return native.implementation(op, "cpu", **_FIELDS.get(op.name, {}))
+    return native.implementation(op, "cpu")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mow_kernels import architectures, native
-from mow_kernels.ops import k_center, mmd
+from mow_kernels.ops import mmd
 from mow_kernels.registry import Implementation, Op
 
 NAME = "cuda"
@@ -56,8 +56,10 @@ def _mmd_unsupported(
     return f"the closed form takes {terms} terms for this kernel; it has {most} at most (pass a sample)"
 
 
-def _k_center_unsupported(x: Tensor, **options: Any) -> str | None:
-    return k_center.unsupported(x, **options) if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
+def _k_center_unsupported(x: Tensor, *, k: int, start: object, given: Tensor | None) -> str | None:
+    if given is not None:
+        return "start holds centres that are given; its kernels begin with one"
+    return None if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
 
 
 FIELDS: dict[str, dict[str, Any]] = {

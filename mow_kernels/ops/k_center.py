@@ -54,7 +54,7 @@ def k_center(
         k: how many rows to take, 1 <= k <= N, less the centres that are given.
         start: the index of the first, which counts among the k; None to draw it. Or the indices of rows that are
             centres already, [s], as a tensor or a sequence: they do not count among the k, are not returned, and come
-            before the others where a row is equally near. They run on the reference. None of them is as None.
+            before the others where a row is equally near. None of them is as None. Not by the CUDA kernels.
         generator: what it is drawn from; None for PyTorch's default generator of the CPU.
 
     Returns:
@@ -80,8 +80,8 @@ def _refuse_what_is_not_finite(call: Call, indices: Tensor, squared_radius: Tens
     Such a row is infinitely far from all others. So none is there where the first centre has finite values and the row
     farthest from it, which is the second, is at a finite distance; all rows are looked at only where that is not so.
     """
-    (rows,), start = call.arguments, call.options["start"]
-    if not isinstance(start, Tensor):
+    (rows,) = call.arguments
+    if call.options["given"] is None:
         first, second = indices[:1].tolist() * 2 if len(indices) == 1 else indices[:2].tolist()
         if math.isfinite(torch.dist(rows[first], rows[second])) and (first != second or math.isfinite(squared_radius)):
             return
@@ -100,11 +100,11 @@ def _check(x: Tensor, k: int, *, start: int | Tensor | Sequence[int] | None, gen
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator is {generator!r}; it must be a torch.Generator or None")
     if given is not None and len(given):
-        return Call(OP, (rows,), {"k": k, "start": given})
-    if start is None or given is not None:
-        return Call(OP, (rows,), {"k": k, "start": functools.partial(_draw_start, generator)})
-    start = _in_range("start", start, 0, len(rows) - 1)
-    return Call(OP, (rows,), {"k": k, "start": start})
+        return Call(OP, (rows,), {"k": k, "start": 0, "given": given})
+    first: int | functools.partial[int] = functools.partial(_draw_start, generator)
+    if start is not None and given is None:
+        first = _in_range("start", start, 0, len(rows) - 1)
+    return Call(OP, (rows,), {"k": k, "start": first, "given": None})
 
 
 def _draw_start(generator: torch.Generator | None, rows: int) -> int:
@@ -115,17 +115,12 @@ def _draw_start(generator: torch.Generator | None, rows: int) -> int:
 def _draw(call: Call) -> Call:
     """The call with a first row in the place of what draws it."""
     (rows,), start = call.arguments, call.options["start"]
-    if isinstance(start, int | Tensor):
+    if isinstance(start, int):
         return call
     return call._replace(options={**call.options, "start": start(len(rows))})
 
 
-def unsupported(x: Tensor, *, k: int, start: object) -> str | None:
-    """The reason why the native kernels cannot take a call, or None."""
-    return "start holds centres that are given; its kernels begin with one" if isinstance(start, Tensor) else None
-
-
-def _fake(x: Tensor, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(x: Tensor, k: int, start: int, given: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(k, dtype=torch.int64), x.new_empty(()), x.new_empty(k, dtype=torch.int64)
 
 

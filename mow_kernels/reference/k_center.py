@@ -22,21 +22,21 @@ import torch
 from torch import Tensor
 
 
-def k_center(x: Tensor, *, k: int, start: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Equation (1), or (2) where start is a tensor of rows that are centres already.
+def k_center(x: Tensor, *, k: int, start: int, given: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Equation (1), or (2) where `given` are rows that are centres already, int64 [s]; `start` then says nothing.
 
     x [N, D] -> indices int64 [k], square of the covering radius 0-d, Voronoi counts int64 [k]. A row whose distance is
     no number counts as infinitely far. Rows of the given centres, which come before the k, are not counted.
     """
     columns = x.T.contiguous()
     nearest = x.new_full((len(x),), math.inf)  # squared distance to the nearest centre; -1 for the centres themselves
-    owner = torch.full((len(x),), k if isinstance(start, Tensor) else 0, device=x.device)  # k stands for given ones
-    given = start[:, None].to(x.device) if isinstance(start, Tensor) else ()
-    indices = [] if isinstance(start, Tensor) else [torch.full((1,), start, device=x.device)]
-    for step in range(-len(given), k):
+    owner = torch.full((len(x),), 0 if given is None else k, device=x.device)  # k stands for those that are given
+    before = () if given is None else given[:, None].to(x.device)
+    indices = [torch.full((1,), start, device=x.device)] if given is None else []
+    for step in range(-len(before), k):
         if step >= len(indices):
             indices.append(nearest.argmax(keepdim=True))
-        index, taken = (given[step], k) if step < 0 else (indices[step], step)
+        index, taken = (before[step], k) if step < 0 else (indices[step], step)
         owner[index] = torch.where(nearest[index] > 0, taken, owner[index])
         nearest[index] = -1
         distance = torch.zeros_like(nearest)

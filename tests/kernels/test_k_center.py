@@ -18,6 +18,7 @@ from torch import Tensor
 
 import mow_kernels as mk
 from mow_kernels import native
+from mow_kernels.backends import cuda
 from mow_kernels.registry import OPS, TABLE
 
 needs_native = pytest.mark.skipif(native.unavailable is not None, reason=f"cpp: {native.unavailable}")
@@ -28,7 +29,7 @@ def same(one: tuple, other: tuple) -> bool:
     return all(map(torch.equal, one, other))
 
 
-def on(backend: str, x: Tensor, k: int, start: int) -> mk.Centers:
+def on(backend: str, x: Tensor, k: int, start: int | Tensor) -> mk.Centers:
     with mk.use_backend(backend):
         return mk.k_center(x, k, start=start)
 
@@ -102,8 +103,6 @@ def test_rows_that_are_no_numbers_are_infinitely_far(backend: str) -> None:
 def test_a_row_that_is_not_finite_is_named(backend: str, value: float, rows: list, k: int, start) -> None:
     x = torch.arange(14.0).view(7, 2)
     x[rows, 1] = value
-    if isinstance(start, list) and backend == "cpp":
-        pytest.skip("given centres run on the reference")
     with pytest.raises(ValueError, match=rf"x\[{rows[0]}\] holds NaN or infinite values.*; rows must be finite"):
         mk.k_center(x, k, start=start)
 
@@ -132,7 +131,7 @@ def naive_with_given(x: Tensor, given: list[int], k: int) -> tuple[list[int], fl
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_given_centres(dtype: torch.dtype) -> None:
+def test_given_centres(backend: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(5)
     for trial in range(40):
         n = 12 + trial
@@ -149,7 +148,7 @@ def test_given_centres(dtype: torch.dtype) -> None:
             assert float(found.radius) == pytest.approx(radius, rel=1e-6)
 
 
-def test_one_given_centre_is_not_the_first_of_the_k(randn) -> None:
+def test_one_given_centre_is_not_the_first_of_the_k(backend: str, randn) -> None:
     x = randn(20, 3)
     first, given = mk.k_center(x, 5, start=3), mk.k_center(x, 4, start=[3])
     assert torch.equal(given.indices, first.indices[1:]) and given.radius == first.radius
@@ -157,7 +156,7 @@ def test_one_given_centre_is_not_the_first_of_the_k(randn) -> None:
     assert same(mk.k_center(x, 5, start=torch.tensor(3)), first)
 
 
-def test_all_others_beside_given_centres_and_none_given(randn) -> None:
+def test_all_others_beside_given_centres_and_none_given(backend: str, randn) -> None:
     x = randn(6, 2)
     found = mk.k_center(x, 4, start=[1, 4])
     assert sorted(found.indices.tolist()) == [0, 2, 3, 5] and found.radius == 0 and found.counts.tolist() == [1] * 4
@@ -166,13 +165,9 @@ def test_all_others_beside_given_centres_and_none_given(randn) -> None:
         assert same(*drawn)
 
 
-def test_given_centres_run_on_the_reference_and_say_so(randn) -> None:
-    explanation = mk.explain(mk.k_center, randn(9, 2), 2, start=[0, 1])
-    assert explanation.backend == "reference"
-    if native.unavailable is None:
-        assert explanation.reasons["cpp"] == "start holds centres that are given; its kernels begin with one"
-        with mk.use_backend("cpp"), pytest.raises(ValueError, match="start holds centres that are given"):
-            mk.k_center(randn(9, 2), 2, start=[0, 1])
+def test_the_cuda_kernels_take_no_given_centres(randn) -> None:
+    reason = cuda.FIELDS["k_center"]["unsupported"](randn(9, 2), k=2, start=0, given=torch.tensor([0, 1]))
+    assert reason == "start holds centres that are given; its kernels begin with one"
 
 
 def test_one_row_and_all_rows(backend: str, randn) -> None:
@@ -229,12 +224,13 @@ LAYOUTS = {
     dim=st.integers(1, 70),
     share=st.floats(0, 1),
     start=st.floats(0, 1, exclude_max=True),
+    given_rows=st.integers(0, 4),
     dtype=st.sampled_from(DTYPES),
     layout=st.sampled_from(sorted(LAYOUTS)),
     kind=st.sampled_from(["normal", "integers", "rounded ties"]),
     magnitude=st.sampled_from([1e-12, 1.0, 1e12, 1e30]),
 )
-def test_the_backends_agree_to_the_bit(n, dim, share, start, dtype, layout, kind, magnitude) -> None:
+def test_the_backends_agree_to_the_bit(n, dim, share, start, given_rows, dtype, layout, kind, magnitude) -> None:
     generator = torch.Generator().manual_seed(n + 1000 * dim)
     if kind == "normal":
         x = torch.randn(n, dim, generator=generator).to(dtype)
@@ -243,8 +239,10 @@ def test_the_backends_agree_to_the_bit(n, dim, share, start, dtype, layout, kind
     else:
         x = rounded_ties(n, dim, dtype, n)
     x = LAYOUTS[layout](x * magnitude)
-    k, first = 1 + int(share * (n - 1)), int(start * n)
-    assert same(on("cpp", x, k, first), on("reference", x, k, first))
+    given_rows = min(given_rows, n - 1)
+    k, first = 1 + int(share * (n - given_rows - 1)), int(start * n)
+    chosen = torch.randperm(n, generator=generator)[:given_rows] if given_rows else first
+    assert same(on("cpp", x, k, chosen), on("reference", x, k, chosen))
 
 
 @needs_native
@@ -297,7 +295,8 @@ def test_instruction_sets_agree(isa: str) -> None:
 
 @needs_native
 def test_opcheck(randn) -> None:
-    torch.library.opcheck(torch.ops.mow_kernels.k_center.default, (randn(20, 3), 4, 2))
+    for given_rows in (None, torch.tensor([3, 17])):
+        torch.library.opcheck(torch.ops.mow_kernels.k_center.default, (randn(20, 3), 4, 2, given_rows))
 
 
 @pytest.mark.usefixtures("backend")
