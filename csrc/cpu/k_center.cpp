@@ -37,7 +37,7 @@ Tensor select(
   const PackedRows<T> packed(rows, dim);
   std::vector<T> nearest(tiles * lanes, T(-1)), center(dim);
   std::fill_n(nearest.begin(), rows.count, std::numeric_limits<T>::infinity());
-  std::vector<Number<T>> owner(tiles * lanes);
+  std::vector<Number<T>> owner(tiles * lanes, Number<T>(given.empty() ? 0 : k));
   const Cover<T> cover{packed.data, dim, nearest.data(), owner.data()};
   std::vector<Farthest> farthest(tasks);
   Farthest next{0, start};
