@@ -487,7 +487,7 @@ def is_green(content: dict[str, Any]) -> bool:
 def rehearsal() -> Effort:
     """Everything, in seconds, on a CPU."""
     return replace(
-        Effort(), seconds=60.0, sample_seconds=1e-4, ns=(16, 24), ks=(1, 4), dims=(8, 5), copy=2**12, product=32
+        Effort(), seconds=400.0, sample_seconds=1e-4, ns=(16, 24), ks=(1, 4), dims=(8, 5), copy=2**12, product=32
     )
 
 
