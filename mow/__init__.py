@@ -4,6 +4,7 @@ from mow.neighbours.coreset import CoresetSampler, random_projection
 from mow.neighbours.critical_batch import GradientNoiseScale, fit_critical_batch
 from mow.neighbours.micro_batch import accumulate, accumulate_coupled
 from mow.training.history import History
+from mow.training.schedules import Cosine
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
@@ -15,6 +16,7 @@ from mow_kernels import __version__
 __all__ = [
     "MMD",
     "CoresetSampler",
+    "Cosine",
     "CramerWold",
     "GradientNoiseScale",
     "History",

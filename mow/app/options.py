@@ -16,7 +16,7 @@ import torch
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import COLLECTIONS
-from mow.app.optimizers import OPTIMIZERS
+from mow.app.optimizers import OPTIMIZERS, SCHEDULES
 from mow.training.nonfinite import ON_NONFINITE
 from mow.training.precision import Precision
 from mow.training.trainer import default_learning_rate
@@ -107,7 +107,8 @@ class Options:
     )
     dim: int | None = option(None, "Latent width (default: the paper's for the data or the architecture).", MODEL)
     lr: float | None = option(None, "Learning rate (default: 1e-3 sqrt(k/64)).", MODEL, within=POSITIVE)
-    optimizer: str = option("adam", "With a constant learning rate.", MODEL, choices=OPTIMIZERS)
+    optimizer: str = option("adam", "sgd is plain gradient descent.", MODEL, choices=OPTIMIZERS)
+    schedule: str = option("constant", "Of the learning rate; cosine falls to 0 at --steps.", MODEL, choices=SCHEDULES)
     beta1: float = option(0.9, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     beta2: float = option(0.999, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     weight: float = option(1.0, "Lambda of the distance.", DISTANCE)

@@ -24,7 +24,7 @@ from mow.app import data, evaluation, features, interrupt, pictures
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import LazyPictures, PictureData
-from mow.app.optimizers import OPTIMIZERS
+from mow.app.optimizers import OPTIMIZERS, SCHEDULES
 from mow.app.options import MAY_CHANGE, Options
 from mow.app.report import write_report
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
@@ -81,6 +81,7 @@ class Run:
             window,  # type: ignore[arg-type]  # the one that the trainer takes
             k=options.k,
             optimizer=lambda parameters: OPTIMIZERS[options.optimizer](parameters, options),
+            scheduler=SCHEDULES[options.schedule](options),
             weight=options.weight,
             weighting=options.weighting,
             reencode=options.reencode,

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from mow.checks import integer, number, output, positive
 from mow.naming import named, optimizer_name
-from mow.training import checkpoint, passes
+from mow.training import checkpoint, passes, schedules
 from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
@@ -68,6 +69,8 @@ class Trainer:
         window: of n latents of width D, on the device of the modules.
         k: new elements a step, 1 <= k <= n; k = n is the classical method.
         optimizer: from parameters to an optimiser; None for Adam at `default_learning_rate(k)`.
+        scheduler: from that optimiser to a `torch.optim.lr_scheduler.LRScheduler`, e.g. `mow.Cosine`, which is told of
+            every step, also of one that was skipped; None for a constant learning rate.
         weight: lambda, >= 0.
         weighting: "compensated", "paper" or "reference": a row of `mow.training.weighting.WEIGHTINGS`.
         reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
@@ -102,6 +105,7 @@ class Trainer:
         *,
         k: int = 1,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         weight: float = 1.0,
         weighting: str = "compensated",
         reencode: bool = True,
@@ -147,11 +151,15 @@ class Trainer:
         self.exchange = Exchange() if exchange is None else exchange
         parameters = [*encoder.parameters(), *decoder.parameters()]
         if optimizer is None:
-            self.optimizer: Optimizer = torch.optim.Adam(
-                parameters, lr=default_learning_rate(k), fused=True, capturable=cuda_graph
-            )
+            lr: float | Tensor = default_learning_rate(k)
+            if cuda_graph and scheduler is not None:
+                lr = torch.tensor(lr, device=window.latents.device)
+            self.optimizer: Optimizer = torch.optim.Adam(parameters, lr=lr, fused=True, capturable=cuda_graph)
         else:
             self.optimizer = optimizer(parameters)
+        self.scheduler = None if scheduler is None else scheduler(self.optimizer)
+        if self.scheduler is not None:
+            schedules.check(self.scheduler, cuda_graph=cuda_graph)
         self._like = next((each for each in parameters if each.is_floating_point()), window.latents)
         """A parameter, whose dtype the networks compute in, also after `.to()`."""
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
@@ -218,6 +226,8 @@ class Trainer:
             results = self._step(x, measure, total) if self.graph is None else self.graph(x, measure)
         self.steps_done += 1
         self.pictures_seen += self.exchange.count(x)
+        if self.scheduler is not None:
+            self.scheduler.step()
         return results
 
     def run(
@@ -352,8 +362,8 @@ class Trainer:
         Args:
             encoder, decoder, distance: as for `Trainer`, of the same kinds as those that were saved.
             window: None for one like that which was saved, on the encoder's device.
-            options: `optimizer`, `scaler` and `cuda_graph` as for the first trainer; of the others those that shall
-                change.
+            options: `optimizer`, `scheduler`, `scaler` and `cuda_graph` as for the first trainer; of the others those
+                that shall change.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -433,6 +443,8 @@ class Trainer:
             "steps_skipped": self.steps_skipped,
             "rows_left_out": self.rows_left_out,
         }
+        if self.scheduler is not None:
+            state["scheduler"] = self.scheduler.state_dict()
         return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -449,6 +461,8 @@ class Trainer:
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
         # older checkpoints lack these
         self.steps_skipped, self._finite.left_out = state.get("steps_skipped", 0), state.get("rows_left_out", 0)
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
