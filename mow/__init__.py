@@ -8,6 +8,7 @@ from mow.training.schedules import Cosine
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
+from mow.window.adaptive import AdaptiveSpan
 from mow.window.distances import MMD, CramerWold, SlicedWasserstein
 from mow.window.priors import PriorWindow
 from mow.window.window import MovingWindow
@@ -15,6 +16,7 @@ from mow_kernels import __version__
 
 __all__ = [
     "MMD",
+    "AdaptiveSpan",
     "CoresetSampler",
     "Cosine",
     "CramerWold",

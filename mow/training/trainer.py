@@ -29,6 +29,7 @@ from mow.training.step import LATENTS, step
 from mow.training.stream import Pictures, ShuffledStream, as_input, as_tensor
 from mow.training.weighting import WEIGHTINGS
 from mow.window import priors
+from mow.window.adaptive import AdaptiveSpan
 from mow.window.distances import Distance
 from mow.window.priors import generators_of
 from mow.window.window import MovingWindow
@@ -77,6 +78,9 @@ class Trainer:
             those of the step, as the public code does.
         refresh: encode the pictures of the whole window again, with the weights of that moment, every so many steps of
             `run`, which reads them from the data set again; None for never. Not with k = n or on_nonfinite "skip".
+        adaptive: measure over as many of the newest rows as the drift of the encoder allows, which it measures by
+            encoding a few pictures of `run` again now and then (`mow.AdaptiveSpan`); None for all rows. Not with k = n
+            or on_nonfinite "skip".
         root: take the square root of the mean of R, as the public code does; not with "paper".
         cuda_graph: run the step as one CUDA graph, `self.graph` (see `mow.training.cuda_graph.GraphedStep`). The
             optimiser must be SGD or have capturable=True, which the default one then has.
@@ -110,6 +114,7 @@ class Trainer:
         weighting: str = "compensated",
         reencode: bool = True,
         refresh: int | None = None,
+        adaptive: AdaptiveSpan | None = None,
         root: bool = False,
         cuda_graph: bool = False,
         on_nonfinite: str | None = None,
@@ -138,15 +143,19 @@ class Trainer:
             raise ValueError("cuda_graph is True; a step with collectives between ranks is not captured")
         if refresh is not None:
             refresh = positive("refresh", refresh)
-            if k == window.n:
-                raise ValueError(f"refresh is {refresh} and k = n = {k}, which has no history; it must be None")
-            if on_nonfinite == "skip":
+        for name, reads_again in (("refresh", refresh), ("adaptive", adaptive)):
+            if reads_again is not None and k == window.n:
+                raise ValueError(f"{name} is {reads_again} and k = n = {k}, which has no history; it must be None")
+            if reads_again is not None and on_nonfinite == "skip":
                 raise ValueError(
-                    f"refresh is {refresh} and on_nonfinite 'skip', which it would bring back; use one of the two"
+                    f"{name} is {reads_again} and on_nonfinite 'skip', after which the window's rows are not those of "
+                    "the newest pictures; use one of the two"
                 )
         self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
-        self.refresh, self.on_nonfinite = refresh, on_nonfinite
+        self.refresh, self.adaptive, self.on_nonfinite = refresh, adaptive, on_nonfinite
+        if adaptive is not None:
+            adaptive.begin(window, k)
         self.scaler = GradScaler(window.latents.device.type, enabled=False) if scaler is None else scaler
         self.exchange = Exchange() if exchange is None else exchange
         parameters = [*encoder.parameters(), *decoder.parameters()]
@@ -258,8 +267,9 @@ class Trainer:
         stream = self._stream_of(pictures, drop_last)
         if drop_last and not stream.drop_last:
             raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")
-        if stream.drop_last and self.refresh is not None:
-            raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
+        for name, reads_again in (("refresh", self.refresh), ("adaptive", self.adaptive)):
+            if stream.drop_last and reads_again is not None:
+                raise ValueError(f"drop_last is True and {name} {reads_again}, which reads whole passes again; use one")
         if stream.drop_last and len(stream.pictures) < self.k:
             raise ValueError(f"drop_last is True, k {self.k} and there are {len(stream.pictures)} pictures: no batch")
         self._stream = stream
@@ -272,6 +282,8 @@ class Trainer:
                 result = self.step(x, measure=measured(self.steps_done + 1), total=total)
                 if self.refresh is not None and self.steps_done % self.refresh == 0:
                     self._refresh(stream)
+                if self.adaptive is not None and self.steps_done % self.adaptive.every == 0:
+                    self._look_back(stream, self.adaptive)
                 yield result
             self._settle()
         finally:
@@ -443,8 +455,9 @@ class Trainer:
             "steps_skipped": self.steps_skipped,
             "rows_left_out": self.rows_left_out,
         }
-        if self.scheduler is not None:
-            state["scheduler"] = self.scheduler.state_dict()
+        for name in ("scheduler", "adaptive"):
+            if (part := getattr(self, name)) is not None:
+                state[name] = part.state_dict()
         return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -461,8 +474,9 @@ class Trainer:
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
         # older checkpoints lack these
         self.steps_skipped, self._finite.left_out = state.get("steps_skipped", 0), state.get("rows_left_out", 0)
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+        for name in ("scheduler", "adaptive"):
+            if (part := getattr(self, name)) is not None:
+                part.load_state_dict(state[name])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -535,8 +549,19 @@ class Trainer:
         if stream.taken >= total:
             self._fill(stream.recent(total, self.exchange.share), total)
 
+    def _look_back(self, stream: ShuffledStream, adaptive: AdaptiveSpan) -> None:
+        """How far rows of the window have moved: those of a few ages, whose pictures are encoded again."""
+        self._settle()
+        if ages := [age for age in adaptive.ages(self.window, self.k) if age <= stream.taken]:
+            z = self._encoded(stream.ago(ages, self.exchange.share), len(ages))
+            adaptive.update(self.window, ages, z, self.k)
+
     def _fill(self, x: Tensor, total: int) -> None:
-        """The window anew from so many elements, of which this process has x.
+        """The window anew from so many elements, of which this process has x."""
+        self._finite.fill(self._encoded(x, total), self.window)
+
+    def _encoded(self, x: Tensor, total: int) -> Tensor:
+        """The latents of so many elements, of which this process has x, without a trace.
 
         Large pictures are encoded k at a time, since more may not fit.
         """
@@ -544,8 +569,7 @@ class Trainer:
         with torch.no_grad(), self.exchange.guard(self.steps_done):
             with Buffers(self.encoder):
                 parts = [output("encoder", self.encoder(self._input(part)), 2, LATENTS) for part in x.split(at_once)]
-            z = torch.cat(parts)
-            self._finite.fill(self.exchange.gather(z, total), self.window)
+            return self.exchange.gather(torch.cat(parts), total)
 
     def _input(self, x: Tensor) -> Tensor:
         """Elements as the networks take them, on their device."""
@@ -570,7 +594,7 @@ class Trainer:
             generators=list(generators_of(self.distance)),
             modules=lambda: (self.encoder, self.decoder, self.window, self.distance),
             options=lambda: (
-                *(self.k, self.weight, self.weighting, self.reencode, self.root),
+                *(self.k, self.weight, self.weighting, self.reencode, self.root, self.window.span),
                 *self.window.kept.following.values(),  # what is kept is in the graph, and lives as long
             ),
             repeats=lambda x: len(x) == self.k and (len(self.window) == self.window.n or self.k == self.window.n),

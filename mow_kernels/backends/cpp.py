@@ -10,7 +10,11 @@ from mow_kernels.registry import Implementation, Op
 
 NAME = "cpp"
 
-_FIELDS: dict[str, dict[str, Any]] = {"k_center": {"unsupported": k_center.unsupported}}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "k_center": {"unsupported": k_center.unsupported},
+    "mmd": {"newest": True},
+    "cramer_wold": {"newest": True},
+}
 """op -> fields of its `Implementation`."""
 
 

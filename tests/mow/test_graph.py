@@ -190,7 +190,9 @@ def test_a_learning_rate_that_falls_is_read_by_every_replay() -> None:
     assert capture(graphed).recorded == 1
     for one, other in zip(eager.encoder.parameters(), graphed.encoder.parameters(), strict=True):
         assert torch.equal(other, one)
-    graphed.load_state_dict(eager.state_dict())
+    state = copy.deepcopy(eager.state_dict())
+    state["optimizer"]["param_groups"][0]["lr"] = 0.02  # of a trainer whose rate was a number
+    graphed.load_state_dict(state)
     assert isinstance(graphed.optimizer.param_groups[0]["lr"], Tensor)
     with pytest.raises(ValueError, match="the optimizer's lr is a number, which a graph holds"):
         trainer_of(cuda_graph=True, scheduler=falling)
