@@ -374,8 +374,8 @@ class Trainer:
         Args:
             encoder, decoder, distance: as for `Trainer`, of the same kinds as those that were saved.
             window: None for one like that which was saved, on the encoder's device.
-            options: `optimizer`, `scheduler`, `scaler` and `cuda_graph` as for the first trainer; of the others those
-                that shall change.
+            options: `optimizer`, `scheduler`, `adaptive`, `scaler` and `cuda_graph` as for the first trainer; of the
+                others those that shall change.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -552,7 +552,8 @@ class Trainer:
     def _look_back(self, stream: ShuffledStream, adaptive: AdaptiveSpan) -> None:
         """How far rows of the window have moved: those of a few ages, whose pictures are encoded again."""
         self._settle()
-        if ages := [age for age in adaptive.ages(self.window, self.k) if age <= stream.taken]:
+        ages = [age for age in adaptive.ages(self.window, self.k) if age <= stream.taken]
+        if len(ages) > 1:  # of one age there is nothing to choose, nor a batch for a norm
             z = self._encoded(stream.ago(ages, self.exchange.share), len(ages))
             adaptive.update(self.window, ages, z, self.k)
 

@@ -59,7 +59,7 @@ class AdaptiveSpan:
         TypeError, ValueError: a bad argument, by name.
     """
 
-    def __init__(self, *, every: int = 16, staleness: float = STALENESS, memory: int = 16, least: int = 16) -> None:
+    def __init__(self, *, every: int = 16, staleness: float = STALENESS, memory: int = 32, least: int = 16) -> None:
         self.every, self.memory = positive("every", every), positive("memory", memory)
         self.least = positive("least", least)
         if self.least < 2:
@@ -67,6 +67,8 @@ class AdaptiveSpan:
         self.staleness = number("staleness", staleness, above=0)
         self.drift: dict[int, float] = {}
         """q by age: the mean square of a coordinate by which a row of this age is off, ascending in age."""
+        self.variance = 1.0
+        """Of a coordinate of the encoder's latents."""
         self._looks: dict[int, int] = {}
 
     def __repr__(self) -> str:
@@ -100,10 +102,10 @@ class AdaptiveSpan:
         moved = (z.detach() - window.at(ages)).square().mean(1).tolist()
         for age, square in zip(ages, moved, strict=True):
             if math.isfinite(square):
-                self._looks[age] = looks = min(self._looks.get(age, 0) + 1, self.memory)
-                mean = self.drift.get(age, 0.0)
-                self.drift[age] = mean + (square - mean) / looks
+                self.drift[age] = self._mean(age, self.drift.get(age, 0.0), square)
         self.drift = dict(sorted(self.drift.items()))
+        if len(z) > 1 and math.isfinite(variance := float(z.var(0).mean())) and variance > 0:
+            self.variance = self._mean(0, self.variance, variance)
         best = self.best()
         if best is not None and not window.span / BAND <= best <= window.span * BAND:
             window.measure_over(min(window.n, max(self._shortest(k), round(best))))
@@ -111,11 +113,7 @@ class AdaptiveSpan:
 
     def best(self) -> float | None:
         """The minimum of (1) from the youngest to the oldest age, where something was measured."""
-        ages = list(self.drift)
-        squares: list[float] = []
-        for square in self.drift.values():
-            squares.append(max(square, 1e-30, *squares[-1:]))
-        found = list(zip(ages, squares, strict=True))
+        found: list[tuple[float, float]] = list(zip(self.drift, self._curve(), strict=True))
         for (age, square), older in zip(found[:-1], found[1:], strict=True):
             power = math.log(older[1] / square) / math.log(older[0] / age)
             if power > 0:  # the derivative is zero where a^(power + 1) = age^power / (staleness * q * power)
@@ -124,9 +122,19 @@ class AdaptiveSpan:
                     found.append((inner, square * (inner / age) ** power))
         return min(found, key=lambda each: self.staleness * each[1] + 1 / each[0], default=(None, 0.0))[0]
 
+    def _curve(self) -> list[float]:
+        """q over the latents' variance at the ages: each a geometric mean with its neighbours, and none below another
+        of a younger age."""
+        logs = [math.log(max(square / self.variance, 1e-30)) for square in self.drift.values()]
+        curve: list[float] = []
+        for i, own in enumerate(logs):
+            neighbours = logs[i - 1] + logs[i + 1] if 0 < i < len(logs) - 1 else 2 * own
+            curve.append(max([math.exp(own / 2 + neighbours / 4), *curve[-1:]]))
+        return curve
+
     def state_dict(self) -> dict[str, Any]:
         """What was measured so far."""
-        return {"drift": dict(self.drift), "looks": dict(self._looks)}
+        return {"drift": dict(self.drift), "variance": self.variance, "looks": dict(self._looks)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -134,7 +142,12 @@ class AdaptiveSpan:
         Raises:
             KeyError: it is no such state.
         """
-        self.drift, self._looks = dict(state["drift"]), dict(state["looks"])
+        self.drift, self.variance, self._looks = dict(state["drift"]), state["variance"], dict(state["looks"])
+
+    def _mean(self, age: int, mean: float, value: float) -> float:
+        """The running mean with a value more."""
+        self._looks[age] = looks = min(self._looks.get(age, 0) + 1, self.memory)
+        return mean + (value - mean) / looks
 
     def _shortest(self, k: int) -> int:
         return max(self.least, 2 * k)

@@ -62,6 +62,34 @@ def out_of_range(name: str, number: int, most: int) -> str:
     return f"{name} is {number}; it must be from 0 to {most} (a window's buffers may be copied, not averaged)"
 
 
+def checked_span(span: int | None, n: int) -> int:
+    """How many rows of a window of n a measurement is over; None for all.
+
+    Raises:
+        TypeError, ValueError: it is no integer from 1 to n.
+    """
+    span = n if span is None else positive("span", span)
+    if span > n:
+        raise ValueError(f"span is {span}; it must be from 1 to the window's n = {n}")
+    return span
+
+
+def check_ages(ages: Sequence[int], present: int) -> None:
+    """Raises ValueError for an age that none of so many rows has."""
+    if ages and not 1 <= min(ages) <= max(ages) <= present:
+        raise ValueError(f"ages is {list(ages)}; they must be from 1 to the {present} rows present")
+
+
+def extra_state(in_use: bool, span: int, n: int) -> Tensor:
+    """What a state_dict has beside the buffers: whether something is kept with the rows, and a span that is not n."""
+    return torch.tensor(in_use) if span == n else torch.tensor([int(in_use), span])
+
+
+def of_extra_state(state: Tensor) -> tuple[bool, int | None]:
+    in_use, *span = state.flatten().tolist()
+    return bool(in_use), span[0] if span else None
+
+
 class MovingWindow(nn.Module):
     """The newest n latents, in buffers, so that `.to()`, `state_dict` and resuming just work.
 
@@ -171,8 +199,7 @@ class MovingWindow(nn.Module):
         Raises:
             ValueError: there are none of such an age.
         """
-        if ages and not 1 <= min(ages) <= max(ages) <= self.present:
-            raise ValueError(f"ages is {list(ages)}; they must be from 1 to the {self.present} rows present")
+        check_ages(ages, self.present)
         device = self.latents.device
         return self.latents[(self.head - torch.tensor(ages, dtype=torch.int64, device=device)) % self.n]
 
@@ -193,10 +220,7 @@ class MovingWindow(nn.Module):
         Raises:
             TypeError, ValueError: it is no such integer.
         """
-        span = self.n if span is None else positive("span", span)
-        if span > self.n:
-            raise ValueError(f"span is {span}; it must be from 1 to the window's n = {self.n}")
-        self.span = span
+        self.span = checked_span(span, self.n)
 
     def push(self, z: Tensor) -> None:
         """Append rows, detached and copied, and drop the oldest beyond n.
@@ -258,15 +282,14 @@ class MovingWindow(nn.Module):
     def get_extra_state(self) -> Tensor:
         """Whether something is kept from the next step on, for the state_dict: a resumed training then goes on with the
         same bits. And the span, where it is not n."""
-        in_use = self._kept.in_use
-        return torch.tensor(in_use) if self.span == self.n else torch.tensor([int(in_use), self.span])
+        return extra_state(self._kept.in_use, self.span, self.n)
 
     def set_extra_state(self, state: Tensor) -> None:
         if self.present:  # the buffers come first: the next look at others would forget this again
             self._synchronise()
-        begin_at_once, *span = state.flatten().tolist()
-        self.measure_over(span[0] if span else None)
-        self._kept.forget(begin_at_once=bool(begin_at_once))
+        begin_at_once, span = of_extra_state(state)
+        self.measure_over(span)
+        self._kept.forget(begin_at_once=begin_at_once)
 
     def extra_repr(self) -> str:
         span = "" if self.span == self.n else f", span={self.span}"

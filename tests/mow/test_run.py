@@ -273,6 +273,8 @@ def test_a_run_that_died_goes_on_bit_for_bit(
         {"warm_up": False},
         {"refresh": 4},
         {"n": 130, "refresh": 7, "warm_up": False},
+        {"n": 140, "adaptive": True, "log_every": 16},
+        {"n": 300, "adaptive": True, "model": "wae", "k": 3, "prior": "uniform", "prior_window": True},
         {"prior": "sphere", "model": "wae", "reencode": False},
         {"optimizer": "sgd", "lr": 0.01, "root": True, "schedule": "cosine"},
         {"weighting": "paper", "lr": 1e-4, "phi": "asymptotic"},
