@@ -35,9 +35,7 @@ def run(
 def adapt(
     out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/adaptive-windows"),
     pictures: Annotated[int, typer.Option(help="That each run sees.")] = 18_000,
-    minutes: Annotated[
-        float, typer.Option(help="Begin no run after these; 0 keeps what is there.")
-    ] = math.inf,
+    minutes: Annotated[float, typer.Option(help="Begin no run after these; 0 keeps what is there.")] = math.inf,
 ) -> None:
     """The span that adapts against fixed windows, one run after another; goes on where it was interrupted.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,8 @@ WINDOWS: dict[str, dict[str, Any]] = {
 RATES = {"cosine": 2.5e-4, "constant": 1.25e-4}
 """Schedule -> the first learning rate: over all steps both have the same mean, the default at k = 1."""
 
-FIRST = ("adaptive", "64", "256", "1024")
-"""The windows that decide, which are run before the others."""
+ORDER = (("adaptive", "64"), ("256", "1024"), ("4096", "256, refreshed"))
+"""The windows, those first that decide most."""
 
 
 def cells(pictures: int) -> list[grid.Cell]:
@@ -41,21 +42,12 @@ def cells(pictures: int) -> list[grid.Cell]:
 
 
 def _all(pictures: int) -> Iterator[tuple[str, str, str, str, int, Options]]:
-    rest = tuple(window for window in WINDOWS if window not in FIRST)
-    for schedule, windows in (("cosine", FIRST), ("constant", FIRST), ("cosine", rest), ("constant", rest)):
-        for models in (("cwae", "wae"), ("swae",)):
-            for data in ("fashion-mnist", "mnist"):
-                for model in models:
-                    for window in windows:
-                        for seed in SEEDS:
-                            yield (
-                                data,
-                                model,
-                                schedule,
-                                window,
-                                seed,
-                                _options(data, model, schedule, window, seed, pictures),
-                            )
+    decisive, others = ORDER[:2], ORDER[2:]
+    for schedule, several in itertools.product(RATES, (decisive, others)):
+        for models, data in itertools.product((("cwae", "wae"), ("swae",)), ("fashion-mnist", "mnist")):
+            for windows, model, window, seed in itertools.product(several, models, (0, 1), SEEDS):
+                name = windows[window]
+                yield data, model, schedule, name, seed, _options(data, model, schedule, name, seed, pictures)
 
 
 def _options(data: str, model: str, schedule: str, window: str, seed: int, pictures: int) -> Options:
@@ -77,10 +69,14 @@ def _options(data: str, model: str, schedule: str, window: str, seed: int, pictu
 
 
 def kept(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the page needs of a finished run: its scores, and where the span adapted how it and the drift went."""
-    found = reproduce.public(result)
+    """What the page needs of a finished run: scores, also on the way, and how an adaptive span and the drift went."""
+    found, lines = reproduce.public(result), read_json_lines(folder / "metrics.jsonl")
+    found["way"] = [
+        {"step": line["step"], "cramer_wold": short(line["test_cramer_wold"])}
+        for line in lines
+        if "test_cramer_wold" in line
+    ]
     if result["resolved"]["adaptive"]:
-        lines = [line for line in read_json_lines(folder / "metrics.jsonl") if line["drift"]]
         found["looks"] = [
             {
                 "step": line["step"],
@@ -88,6 +84,7 @@ def kept(result: dict[str, Any], folder: Path) -> dict[str, Any]:
                 "drift": {age: short(drift) for age, drift in line["drift"].items()},
             }
             for line in lines
+            if line["drift"]
         ]
     return found
 
