@@ -4,9 +4,11 @@ from mow.neighbours.coreset import CoresetSampler, random_projection
 from mow.neighbours.critical_batch import GradientNoiseScale, fit_critical_batch
 from mow.neighbours.micro_batch import accumulate, accumulate_coupled
 from mow.training.history import History
+from mow.training.schedules import Cosine
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
+from mow.window.adaptive import AdaptiveSpan
 from mow.window.distances import MMD, CramerWold, SlicedWasserstein
 from mow.window.priors import PriorWindow
 from mow.window.window import MovingWindow
@@ -14,7 +16,9 @@ from mow_kernels import __version__
 
 __all__ = [
     "MMD",
+    "AdaptiveSpan",
     "CoresetSampler",
+    "Cosine",
     "CramerWold",
     "GradientNoiseScale",
     "History",

@@ -46,6 +46,8 @@ class Implementation(NamedTuple):
     """(an option, the values of it for which this backend keeps nothing), where there are such."""
     running: tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]] | None = None
     """(fwd, push) over what a window can keep for the op, where this backend has kernels for it."""
+    newest: bool = False
+    """Whether fwd can also be over any number of the newest rows that are kept."""
 
 
 @dataclass(frozen=True, eq=False)

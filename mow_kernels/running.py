@@ -8,6 +8,7 @@ distance can keep stands in the file of its op; its row says so.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -66,12 +67,15 @@ class Running:
             if value < 1:
                 raise ValueError(f"{name} is {value!r}; it must be an integer >= 1")
         like = torch.empty(2, dim, dtype=dtype, device=device)
-        kernels = _kernels(op, like, sampled, op.defaults | options)
+        self._kernels = functools.partial(_kernels, op, like, sampled, op.defaults | options)
+        kernels = self._kernels()
         if isinstance(kernels, str):
             raise ValueError(f"nothing can be kept: {kernels}")
         self._op, (self._fwd, self._push), self._options = op, *kernels
         self._alone = op.alone(self._options)
         self.n, self.dim, self.sampled, self.rows, self._head, self._dtype = n, dim, sampled, 0, 0, dtype
+        self.span = n
+        """How many of the newest rows a measurement is over, new ones included."""
         self._device, self._on_cpu = like.device, like.is_cpu
         self._pushes = 0
         self._evaluated: tuple[_Seen, ...] | None = None
@@ -84,7 +88,8 @@ class Running:
         return f"{type(self).__name__}({self._op.name}, {self.n}, {self.dim}{sampled}{options}; rows={self.rows})"
 
     def distance(self, current: Tensor, prior: Tensor | None = None, *, samples: Samples | None = None) -> Tensor:
-        """The distance over [the newest min(rows, n-k) rows; current], with a gradient for current.
+        """The distance over [the newest min(rows, span-k) rows; current], with a gradient for current; span is n unless
+        `measure_over` has said otherwise.
 
         Args:
             current: [k, D], 1 <= k <= n.
@@ -110,6 +115,20 @@ class Running:
         g_current, value = autograd.gradient(True, current, self._checked_launch(current, prior, None))
         self._evaluated = _seen(current, prior)
         return g_current, value  # type: ignore[return-value]  # it was asked for
+
+    def measure_over(self, span: int) -> None:
+        """Measure over so many of the newest rows from now on, 1 <= span <= n, new ones included (all of these where
+        they are more); the others stay.
+
+        Raises:
+            TypeError, ValueError: span is no such integer, or what is kept is for the whole window alone.
+        """
+        span = checks.integer("span", span, f" from 1 to n = {self.n}")
+        if not 1 <= span <= self.n:
+            raise ValueError(f"span is {span}; it must be from 1 to n = {self.n}")
+        if span < self.n and isinstance(reason := self._kernels(newest=True), str):
+            raise ValueError(f"span is {span} and n {self.n}; it must be n: {reason}")
+        self.span = span
 
     def push(self, rows: Tensor, prior: Tensor | None = None) -> None:
         """Append rows [k, D], k >= 1, and as many of a sampled prior; of more than n the newest n.
@@ -158,7 +177,7 @@ class Running:
         k = current.shape[0]
         if k > self.n:
             raise ValueError(f"current has {k} rows; it must have at most n = {self.n}")
-        if self._alone is not None and min(self.rows, self.n - k) + k == 1:
+        if self._alone is not None and k == 1 and (self.rows == 0 or self.span == 1):
             raise ValueError(self._alone)
         return self._launch(prior, k, self._differentiable(self._pushes, samples))
 
@@ -254,6 +273,7 @@ class RunningSums(Running):
         self._numbers = op.fused_arguments(torch.empty(0, dim, dtype=dtype), n, not sampled, self._options)
         self._sums = self._zeros()
         self._prior_sums = self._zeros() if sampled else None
+        self._visited = 0
 
     @classmethod
     def begin(cls, op: DistanceOp, n: int, like: Tensor, sampled: bool, options: Options) -> Running:
@@ -266,7 +286,8 @@ class RunningSums(Running):
         return torch.zeros(4 * slots + numbers // (8 // self._dtype.itemsize), dtype=torch.float64, device=self._device)
 
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
-        arguments = (prior, self.n, self._head, min(self.rows, self.n - k), *self._numbers)
+        self._visited = max(0, min(self.rows, self.span - k))
+        arguments = (prior, self.n, self._head, self._visited, *self._numbers)
         return Launch(
             self._measure,
             None,
@@ -283,6 +304,7 @@ class RunningSums(Running):
 
     def _append(self, rows: Tensor, prior: Tensor | None, evaluated: bool) -> None:
         older = min(self.rows, self.n - len(rows))
+        evaluated = evaluated and older == self._visited
         self._push(self._sums, rows, self._prior_sums, prior, self.n, self._head, older, *self._numbers, evaluated)
 
 
@@ -344,7 +366,13 @@ def begin_running(
 
 
 def why_not_running(
-    function: Callable[..., Tensor], like: Tensor, *, sampled: bool = False, rows: int | None = None, **options: Any
+    function: Callable[..., Tensor],
+    like: Tensor,
+    *,
+    sampled: bool = False,
+    rows: int | None = None,
+    newest: bool = False,
+    **options: Any,
 ) -> str | None:
     """The reason why nothing can be kept for a distance over a window, or None.
 
@@ -355,6 +383,7 @@ def why_not_running(
         function, sampled, options: as for `begin_running`.
         like: any tensor of the window's width [..., D], dtype and device.
         rows: of a measurement, for options that follow from their number; None for many.
+        newest: whether it shall be measured over fewer than all the rows of the window (`Running.measure_over`).
 
     Raises:
         ValueError: function is no distance; and what the function raises for its options.
@@ -363,7 +392,7 @@ def why_not_running(
     options = op.defaults | options
     if op.keeps is not None:
         options = op.keeps.of_rows(options, 2 if rows is None else rows)
-    kernels = _kernels(op, like.new_empty(1, like.shape[-1]).expand(2, -1), sampled, options)
+    kernels = _kernels(op, like.new_empty(1, like.shape[-1]).expand(2, -1), sampled, options, newest)
     return kernels if isinstance(kernels, str) else None
 
 
@@ -371,10 +400,10 @@ _NOTHING = "{} has nothing to keep"
 
 
 def _kernels(
-    op: DistanceOp, like: Tensor, sampled: bool, options: Options
+    op: DistanceOp, like: Tensor, sampled: bool, options: Options, newest: bool = False
 ) -> tuple[tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]], Options] | str:
     """The kernels of the first wanted backend that keeps something for two rows like these, and the checked options; or
-    the reason why there are none."""
+    the reason why there are none. `newest`: it has to be measured over any number of the newest rows."""
     if op.keeps is None:
         return _NOTHING.format(op.name)
     if like.dtype not in checks.WIDE:
@@ -393,6 +422,8 @@ def _kernels(
             unsupported = why_not_there(entry, (like, like[:0], like if sampled else None), options)
             if entry.keeps_none is not None and options[entry.keeps_none[0]] in entry.keeps_none[1]:
                 unsupported = f"it keeps nothing for {entry.keeps_none[0]} {options[entry.keeps_none[0]]!r}"
+            if unsupported is None and newest and not entry.newest:
+                unsupported = f"what it keeps for {op.name} is for the whole window alone"
             if unsupported is None:
                 return entry.running, options
             reason = f"backend {backend!r} cannot: {unsupported}"

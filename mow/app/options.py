@@ -16,7 +16,7 @@ import torch
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import COLLECTIONS
-from mow.app.optimizers import OPTIMIZERS
+from mow.app.optimizers import OPTIMIZERS, SCHEDULES
 from mow.training.nonfinite import ON_NONFINITE
 from mow.training.precision import Precision
 from mow.training.trainer import default_learning_rate
@@ -107,7 +107,8 @@ class Options:
     )
     dim: int | None = option(None, "Latent width (default: the paper's for the data or the architecture).", MODEL)
     lr: float | None = option(None, "Learning rate (default: 1e-3 sqrt(k/64)).", MODEL, within=POSITIVE)
-    optimizer: str = option("adam", "With a constant learning rate.", MODEL, choices=OPTIMIZERS)
+    optimizer: str = option("adam", "sgd is plain gradient descent.", MODEL, choices=OPTIMIZERS)
+    schedule: str = option("constant", "Of the learning rate; cosine falls to 0 at --steps.", MODEL, choices=SCHEDULES)
     beta1: float = option(0.9, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     beta2: float = option(0.999, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     weight: float = option(1.0, "Lambda of the distance.", DISTANCE)
@@ -124,6 +125,7 @@ class Options:
     keep_directions: int = option(1, "For so many steps, for swae.", DISTANCE, within=POSITIVE_COUNT)
     reencode: bool = option(True, "Push latents of the updated encoder, as the paper does.", MODEL)
     refresh: int | None = option(None, "Encode the whole window again every so many steps.", MODEL)
+    adaptive: bool = option(False, "Measure over as many of the n as the encoder's drift allows.", MODEL)
     warm_up: bool = option(True, "Fill the window before the first step, as the paper does.", MODEL)
     drop_last: bool = option(
         False, "Begin the next pass in place of a batch of less than k.", MODEL, spelling="--drop-last"
@@ -208,8 +210,10 @@ class Options:
             about(field).check(name, value)
             if (of := about(field).of) and getattr(self, of[0]) != of[1] and value != field.default:
                 raise ValueError(f"{name} is {value} and {of[0]} {getattr(self, of[0])!r}; it is of {of[1]}")
-        if self.drop_last and self.refresh is not None:
-            raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
+        for name, reads_again in (("refresh", self.refresh is not None), ("adaptive", self.adaptive)):
+            if self.drop_last and reads_again:
+                was = getattr(self, name)
+                raise ValueError(f"drop_last is True and {name} {was}, which reads whole passes again; use one")
         if self.cuda_graph and (self.precision == "fp16" or self.checkpointing):
             other = "checkpointing is True" if self.checkpointing else "precision is 'fp16'"
             raise ValueError(f"cuda_graph is True and {other}, which asks the host within a step; use one of the two")

@@ -221,6 +221,7 @@ def _curves(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
         _Curve("Distance of the window to the prior", distance, train="distance", log=True),
         _Curve("Distance on the test pictures", "Cramer-Wold distance", test="test_cramer_wold", log=True),
         _Curve("Loss", "loss: what the optimiser sees", train="loss"),
+        _Curve("Rows that the distance is over", "rows", train="span", log=True),
     )
     figures = [_figure_of(curve, log) for curve in curves]
     if not any(figures):

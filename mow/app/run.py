@@ -24,7 +24,7 @@ from mow.app import data, evaluation, features, interrupt, pictures
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import LazyPictures, PictureData
-from mow.app.optimizers import OPTIMIZERS
+from mow.app.optimizers import OPTIMIZERS, SCHEDULES
 from mow.app.options import MAY_CHANGE, Options
 from mow.app.report import write_report
 from mow.distributed import DistributedTrainer, Ranks, ShardedWindow
@@ -34,6 +34,7 @@ from mow.training.precision import Frugal
 from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
+from mow.window.adaptive import AdaptiveSpan
 from mow.window.distances import Distance
 from mow.window.priors import PriorWindow
 from mow.window.window import MovingWindow
@@ -81,10 +82,12 @@ class Run:
             window,  # type: ignore[arg-type]  # the one that the trainer takes
             k=options.k,
             optimizer=lambda parameters: OPTIMIZERS[options.optimizer](parameters, options),
+            scheduler=SCHEDULES[options.schedule](options),
             weight=options.weight,
             weighting=options.weighting,
             reencode=options.reencode,
             refresh=options.refresh,
+            adaptive=AdaptiveSpan() if options.adaptive else None,
             root=options.root,
             cuda_graph=options.cuda_graph,
             on_nonfinite=options.on_nonfinite,
@@ -307,6 +310,9 @@ class Run:
     def _log(self, result: dict[str, Any]) -> dict[str, Any]:
         head = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}
         values = {name: value if value is None else _finite(value) for name, value in result.items()}
+        if (adaptive := self.trainer.adaptive) is not None:
+            head["span"] = self.trainer.window.span
+            head["drift"] = {str(age): drift for age, drift in adaptive.drift.items()}
         record = {**head, **values, "seconds": round(self.seconds, 3)}
         for name, count in (("skipped", self.trainer.steps_skipped), ("rows_left_out", self.trainer.rows_left_out)):
             if count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,15 @@ import mow_kernels as mk
 from mow.checks import positive
 from mow.distributed.ranks import Ranks
 from mow.window.distances import Distance, KernelDistance
-from mow.window.window import Host, out_of_range, window_state
+from mow.window.window import (
+    Host,
+    check_ages,
+    checked_span,
+    extra_state,
+    of_extra_state,
+    out_of_range,
+    window_state,
+)
 
 _CHUNK = 2**22
 """Numbers that the differences between new rows and rows of the window may take at once: 16 MiB in float32."""
@@ -67,6 +75,7 @@ class ShardedWindow(nn.Module):
         self.register_buffer("_newer", torch.zeros(slots, dtype=torch.float64, device=device), persistent=False)
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
+        self.span = self.n
         self._pairs = None
         self.host = Host(0, 0)
         self.host.agree(self._buffers)
@@ -97,6 +106,21 @@ class ShardedWindow(nn.Module):
         self.latents[places], self._newer[places] = rows[own], newer[own]
         self._stand((head + count) % self.n, stay + count)
 
+    def measure_over(self, span: int | None) -> None:
+        """`MovingWindow.measure_over`, in every rank alike."""
+        self.span = checked_span(span, self.n)
+
+    def at(self, ages: Sequence[int]) -> Tensor:
+        """`MovingWindow.at`, the same rows in every rank: one collective."""
+        head, length = self._look()
+        check_ages(ages, length)
+        found = self.latents.new_zeros(len(ages), self.dim)
+        for i, age in enumerate(ages):
+            slot = (head - age) % self.n
+            if slot % self.ranks.size == self.ranks.rank:
+                found[i] = self.latents[slot // self.ranks.size]
+        return self.ranks.sum(found)
+
     def fill(self, rows: Tensor) -> None:
         """Start afresh with these rows; arguments and errors as for `push`."""
         self._check(rows)
@@ -105,7 +129,7 @@ class ShardedWindow(nn.Module):
         self.push(rows)
 
     def gradient(self, distance: Distance, rows: Tensor, *, measure: bool = True) -> tuple[Tensor, Tensor | None]:
-        """What `Distance.gradient` gives over [the newest n-K rows of the window; rows], the same in every rank.
+        """What `Distance.gradient` gives over [the newest span-K rows of the window; rows], the same in every rank.
 
         Args:
             distance: a `KernelDistance` with the prior "normal", e.g. `mow.MMD`.
@@ -127,7 +151,7 @@ class ShardedWindow(nn.Module):
         if len(rows) > self.n:
             raise ValueError(f"rows has {len(rows)} rows and the window n = {self.n}; it must have at most n")
         wide = torch.promote_types(rows.dtype, torch.float32)  # half types would lose what is scaled later
-        rows, history = rows.detach().to(self.latents.dtype), min(len(self), self.n - len(rows))
+        rows, history = rows.detach().to(self.latents.dtype), min(len(self), max(0, self.span - len(rows)))
         distance.prepare(rows)
         terms = mk.to_normal(distance.function, rows, len(rows) + history, **distance.options(rows))
         value: Tensor | None
@@ -290,7 +314,9 @@ class ShardedWindow(nn.Module):
             latents[rank :: self.ranks.size] = shard.detach().cpu()
         destination[prefix + "latents"] = latents
         destination[prefix + "head"], destination[prefix + "count"] = map(torch.tensor, self._look())
-        destination[prefix + "_extra_state"] = torch.tensor(False)  # a MovingWindow's, for running sums: none
+        destination[prefix + "_extra_state"] = extra_state(
+            False, self.span, self.n
+        )  # a MovingWindow's; no running sums
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         missing, _, errors = rest[-3:]
@@ -299,6 +325,7 @@ class ShardedWindow(nn.Module):
         if lacking:
             return
         latents, head, count = (state_dict[name] for name in names)
+        span = of_extra_state(state_dict.get(prefix + "_extra_state", torch.tensor(False)))[1]
         if list(latents.shape) != [self.n, self.dim]:
             errors.append(f"latents has shape {list(latents.shape)}; this window's is {[self.n, self.dim]}")
             return
@@ -306,6 +333,7 @@ class ShardedWindow(nn.Module):
             if not 0 <= value <= most:
                 errors.append(out_of_range(name, value, most))
                 return
+        self.measure_over(span)
         self.latents.copy_(latents[self.ranks.rank :: self.ranks.size])
         self._pairs = None
         self._stand(int(head), int(count))

@@ -226,6 +226,12 @@ def _check_optimizer(optimizer: Optimizer) -> None:
 
 
 def _still_capturable(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """capturable is an option, but comes with the state and says on which device the steps are counted."""
-    groups = [{**group, "capturable": True} if "capturable" in group else group for group in state["param_groups"]]
-    return {**state, "param_groups": groups}
+    """capturable is an option, but comes with the state and says on which device the steps are counted. A learning rate
+    in a tensor stays in one, where a scheduler changes it between the replays."""
+    groups = []
+    for group, own in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        group = {**group, "capturable": True} if "capturable" in group else dict(group)
+        if isinstance(own["lr"], Tensor):
+            group["lr"] = torch.as_tensor(group["lr"]).to(own["lr"])
+        groups.append(group)
+    return {**state, "param_groups": groups + state["param_groups"][len(groups) :]}

@@ -78,6 +78,11 @@ def load(
 
 
 def _kinds(distance: Distance, trainer: Trainer) -> dict[str, str]:
-    """What a state fits without being right: a distance and an optimiser of another kind."""
+    """What a state fits without being right: a distance, an optimiser, a scheduler or a rule of another kind."""
     said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(distance).split()))
-    return {"distance": said, "optimizer": type(trainer.optimizer).__name__}
+    return {
+        "distance": said,
+        "optimizer": type(trainer.optimizer).__name__,
+        "scheduler": "None" if trainer.scheduler is None else type(trainer.scheduler).__name__,
+        "adaptive": repr(trainer.adaptive),
+    }

@@ -61,7 +61,7 @@ def step(
     # F over [history; z], and its gradient for z alone.
     rows = exchange.receive(z, window)
     new = rows.shape[0]
-    present = min(window.n, len(window) + new)
+    present = max(new, min(window.span, len(window) + new))
     g_z, value = exchange.gradient(distance, rows, window, measure)
     factor = weight * weighting.scale(present, new)
     g_z = factor * g_z

@@ -113,6 +113,23 @@ class ShuffledStream:
             indices = torch.cat([self._order_of(epoch), indices])
         return self._read_share(indices[-count:], share)
 
+    def ago(self, ages: Sequence[int], share: Callable[[int], slice] | None = None) -> Tensor:
+        """The pictures of these ages, read again: age 1 is the picture taken last. -> [len(ages), ...], as `take` gives
+        them; with drop_last those that were left out are taken for read.
+
+        Args:
+            ages: >= 1.
+            share: as for `take`.
+
+        Raises:
+            ValueError: there were not so many.
+        """
+        if not 1 <= min(ages) <= max(ages) <= self.taken:
+            raise ValueError(f"ages is {list(ages)}; they must be from 1 to the {self.taken} pictures taken so far")
+        places = [divmod(self.taken - age, len(self.pictures)) for age in ages]
+        orders = {epoch: self._order if epoch == self.epoch else self._order_of(epoch) for epoch, _ in places}
+        return self._read_share(torch.stack([orders[epoch][offset] for epoch, offset in places]), share)
+
     def _left(self, count: int) -> int:
         """How many pictures of this pass may still be taken, so many at a time."""
         left = len(self.pictures) - self.offset

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from mow.checks import integer, number, output, positive
 from mow.naming import named, optimizer_name
-from mow.training import checkpoint, passes
+from mow.training import checkpoint, passes, schedules
 from mow.training.buffers import Buffers
 from mow.training.cuda_graph import GraphedStep
 from mow.training.exchange import Exchange
@@ -28,6 +29,7 @@ from mow.training.step import LATENTS, step
 from mow.training.stream import Pictures, ShuffledStream, as_input, as_tensor
 from mow.training.weighting import WEIGHTINGS
 from mow.window import priors
+from mow.window.adaptive import AdaptiveSpan
 from mow.window.distances import Distance
 from mow.window.priors import generators_of
 from mow.window.window import MovingWindow
@@ -68,12 +70,17 @@ class Trainer:
         window: of n latents of width D, on the device of the modules.
         k: new elements a step, 1 <= k <= n; k = n is the classical method.
         optimizer: from parameters to an optimiser; None for Adam at `default_learning_rate(k)`.
+        scheduler: from that optimiser to a `torch.optim.lr_scheduler.LRScheduler`, e.g. `mow.Cosine`, which is told of
+            every step, also of one that was skipped; None for a constant learning rate.
         weight: lambda, >= 0.
         weighting: "compensated", "paper" or "reference": a row of `mow.training.weighting.WEIGHTINGS`.
         reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
             those of the step, as the public code does.
         refresh: encode the pictures of the whole window again, with the weights of that moment, every so many steps of
             `run`, which reads them from the data set again; None for never. Not with k = n or on_nonfinite "skip".
+        adaptive: measure over as many of the newest rows as the drift of the encoder allows, which it measures by
+            encoding a few pictures of `run` again now and then (`mow.AdaptiveSpan`); None for all rows. Not with k = n
+            or on_nonfinite "skip".
         root: take the square root of the mean of R, as the public code does; not with "paper".
         cuda_graph: run the step as one CUDA graph, `self.graph` (see `mow.training.cuda_graph.GraphedStep`). The
             optimiser must be SGD or have capturable=True, which the default one then has.
@@ -102,10 +109,12 @@ class Trainer:
         *,
         k: int = 1,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         weight: float = 1.0,
         weighting: str = "compensated",
         reencode: bool = True,
         refresh: int | None = None,
+        adaptive: AdaptiveSpan | None = None,
         root: bool = False,
         cuda_graph: bool = False,
         on_nonfinite: str | None = None,
@@ -134,24 +143,32 @@ class Trainer:
             raise ValueError("cuda_graph is True; a step with collectives between ranks is not captured")
         if refresh is not None:
             refresh = positive("refresh", refresh)
-            if k == window.n:
-                raise ValueError(f"refresh is {refresh} and k = n = {k}, which has no history; it must be None")
-            if on_nonfinite == "skip":
+        for name, reads_again in (("refresh", refresh), ("adaptive", adaptive)):
+            if reads_again is not None and k == window.n:
+                raise ValueError(f"{name} is {reads_again} and k = n = {k}, which has no history; it must be None")
+            if reads_again is not None and on_nonfinite == "skip":
                 raise ValueError(
-                    f"refresh is {refresh} and on_nonfinite 'skip', which it would bring back; use one of the two"
+                    f"{name} is {reads_again} and on_nonfinite 'skip', after which the window's rows are not those of "
+                    "the newest pictures; use one of the two"
                 )
         self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
-        self.refresh, self.on_nonfinite = refresh, on_nonfinite
+        self.refresh, self.adaptive, self.on_nonfinite = refresh, adaptive, on_nonfinite
+        if adaptive is not None:
+            adaptive.begin(window, k)
         self.scaler = GradScaler(window.latents.device.type, enabled=False) if scaler is None else scaler
         self.exchange = Exchange() if exchange is None else exchange
         parameters = [*encoder.parameters(), *decoder.parameters()]
         if optimizer is None:
-            self.optimizer: Optimizer = torch.optim.Adam(
-                parameters, lr=default_learning_rate(k), fused=True, capturable=cuda_graph
-            )
+            lr: float | Tensor = default_learning_rate(k)
+            if cuda_graph and scheduler is not None:
+                lr = torch.tensor(lr, device=window.latents.device)
+            self.optimizer: Optimizer = torch.optim.Adam(parameters, lr=lr, fused=True, capturable=cuda_graph)
         else:
             self.optimizer = optimizer(parameters)
+        self.scheduler = None if scheduler is None else scheduler(self.optimizer)
+        if self.scheduler is not None:
+            schedules.check(self.scheduler, cuda_graph=cuda_graph)
         self._like = next((each for each in parameters if each.is_floating_point()), window.latents)
         """A parameter, whose dtype the networks compute in, also after `.to()`."""
         self.steps_done = self.pictures_seen = self.steps_skipped = 0
@@ -218,6 +235,8 @@ class Trainer:
             results = self._step(x, measure, total) if self.graph is None else self.graph(x, measure)
         self.steps_done += 1
         self.pictures_seen += self.exchange.count(x)
+        if self.scheduler is not None:
+            self.scheduler.step()
         return results
 
     def run(
@@ -248,8 +267,9 @@ class Trainer:
         stream = self._stream_of(pictures, drop_last)
         if drop_last and not stream.drop_last:
             raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")
-        if stream.drop_last and self.refresh is not None:
-            raise ValueError(f"drop_last is True and refresh {self.refresh}, which reads whole passes again; use one")
+        for name, reads_again in (("refresh", self.refresh), ("adaptive", self.adaptive)):
+            if stream.drop_last and reads_again is not None:
+                raise ValueError(f"drop_last is True and {name} {reads_again}, which reads whole passes again; use one")
         if stream.drop_last and len(stream.pictures) < self.k:
             raise ValueError(f"drop_last is True, k {self.k} and there are {len(stream.pictures)} pictures: no batch")
         self._stream = stream
@@ -262,6 +282,8 @@ class Trainer:
                 result = self.step(x, measure=measured(self.steps_done + 1), total=total)
                 if self.refresh is not None and self.steps_done % self.refresh == 0:
                     self._refresh(stream)
+                if self.adaptive is not None and self.steps_done % self.adaptive.every == 0:
+                    self._look_back(stream, self.adaptive)
                 yield result
             self._settle()
         finally:
@@ -352,8 +374,8 @@ class Trainer:
         Args:
             encoder, decoder, distance: as for `Trainer`, of the same kinds as those that were saved.
             window: None for one like that which was saved, on the encoder's device.
-            options: `optimizer`, `scaler` and `cuda_graph` as for the first trainer; of the others those that shall
-                change.
+            options: `optimizer`, `scheduler`, `adaptive`, `scaler` and `cuda_graph` as for the first trainer; of the
+                others those that shall change.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -433,6 +455,9 @@ class Trainer:
             "steps_skipped": self.steps_skipped,
             "rows_left_out": self.rows_left_out,
         }
+        for name in ("scheduler", "adaptive"):
+            if (part := getattr(self, name)) is not None:
+                state[name] = part.state_dict()
         return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -449,6 +474,9 @@ class Trainer:
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
         # older checkpoints lack these
         self.steps_skipped, self._finite.left_out = state.get("steps_skipped", 0), state.get("rows_left_out", 0)
+        for name in ("scheduler", "adaptive"):
+            if (part := getattr(self, name)) is not None:
+                part.load_state_dict(state[name])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -521,8 +549,20 @@ class Trainer:
         if stream.taken >= total:
             self._fill(stream.recent(total, self.exchange.share), total)
 
+    def _look_back(self, stream: ShuffledStream, adaptive: AdaptiveSpan) -> None:
+        """How far rows of the window have moved: those of a few ages, whose pictures are encoded again."""
+        self._settle()
+        ages = [age for age in adaptive.ages(self.window, self.k) if age <= stream.taken]
+        if len(ages) > 1:  # of one age there is nothing to choose, nor a batch for a norm
+            z = self._encoded(stream.ago(ages, self.exchange.share), len(ages))
+            adaptive.update(self.window, ages, z, self.k)
+
     def _fill(self, x: Tensor, total: int) -> None:
-        """The window anew from so many elements, of which this process has x.
+        """The window anew from so many elements, of which this process has x."""
+        self._finite.fill(self._encoded(x, total), self.window)
+
+    def _encoded(self, x: Tensor, total: int) -> Tensor:
+        """The latents of so many elements, of which this process has x, without a trace.
 
         Large pictures are encoded k at a time, since more may not fit.
         """
@@ -530,8 +570,7 @@ class Trainer:
         with torch.no_grad(), self.exchange.guard(self.steps_done):
             with Buffers(self.encoder):
                 parts = [output("encoder", self.encoder(self._input(part)), 2, LATENTS) for part in x.split(at_once)]
-            z = torch.cat(parts)
-            self._finite.fill(self.exchange.gather(z, total), self.window)
+            return self.exchange.gather(torch.cat(parts), total)
 
     def _input(self, x: Tensor) -> Tensor:
         """Elements as the networks take them, on their device."""
@@ -556,7 +595,7 @@ class Trainer:
             generators=list(generators_of(self.distance)),
             modules=lambda: (self.encoder, self.decoder, self.window, self.distance),
             options=lambda: (
-                *(self.k, self.weight, self.weighting, self.reencode, self.root),
+                *(self.k, self.weight, self.weighting, self.reencode, self.root, self.window.span),
                 *self.window.kept.following.values(),  # what is kept is in the graph, and lives as long
             ),
             repeats=lambda x: len(x) == self.k and (len(self.window) == self.window.n or self.k == self.window.n),

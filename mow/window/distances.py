@@ -139,7 +139,7 @@ class Distance(nn.Module):
         if isinstance(self.prior, PriorWindow):
             self.prior.advance(len(z))
             return self.prior.newest(max(2, n))
-        return self.prior.sample(max(2, window.n if isinstance(window, MovingWindow) else n), z)
+        return self.prior.sample(max(2, n, window.span if isinstance(window, MovingWindow) else 0), z)
 
     def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
         """The gradient of F for z, and F where `measure` asks for it."""

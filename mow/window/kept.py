@@ -36,13 +36,13 @@ class Following:
 
     def distance(self, z: Tensor, samples: Samples) -> Tensor:
         """`mow_kernels.Running.distance`, with new rows of the prior."""
-        fresh = self._advance(z)
+        fresh = self._ready(z)
         unchanged = functools.partial(self._unchanged, samples, self._window.host.state, self._seen)
         return self.running.distance(z, fresh, samples=unchanged)
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """`mow_kernels.Running.gradient`, with new rows of the prior."""
-        fresh = self._advance(z)
+        fresh = self._ready(z)
         return self.running.gradient(z, fresh)
 
     def push(self, rows: Tensor) -> None:
@@ -68,15 +68,20 @@ class Following:
         if self._prior is not None:
             self._seen = self._prior.latents, self._prior.latents._version
 
-    def _advance(self, z: Tensor) -> Tensor | None:
-        """New rows of the prior. Where not each of its rows has come with one of the window, all begins anew: it was
-        advanced for somebody else, or for a measurement after which nothing was pushed."""
+    def _ready(self, z: Tensor) -> Tensor | None:
+        """For a measurement over the window's span; gives new rows of the prior. Where not each of its rows has come
+        with one of the window, all begins anew: it was advanced for somebody else, or for a measurement after which
+        nothing was pushed."""
         prior = self._prior
         if prior is None:
+            if self.running.span != self._window.span:
+                self.running.measure_over(self._window.span)
             return None
         latents = prior.latents
         if self._fresh is not None or self._seen[0] is not latents or self._seen[1] != latents._version:
             self._restart()
+        if self.running.span != self._window.span:
+            self.running.measure_over(self._window.span)
         self._fresh = prior.advance(z.shape[0])
         self._seen = latents, latents._version
         return self._fresh
@@ -86,7 +91,8 @@ class Kept:
     """What a window keeps for distances, as their rows in `mow_kernels` say; to be asked at every measurement.
 
     It begins with the second of two steps that measure the same distance, so that a measurement now and then does not
-    set up what nobody uses, and ends with a push before which it was not measured.
+    set up what nobody uses, and ends with a push before which it was not measured. What follows from the number of rows
+    begins anew when the window's span changes.
     """
 
     def __init__(self) -> None:
@@ -98,8 +104,8 @@ class Kept:
         Args:
             begin_at_once: with the first step, as what was saved between two steps did not have to begin again.
         """
-        self.following: dict[Hashable, Following] = {}
-        self._measured: set[Hashable] = set()
+        self.following: dict[_Key, Following] = {}
+        self._measured: set[_Key] = set()
         self._measured_before: set[Hashable] = set()
         self._begin_at_once = begin_at_once
         self.in_use = begin_at_once
@@ -107,7 +113,7 @@ class Kept:
     def push(self, rows: Tensor) -> None:
         """To be told of every push of the window while it is `in_use`."""
         self.following = {key: kept for key, kept in self.following.items() if key in self._measured}
-        self._measured_before, self._measured = self._measured, set()
+        self._measured_before, self._measured = {distance for distance, *_ in self._measured}, set()
         self.in_use = bool(self._measured_before)
         self._begin_at_once = False
         for kept in self.following.values():
@@ -126,8 +132,8 @@ class Kept:
         """
         if op.keeps is None:
             return None
-        rows = len(z) + min(window.host.present, window.n - len(z))
-        key = _key(op.keeps, op, z, prior, options, rows)
+        rows, full = _rows(window, len(z))
+        key = _key(op.keeps, op, z, prior, options, rows, window.span < window.n)
         following = self.following.get(key)
         if following is not None and (not op.keeps.may_change or following.running.serves(options)):
             self._measured.add(key)
@@ -136,7 +142,7 @@ class Kept:
             return None
         self._measured.add(key)
         self.in_use = True
-        if following is None and not self._begins(key):
+        if following is None and not self._begins(key, full):
             return None
         begin = functools.partial(_begin, window, op, z.dtype, prior, options, rows)
         self.following[key] = Following(window, begin, prior)
@@ -146,26 +152,44 @@ class Kept:
         self, window: MovingWindow, op: mk.DistanceOp, z: Tensor, prior: PriorWindow | None, options: dict[str, Any]
     ) -> str | None:
         """The reason why `find` would give nothing, or None; arguments as there, and nothing is counted."""
-        rows = len(z) + min(window.host.present, window.n - len(z))
+        rows, full = _rows(window, len(z))
         reason = _why_never(window, op, z, prior, options, rows)
         if reason is None and op.keeps is not None:
-            key = _key(op.keeps, op, z, prior, options, rows)
-            if key not in self.following and not self._begins(key):
+            key = _key(op.keeps, op, z, prior, options, rows, window.span < window.n)
+            if key not in self.following and not self._begins(key, full):
                 return "they begin with the second step that measures this distance"
         return reason
 
-    def _begins(self, key: Hashable) -> bool:
-        return key in self._measured_before or self._begin_at_once
+    def _begins(self, key: _Key, full: bool) -> bool:
+        """Of what follows the number of rows nothing is kept while that grows with every step."""
+        follows_rows = key[1] is not None
+        return (key[0] in self._measured_before or self._begin_at_once) and (full or not follows_rows)
+
+
+_Key = tuple[Hashable, int | None, bool]
+"""What tells what is kept for one distance from what is for another: the distance; the rows of a measurement, where an
+option of it follows from their number; and whether these are fewer than the window has."""
 
 
 def _key(
-    keeps: mk.Keeps, op: mk.DistanceOp, z: Tensor, prior: PriorWindow | None, options: dict[str, Any], rows: int
-) -> Hashable:
-    """What tells what is kept for one distance from what is for another."""
+    keeps: mk.Keeps,
+    op: mk.DistanceOp,
+    z: Tensor,
+    prior: PriorWindow | None,
+    options: dict[str, Any],
+    rows: int,
+    newest: bool,
+) -> _Key:
     fixed = tuple([value for name, value in options.items() if name not in keeps.may_change])
     follows = [name for name in keeps.follow_rows if options[name] is None]
     backend = mk.use_backend.here() if mk.use_backend.active else mk.use_backend.outside
-    return op.name, backend, z.dtype, id(prior), fixed, rows if follows else None
+    return (op.name, backend, z.dtype, id(prior), fixed), rows if follows else None, newest
+
+
+def _rows(window: MovingWindow, k: int) -> tuple[int, bool]:
+    """How many rows a measurement of k new ones is over, and whether the window has all that it could be."""
+    present, older = window.host.present, max(0, window.span - k)
+    return k + min(present, older), present >= older
 
 
 def _begin(
@@ -207,4 +231,7 @@ def _why_never(
         return "torch.compile traces it"
     if z.dtype != window.latents.dtype:
         return f"the window is {window.latents.dtype}"
-    return mk.why_not_running(op.function, window.latents, sampled=prior is not None, rows=rows, **options)
+    newest = window.span < window.n
+    return mk.why_not_running(
+        op.function, window.latents, sampled=prior is not None, rows=rows, newest=newest, **options
+    )

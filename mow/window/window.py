@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,34 @@ def out_of_range(name: str, number: int, most: int) -> str:
     return f"{name} is {number}; it must be from 0 to {most} (a window's buffers may be copied, not averaged)"
 
 
+def checked_span(span: int | None, n: int) -> int:
+    """How many rows of a window of n a measurement is over; None for all.
+
+    Raises:
+        TypeError, ValueError: it is no integer from 1 to n.
+    """
+    span = n if span is None else positive("span", span)
+    if span > n:
+        raise ValueError(f"span is {span}; it must be from 1 to the window's n = {n}")
+    return span
+
+
+def check_ages(ages: Sequence[int], present: int) -> None:
+    """Raises ValueError for an age that none of so many rows has."""
+    if ages and not 1 <= min(ages) <= max(ages) <= present:
+        raise ValueError(f"ages is {list(ages)}; they must be from 1 to the {present} rows present")
+
+
+def extra_state(in_use: bool, span: int, n: int) -> Tensor:
+    """What a state_dict has beside the buffers: whether something is kept with the rows, and a span that is not n."""
+    return torch.tensor(in_use) if span == n else torch.tensor([int(in_use), span])
+
+
+def of_extra_state(state: Tensor) -> tuple[bool, int | None]:
+    in_use, *span = state.flatten().tolist()
+    return bool(in_use), span[0] if span else None
+
+
 class MovingWindow(nn.Module):
     """The newest n latents, in buffers, so that `.to()`, `state_dict` and resuming just work.
 
@@ -106,6 +134,8 @@ class MovingWindow(nn.Module):
         self.register_buffer("latents", torch.zeros(n, dim, dtype=dtype, device=device))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))
+        self.span = self.n
+        """How many of the newest rows a measurement is over, new ones included: `measure_over`."""
         self._kept = Kept()
         self.host = Host(0, 0)
         """What the buffers said when they were last looked at, for what looks right after `present` or `kept` did."""
@@ -130,7 +160,9 @@ class MovingWindow(nn.Module):
         return self.present
 
     def history(self, k: int) -> Tensor:
-        """The newest min(len, n-k) rows, oldest first: what precedes k new elements. Empty when k >= n.
+        """The newest min(len, span-k) rows, oldest first: what precedes k new elements. Empty when k >= span.
+
+        span is n unless `measure_over` has said otherwise.
 
             window.history(len(z))          # what `distance(z, window)` puts before z
 
@@ -145,7 +177,7 @@ class MovingWindow(nn.Module):
         """
         if type(k) is not int or k < 1:
             k = positive("k", k)
-        return self._newest(max(0, min(self.present, self.n - k)))
+        return self._newest(max(0, min(self.present, self.span - k)))
 
     def newest(self, rows: int) -> Tensor:
         """The newest rows [rows, dim], oldest first, a copy.
@@ -156,6 +188,39 @@ class MovingWindow(nn.Module):
         if rows > self.present:
             raise ValueError(f"rows is {rows}; the window has {self.present}")
         return self._newest(rows)
+
+    def at(self, ages: Sequence[int]) -> Tensor:
+        """The rows of these ages [len(ages), dim], a copy: age 1 is the newest row, age `len(window)` the oldest.
+
+            >>> window.fill(torch.randn(63, 8))
+            >>> window.at([1, 63]).shape
+            torch.Size([2, 8])
+
+        Raises:
+            ValueError: there are none of such an age.
+        """
+        check_ages(ages, self.present)
+        device = self.latents.device
+        return self.latents[(self.head - torch.tensor(ages, dtype=torch.int64, device=device)) % self.n]
+
+    def measure_over(self, span: int | None) -> None:
+        """Measure over so many of the newest rows from now on, new ones included; None for all n. The others stay.
+
+            >>> window.fill(torch.randn(63, 8))
+            >>> window.measure_over(32)
+            >>> window.history(1).shape
+            torch.Size([31, 8])
+
+        It is part of the state_dict, and the n of all that follows from the number of rows: gamma, 1/n, the weighting's
+        n/k. With k > span new rows a measurement is over these.
+
+        Args:
+            span: from 1 to n.
+
+        Raises:
+            TypeError, ValueError: it is no such integer.
+        """
+        self.span = checked_span(span, self.n)
 
     def push(self, z: Tensor) -> None:
         """Append rows, detached and copied, and drop the oldest beyond n.
@@ -186,7 +251,8 @@ class MovingWindow(nn.Module):
     @property
     def is_small(self) -> bool:
         """Whether it would cost more than it saves to keep something for a distance."""
-        return self.present**2 < RUNNING_PAIRS
+        present = self.present
+        return (present if present < self.span else self.span) ** 2 < RUNNING_PAIRS
 
     @property
     def is_on_host(self) -> bool:
@@ -214,16 +280,20 @@ class MovingWindow(nn.Module):
         return window_state(self.latents, self.head)
 
     def get_extra_state(self) -> Tensor:
-        """Whether something is kept, for the state_dict: a resumed training then goes on with the same bits."""
-        return torch.tensor(bool(self._kept.following))
+        """Whether something is kept from the next step on, for the state_dict: a resumed training then goes on with the
+        same bits. And the span, where it is not n."""
+        return extra_state(self._kept.in_use, self.span, self.n)
 
     def set_extra_state(self, state: Tensor) -> None:
         if self.present:  # the buffers come first: the next look at others would forget this again
             self._synchronise()
-        self._kept.forget(begin_at_once=bool(state))
+        begin_at_once, span = of_extra_state(state)
+        self.measure_over(span)
+        self._kept.forget(begin_at_once=begin_at_once)
 
     def extra_repr(self) -> str:
-        return f"n={self.n}, dim={self.dim}, present={self.present}"
+        span = "" if self.span == self.n else f", span={self.span}"
+        return f"n={self.n}, dim={self.dim}, present={self.present}{span}"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         latents = state_dict.get(prefix + "latents")

@@ -1,7 +1,9 @@
-"""Behind docs/larger-windows.md: python -m studies.larger_windows run | report"""
+"""Behind docs/larger-windows.md: python -m studies.larger_windows run | adapt | report"""
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 
 from benchmarks import command, record
 from mow.app import grid, reproduce
-from studies.larger_windows import experiment, report
+from studies.larger_windows import adaptive, experiment, report
 
 app = command.new(__doc__)
 
@@ -27,6 +29,27 @@ def run(
     content = record.head("python -m studies.larger_windows run", 0)
     content["runs"] = [reproduce.public(found[name]) for name in sorted(found)]
     command.wrote(record.keep(RESULTS / "scores.json", content))
+
+
+@app.command()
+def adapt(
+    out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/adaptive-windows"),
+    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 18_000,
+    minutes: Annotated[float, typer.Option(help="Begin no run after these; 0 keeps what is there.")] = math.inf,
+) -> None:
+    """The span that adapts against fixed windows, one run after another; goes on where it was interrupted.
+
+    What decides most comes first. MNIST is looked for where `mow train --data mnist` does (MOW_DATA).
+    """
+    begun, found = time.monotonic(), []
+    for cell in adaptive.cells(pictures):
+        folder = out / cell.name
+        if grid.result_of(folder) is None and time.monotonic() - begun >= 60 * minutes:
+            continue
+        found.append(adaptive.kept(grid.run_cell(cell, folder), folder))
+        command.tell(cell.name, "done", None)
+    content = record.head("python -m studies.larger_windows adapt", 0)
+    command.wrote(record.keep(RESULTS / "adaptive.json", {**content, "runs": found}))
 
 
 command.add_report(app, report.write, RESULTS)

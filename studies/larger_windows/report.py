@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import page, record
 from benchmarks.page import table
+from studies.larger_windows import adaptive_report
 from studies.larger_windows.experiment import AGE, WAYS
 from studies.paired import interval
 
@@ -23,7 +24,9 @@ COLUMNS = {
 
 def write(results: Path, docs: Path) -> list[Path]:
     """Make the page. Returns what was written."""
-    return page.write(docs / PAGE, text(record.read(results / "scores.json")))
+    adapted = record.read(results / "adaptive.json")
+    whole = text(record.read(results / "scores.json")) + "\n" + adaptive_report.text(adapted)
+    return page.write(docs / PAGE, whole, {"larger-windows.svg": adaptive_report.figure(adapted)})
 
 
 def text(content: Mapping[str, Any]) -> str:

@@ -71,6 +71,9 @@ class Case(NamedTuple):
         return ShuffledStream(pictures(self.dtype, self.pictures), seed)
 
 
+LOOKING = {"every": 2, "least": 4, "staleness": 1e3}
+"""For `mow.AdaptiveSpan`, in a state of its own for each training."""
+
 CASES = [
     *(Case(name, sharded=sharded, steps=50) for name in ("cramer-wold", "mmd", "sliced") for sharded in (False, True)),
     *(Case(options={"weighting": weighting}) for weighting in ("paper", "reference")),
@@ -90,6 +93,7 @@ CASES = [
     *(Case(k=3, warm_up=False, options={"refresh": 1, "reencode": reencode}) for reencode in (False, True)),
     *(Case("mmd", k=3, scaled=True, sharded=sharded, options={"refresh": 3}) for sharded in (False, True)),
     Case(k=3, scaled=True, options={"refresh": 2, "weighting": "paper"}),
+    *(Case(k=2, sharded=sharded, options={"adaptive": LOOKING}, steps=25, pictures=MANY) for sharded in (False, True)),
     Case(k=3, scaled=True, sharded=True, options={"root": True, "weighting": "reference"}),
 ]
 
@@ -115,6 +119,8 @@ def trained(case: Case, kind: type[Trainer] = Trainer) -> dict[str, Any]:
     window = (ShardedWindow if sharded else MovingWindow)(N, DIM, dtype=case.dtype)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3) if case.scaled else None
     options = {"optimizer": adam, "scaler": scaler, **case.options}
+    if "adaptive" in options:
+        options["adaptive"] = mow.AdaptiveSpan(**options["adaptive"])
     with mock.patch.dict(WEIGHTINGS, {"toy": TOY}):
         trainer = kind(*model(case.dtype), DISTANCES[case.distance](), window, k=case.k, **options)
         torch.manual_seed(5)

@@ -179,6 +179,25 @@ def test_draws_from_a_generator_of_the_users_own(where: str) -> None:
     assert_equal(eager, graphed, run(eager, 12), run(graphed, 12))
 
 
+def test_a_learning_rate_that_falls_is_read_by_every_replay() -> None:
+    def of_tensor(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=torch.tensor(0.05), fused=True)
+
+    falling = functools.partial(mow.Cosine, steps=15)
+    eager, graphed = both(k=2, optimizer=of_tensor, scheduler=falling)
+    run(eager, 20)
+    run(graphed, 20)
+    assert capture(graphed).recorded == 1
+    for one, other in zip(eager.encoder.parameters(), graphed.encoder.parameters(), strict=True):
+        assert torch.equal(other, one)
+    state = copy.deepcopy(eager.state_dict())
+    state["optimizer"]["param_groups"][0]["lr"] = 0.02  # of a trainer whose rate was a number
+    graphed.load_state_dict(state)
+    assert isinstance(graphed.optimizer.param_groups[0]["lr"], Tensor)
+    with pytest.raises(ValueError, match="the optimizer's lr is a number, which a graph holds"):
+        trainer_of(cuda_graph=True, scheduler=falling)
+
+
 @pytest.mark.parametrize("last", ["replay", "eager"])
 def test_gradients_are_those_of_the_last_step(last: str) -> None:
     eager, graphed = both(k=2)

@@ -15,7 +15,7 @@ from mow.app.autoencoders import MODELS
 from mow.app.cli import app
 from mow.app.data import COLLECTIONS
 from mow.app.evaluation import score
-from mow.app.optimizers import OPTIMIZERS
+from mow.app.optimizers import OPTIMIZERS, SCHEDULES
 from mow.app.options import DECAY, FIELDS, PANELS, POSITIVE, POSITIVE_COUNT, Options, about, flag
 from mow.app.paper import KS
 from mow.training.trainer import ON_NONFINITE
@@ -50,8 +50,8 @@ def test_the_command_line_adds_the_folder_and_the_ranks() -> None:
 
 
 def test_choices_are_the_rows_of_their_tables() -> None:
-    tables = {"model": MODELS, "optimizer": OPTIMIZERS, "weighting": WEIGHTINGS, "on_nonfinite": ON_NONFINITE}
-    tables |= {"prior": ("normal", *PRIORS)}
+    tables = {"model": MODELS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "weighting": WEIGHTINGS}
+    tables |= {"prior": ("normal", *PRIORS), "on_nonfinite": ON_NONFINITE}
     assert {name: about(FIELDS[name]).choices for name in tables} == {name: tuple(tables[name]) for name in tables}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import signal
@@ -272,8 +273,10 @@ def test_a_run_that_died_goes_on_bit_for_bit(
         {"warm_up": False},
         {"refresh": 4},
         {"n": 130, "refresh": 7, "warm_up": False},
+        {"n": 140, "adaptive": True, "log_every": 16},
+        {"n": 300, "adaptive": True, "model": "wae", "k": 3, "prior": "uniform", "prior_window": True},
         {"prior": "sphere", "model": "wae", "reencode": False},
-        {"optimizer": "sgd", "lr": 0.01, "root": True},
+        {"optimizer": "sgd", "lr": 0.01, "root": True, "schedule": "cosine"},
         {"weighting": "paper", "lr": 1e-4, "phi": "asymptotic"},
         {"seed": 2**40},
         {"architecture": "celeba"},
@@ -409,6 +412,16 @@ def test_steps_extend_a_run(options: OptionsOf, tmp_path: Path, assert_same_run:
     assert_same_run(whole, out)
     assert (out / "report.html").read_text() != report
     assert Run.load(out).options == Run.load(whole).options
+
+
+def test_an_extended_run_goes_on_along_the_longer_curve(options: OptionsOf, tmp_path: Path, no_pages: None) -> None:
+    out = finished(options(steps=20, schedule="cosine", lr=0.01), tmp_path)
+    assert Run.load(out).trainer.optimizer.param_groups[0]["lr"] == 0
+    run = Run.resume(out, steps=60)
+    for step in range(20, 24):
+        rate = 0.01 * (1 + math.cos(math.pi * step / 60)) / 2
+        assert run.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-12)
+        next(run.trainer.run(run.stream, step + 1))
 
 
 def test_an_extension_is_an_option_that_is_restored(

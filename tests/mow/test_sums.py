@@ -67,7 +67,9 @@ def steady(distance: mow.window.distances.Distance, n: int = 8, k: int = 2) -> M
     n=st.integers(2, 9),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["step", "step", "step", "encoded again", "push", "fill", "reload", "assign", "edit"]),
+            st.sampled_from(
+                ["step", "step", "step", "encoded again", "push", "fill", "reload", "assign", "edit", "span"]
+            ),
             st.integers(1, 9),
         ),
         max_size=20,
@@ -78,14 +80,16 @@ def test_random_steps(name: str, dtype: torch.dtype, n: int, steps: list[tuple[s
     for number, (what, k) in enumerate(steps):
         z = rows(k, number, dtype)
         if what in ("step", "encoded again") and k <= n:
-            history = known[max(0, len(known) - (n - k)) :]
+            history = known[len(known) - min(len(known), max(0, window.span - k)) :]
             value, gradient = both(distance, z, window)
             with mk.use_backend("reference"):
                 right, right_gradient = both(distance, z.double(), history.double())
             tolerance = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 2e-5}
             torch.testing.assert_close(value.double(), right, **tolerance)
             torch.testing.assert_close(gradient.double(), right_gradient, **tolerance)
-        if what == "reload":
+        if what == "span":
+            window.measure_over(min(k, n))
+        elif what == "reload":
             state, window = copy.deepcopy(window.state_dict()), MovingWindow(n, DIM, dtype=dtype)
             window.load_state_dict(state)
         elif what == "assign":
@@ -98,6 +102,7 @@ def test_random_steps(name: str, dtype: torch.dtype, n: int, steps: list[tuple[s
             pushed = rows(k, 1000 + number, dtype) if what == "encoded again" else z
             (window.fill if what == "fill" else window.push)(pushed)
             known = torch.cat([known[:0] if what == "fill" else known, pushed])[-n:]
+    window.measure_over(None)
     assert torch.equal(window.history(1), known[max(0, len(known) - (n - 1)) :])
 
 
@@ -123,7 +128,7 @@ def test_cramer_wolds_begin_when_the_window_is_full() -> None:
         seen.append(is_running(distance, z, window))
         distance.measure(z, window)
         window.push(z)
-    assert seen == [False] * 6 + [True] * 2
+    assert seen == [False] * 5 + [True] * 3
 
 
 def test_two_distances_each_have_their_own() -> None:
@@ -254,6 +259,8 @@ def assert_as_directly(
             window.load_state_dict(copy.deepcopy(window.state_dict()))
         elif what == "fill":
             window.fill(rows(n - 1, number))
+        elif what == "span":
+            window.measure_over(2 * k - 1)
         else:
             window.push({"again": rows(k, 50 + number), "other": rows(k + 1, number)}.get(what, z))
 
@@ -273,7 +280,7 @@ def against_prior(name: str, n: int, seed: int = 0) -> mow.window.distances.Kern
     name=st.sampled_from(["mmd", "cramer-wold", "log"]),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["push", "again", "other", "twice", "unmeasured", "load", "alone", "fill"]),
+            st.sampled_from(["push", "again", "other", "twice", "unmeasured", "load", "alone", "fill", "span"]),
             st.integers(1, 5),
         ),
         max_size=14,
@@ -304,7 +311,7 @@ def test_a_prior_that_moves_along_is_in_step(name: str) -> None:
     given_directions=st.booleans(),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["push", "again", "other", "twice", "unmeasured", "load", "alone", "fill"]),
+            st.sampled_from(["push", "again", "other", "twice", "unmeasured", "load", "alone", "fill", "span"]),
             st.integers(1, 5),
         ),
         max_size=14,

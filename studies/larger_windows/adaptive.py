@@ -1,0 +1,99 @@
+"""The runs behind the adaptive span: windows of fixed sizes against one that is as long as the drift allows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import short
+from mow.app import grid, reproduce
+from mow.app.options import Options
+from mow.files import read_json_lines
+from studies.larger_windows.experiment import AGE, SEEDS
+
+CAPACITY = 4096
+"""Rows of the window whose span adapts."""
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "adaptive": {"n": CAPACITY, "adaptive": True},
+    "64": {"n": 64},
+    "256": {"n": 256},
+    "1024": {"n": 1024},
+    "4096": {"n": 4096},
+    "256, refreshed": {"n": 256, "refresh": AGE},
+}
+
+RATES = {"cosine": 2.5e-4, "constant": 1.25e-4}
+"""Schedule -> the first learning rate: over all steps both have the same mean, the default at k = 1."""
+
+ORDER = (("adaptive", "64"), ("256", "1024"), ("4096", "256, refreshed"))
+"""The windows, those first that decide most."""
+
+
+def cells(pictures: int) -> list[grid.Cell]:
+    """What decides most comes first: any number of the first cells is worth a page."""
+    return [
+        grid.Cell(f"{data}-{model}-{schedule}-{window.replace(', ', '-')}-seed={seed}", options)
+        for data, model, schedule, window, seed, options in _all(pictures)
+    ]
+
+
+def _all(pictures: int) -> Iterator[tuple[str, str, str, str, int, Options]]:
+    decisive, others = ORDER[:2], ORDER[2:]
+    for schedule, several in itertools.product(RATES, (decisive, others)):
+        for models, data in itertools.product((("cwae", "wae"), ("swae",)), ("fashion-mnist", "mnist")):
+            for windows, model, window, seed in itertools.product(several, models, (0, 1), SEEDS):
+                name = windows[window]
+                yield data, model, schedule, name, seed, _options(data, model, schedule, name, seed, pictures)
+
+
+def _options(data: str, model: str, schedule: str, window: str, seed: int, pictures: int) -> Options:
+    third = math.ceil(pictures / 3)
+    rare = {"evaluate_every": third, "checkpoint_every": third, "log_every": math.ceil(pictures / 60)}
+    return Options(
+        model=model,
+        data=data,
+        architecture="mnist",
+        dim=8,
+        seed=seed,
+        steps=pictures,
+        lr=RATES[schedule],
+        schedule=schedule,
+        threads=1,
+        **rare,
+        **WINDOWS[window],
+    )
+
+
+def kept(result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What the page needs of a finished run: scores, also on the way, and how an adaptive span and the drift went."""
+    found, lines = reproduce.public(result), read_json_lines(folder / "metrics.jsonl")
+    found["way"] = [
+        {"step": line["step"], "cramer_wold": short(line["test_cramer_wold"])}
+        for line in lines
+        if "test_cramer_wold" in line
+    ]
+    if result["resolved"]["adaptive"]:
+        found["looks"] = [
+            {
+                "step": line["step"],
+                "span": line["span"],
+                "drift": {age: short(drift) for age, drift in line["drift"].items()},
+            }
+            for line in lines
+            if line["drift"]
+        ]
+    return found
+
+
+def window_of(result: dict[str, Any]) -> str:
+    """The name of a run's window."""
+    resolved = result["resolved"]
+    for name, options in WINDOWS.items():
+        whole = {"n": None, "adaptive": False, "refresh": None, **options}
+        if all(resolved[option] == value for option, value in whole.items()):
+            return name
+    raise ValueError(f"{result['name']} has none of the windows {', '.join(WINDOWS)}")

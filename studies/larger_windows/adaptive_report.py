@@ -1,0 +1,194 @@
+"""The part of docs/larger-windows.md on the span that adapts, from the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks import drawing, page
+from benchmarks.page import table
+from mow.app.data import COLLECTIONS
+from studies.larger_windows.adaptive import RATES, WINDOWS, window_of
+from studies.paired import interval
+
+EXACT, RECONSTRUCTION = "test_cwae_distance_exact", "test_reconstruction"
+COLUMNS = {EXACT: 1e4, "test_mmd": 1e4, "test_sliced_wasserstein": 1e4, RECONSTRUCTION: 1}
+"""Score -> what it is multiplied by."""
+
+HEADS = ["window", "exact Cramer-Wold, x 1e4", "MMD, x 1e4", "sliced-Wasserstein, x 1e4", "reconstruction", "seeds"]
+
+WANTED = 0.75
+"""The share of the Cramer-Wold distance of n = 64 that the adaptive span is to come down to."""
+
+Run = Mapping[str, Any]
+Group = dict[str, dict[int, Run]]
+"""Window -> seed -> its run, of one data set, model and schedule."""
+
+
+def groups(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Group]:
+    """The runs by (schedule, data, model), the windows in the order of `WINDOWS`."""
+    found: dict[tuple[str, str, str], Group] = {}
+    for run in content["runs"]:
+        resolved = run["resolved"]
+        key = resolved["schedule"], resolved["data"], resolved["model"]
+        found.setdefault(key, {}).setdefault(window_of(run), {})[resolved["seed"]] = run
+    return {key: {name: group[name] for name in WINDOWS if name in group} for key, group in found.items()}
+
+
+def text(content: Mapping[str, Any]) -> str:
+    """The verdicts, what was not run, and for each group of runs its means and differences."""
+    found = groups(content)
+    parts = []
+    for (schedule, data, model), group in found.items():
+        heading = f"### {model.upper()} on {COLLECTIONS[data].title}, {schedule} rate"
+        parts.append(f"{heading}\n\n{means(group)}")
+        if rows := differences(group):
+            parts.append(f"Less that of n = 64 with the same seed, as above:\n\n{rows}")
+    pictures = content["runs"][0]["pictures"]
+    rates = ", ".join(f"{rate:g} with {schedule} rate" for schedule, rate in RATES.items())
+    return _TEXT.format(
+        pictures=pictures, rates=rates, verdicts=verdicts(found), missing=missing(found), groups="\n\n".join(parts)
+    )
+
+
+def verdicts(found: Mapping[tuple[str, str, str], Group]) -> str:
+    """Whether the adaptive span does what it is for, group by group."""
+    rows = []
+    for (schedule, data, model), group in found.items():
+        adaptive, small = group.get("adaptive", {}), group.get("64", {})
+        fixed = {name: runs for name, runs in group.items() if name not in ("adaptive", "64") and "refresh" not in name}
+        seeds = adaptive.keys() & small.keys()
+        if not seeds:
+            continue
+        changes = [adaptive[seed][EXACT] / small[seed][EXACT] - 1 for seed in sorted(seeds)]
+        errors = [adaptive[seed][RECONSTRUCTION] - small[seed][RECONSTRUCTION] for seed in sorted(seeds)]
+        mean = fmean(run[EXACT] for run in adaptive.values())
+        best = min((fmean(run[EXACT] for run in runs.values()), name) for name, runs in {**fixed, "64": small}.items())
+        met = [
+            ("25 % below n = 64", fmean(changes) <= WANTED - 1),
+            (f"not above the best fixed n, {best[1]}", mean <= best[0]),
+            ("reconstruction no worse", fmean(errors) <= 0),
+        ]
+        rows.append(
+            [
+                f"{model.upper()}, {COLLECTIONS[data].title}, {schedule}",
+                _between(changes, lambda value: f"{100 * value:+.0f} %"),
+                _between(errors, lambda value: f"{value:+.2f}"),
+                f"{1e4 * mean:.1f} against {1e4 * best[0]:.1f} (n = {best[1]})",
+                "; ".join(f"{what}: {'yes' if is_so else 'no'}" for what, is_so in met),
+                str(len(seeds)),
+            ]
+        )
+    heads = ["", "exact Cramer-Wold against n = 64", "reconstruction", "against the best fixed n", "so", "seeds"]
+    return table(heads, rows)
+
+
+def missing(found: Mapping[tuple[str, str, str], Group]) -> str:
+    """What the study has cells for and there is no run of, in words."""
+    lacking = []
+    for schedule in RATES:
+        for data in ("fashion-mnist", "mnist"):
+            for model in ("cwae", "wae", "swae"):
+                group = found.get((schedule, data, model), {})
+                if names := [name for name in WINDOWS if len(group.get(name, {})) < 3]:
+                    which = "all" if len(names) == len(WINDOWS) else ", ".join(names)
+                    lacking.append(f"{model.upper()} on {COLLECTIONS[data].title}, {schedule} ({which})")
+    return f"Not run, or not with all three seeds: {'; '.join(lacking)}." if lacking else "All of them were run."
+
+
+def means(group: Group) -> str:
+    """The mean of each window over its seeds, with the least and the most."""
+    rows = []
+    for name, runs in group.items():
+        several = ([scale * run[score] for run in runs.values()] for score, scale in COLUMNS.items())
+        rows.append([name, *(page.spread(values, _number) for values in several), str(len(runs))])
+    return table(HEADS, rows)
+
+
+def differences(group: Group) -> str:
+    """Less n = 64, seed by seed; empty where no window shares two seeds with it."""
+    rows, small = [], group.get("64", {})
+    for name, runs in group.items():
+        seeds = sorted(runs.keys() & small.keys())
+        if name == "64" or len(seeds) < 2:
+            continue
+        cells = []
+        for score, scale in COLUMNS.items():
+            values = [scale * (runs[seed][score] - small[seed][score]) for seed in seeds]
+            cells.append(_between(values, lambda value: f"{value:+,.2f}" if abs(value) < 10 else f"{value:+,.0f}"))
+        rows.append([name, *cells, str(len(seeds))])
+    return table(HEADS, rows) if rows else ""
+
+
+def figure(content: Mapping[str, Any]) -> bytes:
+    """The span, the drift and the distance over the steps, of the first group of runs."""
+    group = next(iter(groups(content).values()))
+    runs = group["adaptive"]
+    with drawing.style():
+        canvas = Figure(figsize=(9, 2.9), layout="constrained")
+        spans, drifts, scores = canvas.subplots(1, 3)
+        for seed, run in sorted(runs.items()):
+            steps = [look["step"] for look in run["looks"]]
+            spans.plot(steps, [look["span"] for look in run["looks"]], linewidth=1.2, label=f"seed {seed}")
+        looks = next(iter(runs.values()))["looks"]
+        for share in (0.05, 0.25, 0.5, 0.75, 1.0):
+            look = looks[max(0, round(share * len(looks)) - 1)]
+            ages = [int(age) for age in look["drift"]]
+            drifts.plot(ages, list(look["drift"].values()), marker=".", linewidth=1.2, label=f"step {look['step']:,}")
+        for name, several in group.items():
+            ways = [run["way"] for run in several.values()]
+            at = [place["step"] for place in ways[0]]
+            middle = [fmean(way[i]["cramer_wold"] for way in ways) for i in range(len(at))]
+            label = name if name == "adaptive" else f"n = {name}"
+            scores.plot(at, middle, marker="o", markersize=3, linewidth=1.2, label=label)
+        for panel, name in ((spans, "span n*"), (drifts, "drift q"), (scores, "Cramer-Wold distance, test")):
+            panel.set_yscale("log")
+            panel.set_ylabel(name)
+            panel.set_xlabel("step")
+            panel.legend(frameon=False, fontsize=7)
+            drawing.grid(panel)
+        drifts.set_xscale("log", base=2)
+        drifts.set_xlabel("age of the row")
+        return drawing.svg(canvas)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _between(values: Sequence[float], written: Callable[[float], str]) -> str:
+    """The mean and the limits of its 95 % interval; of one value that alone."""
+    if len(values) < 2:
+        return written(values[0])
+    low, mean, high = interval(values)
+    return f"{written(mean)} ({written(low)} to {written(high)})"
+
+
+_TEXT = """\
+## As many rows as the drift allows
+
+`mow.AdaptiveSpan` (`mow train --n 4096 --adaptive`) keeps 4,096 rows and measures over the newest n* of them: where
+staleness * q(a) + 1/a is least, with q(a) the measured mean square by which a row of age a is off, over the variance of
+the latents, and staleness = 1/3. Running sums give the distance over the newest rows of any number. gamma, 1/n and n/k
+follow n*.
+
+{pictures:,} pictures, one new one a step; the learning rate begins at {rates}. Means over the seeds; in brackets the
+least and the most in tables of means, the 95 % interval (Student's t over the seeds) in tables of differences.
+
+Whether it does what it is for: an exact Cramer-Wold distance at least 25 % below that of n = 64 with the same seed, not
+above that of the best fixed window, at a reconstruction that is no worse.
+
+{verdicts}
+
+{missing}
+
+![span, drift and distance over the steps](images/larger-windows.svg)
+
+Left: the span, by seed. In the middle: the drift by age, at five steps of one run. Right: the distance of the test
+latents (means over the seeds). All of the first table below.
+
+{groups}
+"""
