@@ -198,11 +198,9 @@ def variants_table(runs: Runs, compared: Runs) -> str:
 def tables(results: Path) -> str:
     """The reports of `mow reproduce` that were kept."""
     parts = []
-    for what in reproduce.WHAT:
-        path = results / f"{what}.json"
-        if path.exists():
-            found = json.loads(path.read_text())
-            parts.append(f"### {what.replace('table', 'Table ')}\n\n{reproduce.markdown(found)}")
+    for path in sorted(results.glob("table?.json")):
+        found = json.loads(path.read_text())
+        parts.append(f"### {found['what'].replace('table', 'Table ')}\n\n{reproduce.markdown(found)}")
     return "\n\n".join(parts) or "Not run."
 
 
