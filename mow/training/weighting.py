@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROOT_FLOOR = 1e-6
+"""Below it the root's slope stays what it is there: a picture met to the bit has a gradient of 0, not of NaN."""
+
 
 @dataclass(frozen=True)
 class Weighting:
@@ -32,7 +35,7 @@ class Weighting:
         """dR / d error for some of the k errors, from R. [<= k] -> [<= k]."""
         slope = torch.ones_like(errors)
         if root:
-            slope = slope / (2 * reconstruction)
+            slope = slope / (2 * reconstruction.clamp(min=ROOT_FLOOR))
         return _over(slope, self.divisor(k))
 
 
