@@ -191,7 +191,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         words = [COLLECTIONS[row.data].title, row.model.upper(), str(row.k), "paper", f"{row.learning_rate:g}"]
         figures = [f"{row.figures[name]:g}" if name in row.figures else "" for name in columns]
         lines.append(_line([*words, _epochs(paper.SCHEDULES[row.data].epochs), *figures, ""]))
-        several = {recipe: _of(results, row, recipe) for recipe in paper.RECIPES}
+        several = {recipe: of(results, row, recipe) for recipe in paper.RECIPES}
         for recipe, mine in several.items():
             if mine:
                 words = ["", "", "", recipe, f"{mine[0]['resolved']['lr']:.3g}", _epochs(mine[0]["epochs"])]
@@ -202,7 +202,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *_remarks(found, table)])
 
 
-def _of(results: Mapping[str, Mapping[str, Any]], row: paper.Row, recipe: str) -> list[Mapping[str, Any]]:
+def of(results: Mapping[str, Mapping[str, Any]], row: paper.Row, recipe: str) -> list[Mapping[str, Any]]:
     """The results of a row of the paper's by a recipe, one for each seed."""
     return [result for cell, result in results.items() if cell.startswith(_name(row, recipe))]
 
@@ -320,7 +320,7 @@ def draw(found: Mapping[str, Any]) -> bytes:
     drawn = []  # row of the paper, recipe, result
     for row in paper.table(found["what"]).rows:
         for recipe in paper.RECIPES:
-            drawn += [(row, recipe, result) for result in _of(found["results"], row, recipe)]
+            drawn += [(row, recipe, result) for result in of(found["results"], row, recipe)]
     systems = list(dict.fromkeys((row.data, row.model) for row, _, _ in drawn))
     colours = dict(zip(paper.KS, ("#333333", "#00695c", "#b2182b"), strict=True))
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):

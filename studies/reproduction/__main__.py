@@ -45,6 +45,16 @@ def run(
     _run(experiment.variants(pictures, multiples[model, 1], model, tuple(variants.split(","))), out, jobs)
 
 
+@app.command()
+def weights(
+    out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/reproduce"),
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as cores by default.")] = None,
+) -> None:
+    """Weigh the distance in several ways, for the choice of the defaults."""
+    file = experiment.selection_data(out / "data" / "selection.npz")
+    _run(experiment.weights(file), out, jobs)
+
+
 @app.command("tables")
 def tables_command(
     out: Annotated[Path, typer.Option(help="The folder of the runs, some 6 MB each.")] = Path("runs/tables"),
