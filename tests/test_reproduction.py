@@ -135,10 +135,18 @@ def test_where_a_run_heads() -> None:
 def test_the_ways_to_weigh() -> None:
     cells = {cell.name: cell.options for cell in experiment.weights(Path("held-out.npz"))}
     assert set().union(*experiment.WEIGHED.values()) == set(experiment.WAYS) and len(cells) > 20
-    root, plain = cells["weight-wae-k1-root"], cells["weight-wae-k1-w10"]
+    root, plain = cells["weight-wae-k1-root-seed100"], cells["weight-wae-k1-w10-seed100"]
     assert dataclasses.replace(root, root=False, weight=10.0) == plain
-    published = cells["weight-wae-k64-published"]
-    assert (published.weighting, published.root, published.lr) == ("reference", True, 0.001)
+    published = cells["weight-wae-k64-published-seed101"]
+    assert (published.weighting, published.root, published.lr, published.seed) == ("reference", True, 0.001, 101)
+    runs = [
+        {"name": name, "finished": True, "model": of.model, "k": of.k, **{score: of.seed for score in report._WEIGHED}}
+        for name, of in cells.items()
+    ]
+    lines = report.weights_table(runs).splitlines()
+    assert "| WAE | 64 | root, lambda 1 | 3 | 101.00 |" in "\n".join(
+        lines
+    ) and "| WAE | 1 | lambda 10 | 1 | 100.00 |" in str(lines)
 
 
 def test_lines_that_were_not_run_say_why(tmp_path: Path) -> None:

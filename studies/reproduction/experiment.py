@@ -17,6 +17,7 @@ SEEDS = (0, 1, 2)
 MULTIPLES = (0.5, 1, 2)
 """Of the default learning rate 1e-3 sqrt(k/64), for k = 1 and k = 64 alike; doubled while the largest is best."""
 SELECTION_SEED = 100
+SELECTION_SEEDS = (100, 101, 102)
 """Unlike those of the comparison."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -46,9 +47,13 @@ WEIGHED = {
     ("swae", 64): ("published", "root", "w1", "w3", "w10"),
     ("cwae", 64): ("published", "root", "w1", "w3", "w10"),
     ("wae", 1): ("root", "w1", "w10"),
-    ("swae", 1): ("root", "w1", "w10"),
+    ("cwae", 1): ("root", "w1", "w3"),
+    ("swae", 1): ("root", "w1"),
 }
 """Which of these are tried, by model and k."""
+
+CLOSE = ("published", "root", "w1", "w3")
+"""Those of them that run with three seeds at k = 64."""
 
 
 def selection_data(path: Path) -> Path:
@@ -86,11 +91,13 @@ def chosen(results: dict[str, dict[str, Any]], model: str, k: int) -> float:
 
 def weights(file: Path) -> list[Cell]:
     """Each way to weigh the distance over one pass, with the default learning rate, scored on the held-out part."""
-    return [
-        _cell(f"weight-{model}-k{k}-{way}", 50_000, model, k, SELECTION_SEED, 1, data=str(file), dim=8, **WAYS[way])
-        for (model, k), ways in WEIGHED.items()
-        for way in ways
-    ]
+    cells = []
+    for (model, k), ways in WEIGHED.items():
+        for way in ways:
+            for seed in SELECTION_SEEDS if k == 64 and way in CLOSE else SELECTION_SEEDS[:1]:
+                others = {"data": str(file), "dim": 8, **WAYS[way]}
+                cells.append(_cell(f"weight-{model}-k{k}-{way}-seed{seed}", 50_000, model, k, seed, 1, **others))
+    return cells
 
 
 def comparison(pictures: int, multiples: dict[tuple[str, int], float], models: tuple[str, ...]) -> list[Cell]:
@@ -123,5 +130,6 @@ def _cell(name: str, pictures: int, model: str, k: int, seed: int, multiple: flo
         "log_every": math.ceil(pictures / k / 60),
         "threads": 1,
         "root": False,
+        "weight": 1.0,
     }
     return Cell(name, Options(model=model, k=k, seed=seed, **options | others))

@@ -19,6 +19,7 @@ from mow.app import grid, paper, reproduce
 from mow.app.data import COLLECTIONS
 from mow.files import read_json_lines, write_whole
 from studies.paired import interval
+from studies.reproduction import experiment
 from studies.reproduction.tables import MISSING
 
 PAGE = "reproduction.md"
@@ -211,27 +212,32 @@ def variants_table(runs: Runs, compared: Runs) -> str:
 
 
 def weights_table(runs: Runs) -> str:
-    """The scores on the part held out for choosing, for each way to weigh the distance."""
-    ways = list(dict.fromkeys(_way(run) for run in runs))
+    """The mean scores on the part held out for choosing, for each way to weigh the distance."""
+    groups: dict[tuple[str, int, str], Runs] = {}
+    for run in runs:
+        if run["finished"]:
+            groups.setdefault((run["model"], run["k"], _way(run)), []).append(run)
     lines = [
-        row(["", "k", "", *(title for _, (title, _) in _WEIGHED.items())]),
-        "|---|---|---|" + "---:|" * len(_WEIGHED),
+        row(["", "k", "", "seeds", *(title for title, _ in _WEIGHED.values())]),
+        "|---|---:|---|---:|" + "---:|" * len(_WEIGHED),
     ]
-    for model, k in dict.fromkeys((run["model"], run["k"]) for run in runs):
-        mine = {_way(run): run for run in runs if (run["model"], run["k"]) == (model, k) and run["finished"]}
-        for place, way in enumerate(way for way in ways if way in mine):
-            head = [model.upper(), str(k)] if place == 0 else ["", ""]
-            lines.append(row([*head, way, *(f"{mine[way][score]:{form}}" for score, (_, form) in _WEIGHED.items())]))
+    ways = list(experiment.WAYS)
+    for model, k, way in sorted(groups, key=lambda key: (key[0], -key[1], ways.index(key[2]))):
+        several = groups[model, k, way]
+        means = (f"{statistics.fmean(run[score] for run in several):{form}}" for score, (_, form) in _WEIGHED.items())
+        lines.append(row([model.upper(), str(k), _WORDS.get(way, f"lambda {way[1:]}"), str(len(several)), *means]))
     return "\n".join(lines)
 
 
-_WEIGHED = {"test_reconstruction": ("reconstruction", ".2f"), **SCORES}
+_WORDS = {"published": "the published recipe", "root": "root, lambda 1"}
 
 
 def _way(run: dict[str, Any]) -> str:
-    """What weight-MODEL-kK-WAY is, in words."""
-    name = run["name"].split("-", 3)[3]
-    return {"published": "the published recipe", "root": "root, lambda 1"}.get(name) or f"lambda {name[1:]}"
+    """WAY of weight-MODEL-kK-WAY-seedS."""
+    return str(run["name"].split("-")[3])
+
+
+_WEIGHED = {"test_reconstruction": ("reconstruction", ".2f"), **SCORES}
 
 
 Side = tuple[paper.Row, str]
