@@ -218,7 +218,7 @@ def run_cell(
 
     Returns:
         what folder/result.json holds: name; options as asked for; resolved, the options of the run; data, one sentence;
-        step, pictures, seconds; and the scores of `Run.score`.
+        step, pictures, epochs, seconds; and the scores of `Run.score`.
     """
     _check(cell, folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,6 +239,7 @@ def run_cell(
             "data": run.source.origin.split(", found")[0],
             "step": run.trainer.steps_done,
             "pictures": run.trainer.pictures_seen,
+            "epochs": run.trainer.pictures_seen / len(run.source.train),
             "seconds": round(run.seconds, 2),
             **run.score(),
         }

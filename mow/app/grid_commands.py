@@ -45,8 +45,15 @@ def grid_command(
 
 def reproduce_command(
     what: Annotated[str, typer.Argument(help=f"One of {', '.join(reproduce.WHAT)}.")],
-    out: Annotated[Path | None, typer.Option(help="The folder of the runs (default: runs/WHAT-scale-SCALE).")] = None,
-    scale: Annotated[float, typer.Option(help="The share of the paper's epochs that is run.")] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the runs (default: runs/WHAT-scale-SCALE or -epochs-EPOCHS).")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="The share of the paper's epochs that is run (default: 1).")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the data in place of a share of the paper's.")
+    ] = None,
     models: Annotated[str | None, typer.Option(help="Of the table's, by commas.")] = None,
     k: Annotated[str, typer.Option(help="Of 64, 32 and 1, by commas.")] = "64,32,1",
     recipes: Annotated[str, typer.Option(help="published: the public code's; ours: the defaults of mow train.")] = (
@@ -66,7 +73,8 @@ def reproduce_command(
 ) -> None:
     """Run a table of the paper again, and write report.md and report.json with its figures beside ours.
 
-    Interrupted or killed, the same command goes on. fig4 draws the scores of table 2's cells over the pictures seen.
+    Interrupted or killed, the same command goes on. fig3, fig4 and fig5 draw the scores of tables 1, 2 and 3 during
+    training; with --out of a table that was run they need no runs of their own.
     """
     console = Console()
     sources = dict(_source(word) for word in data or ())
@@ -77,6 +85,7 @@ def reproduce_command(
     cells, missing = reproduce.cells(
         what,
         scale,
+        epochs=epochs,
         models=None if models is None else models.split(","),
         ks=ks,
         recipes=recipes.split(","),
@@ -89,9 +98,10 @@ def reproduce_command(
     )
     for name, why in missing.items():
         console.print(f"[yellow]without {name}[/]: {escape(why)}", soft_wrap=True)
-    out = Path("runs") / f"{what}-scale-{scale:g}" if out is None else out
+    length = f"scale-{1.0 if scale is None else scale:g}" if epochs is None else f"epochs-{epochs:g}"
+    out = Path("runs") / f"{what}-{length}" if out is None else out
     results = _run(console, cells, out, jobs)
-    path = reproduce.write(out, reproduce.report(what, scale, results, missing))
+    path = reproduce.write(out, reproduce.report(what, results, missing, out))
     _end(console, len(results), len(cells), path)
 
 

@@ -111,7 +111,7 @@ class Options:
     schedule: str = option("constant", "Of the learning rate; cosine falls to 0 at --steps.", MODEL, choices=SCHEDULES)
     beta1: float = option(0.9, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     beta2: float = option(0.999, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
-    weight: float = option(1.0, "Lambda of the distance.", DISTANCE)
+    weight: float | None = option(None, "Lambda of the distance (default: 3 for its logarithm, else 1).", DISTANCE)
     weighting: str = option(
         "compensated", "How the distance stands to the reconstruction.", DISTANCE, choices=tuple(WEIGHTINGS)
     )
@@ -130,7 +130,11 @@ class Options:
     drop_last: bool = option(
         False, "Begin the next pass in place of a batch of less than k.", MODEL, spelling="--drop-last"
     )
-    root: bool = option(False, "Root of the reconstruction, as the public code does.", MODEL)
+    root: bool | None = option(
+        None,
+        "Root of the reconstruction, as the public code does (default: where the distance has no logarithm).",
+        MODEL,
+    )
     on_nonfinite: str | None = option(
         None,
         "At a loss that is NaN or infinite (default: stop; ignore with --cuda-graph).",
@@ -179,6 +183,7 @@ class Options:
         else:
             dim, is_folder = collection.dim or ARCHITECTURES[own_architecture].dim, False
         own_size = architecture.shape[1] if architecture.shape and is_folder else None
+        log = MODELS[self.model].log if self.log is None else self.log
         return dataclasses.replace(
             self,
             architecture=name,
@@ -187,7 +192,11 @@ class Options:
             data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
             dim=dim if self.dim is None else self.dim,
             lr=default_learning_rate(self.k) if self.lr is None else self.lr,
-            log=MODELS[self.model].log if self.log is None else self.log,
+            log=log,
+            weight=(3.0 if log else 1.0) if self.weight is None else self.weight,
+            # A distance without logarithm is far below 1 beside errors of 5 to 100. The root weighs it by twice itself,
+            # whatever the pictures: docs/reproduction.md.
+            root=not log and WEIGHTINGS[self.weighting].root if self.root is None else self.root,
             device=_device(self.device),
         )
 

@@ -9,36 +9,45 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mow.app import data, paper
+from mow.app import data, evaluation, paper
 from mow.app.architectures import ARCHITECTURES
 from mow.app.data import COLLECTIONS
 from mow.app.grid import Cell
 from mow.app.options import Options
 from mow.files import json_text, read_json_lines, write_whole
 
-WHAT = (*paper.TABLES, "fig4")
+WHAT = (*paper.TABLES, *paper.FIGURES)
 
 _OF_A_NAME = ("data_dir", "download")
 """Options that do not go with a path."""
 
-SCORES = {
+REPORTED = {
     "test_reconstruction": "reconstruction",
     "test_cwae_distance": "CWAE distance",
-    "test_cwae_distance_exact": "the same, exact",
     "test_wae_distance": "WAE distance",
-    "test_sliced_wasserstein": "sliced-Wasserstein",
+    "cost": "cost",
     "test_fid": "FID",
+}
+"""The columns that the paper has, too; its cost is another score in each table."""
+
+OURS_ALONE = {
+    "test_cwae_distance_exact": "CW distance, exact",
+    "test_sliced_wasserstein": "sliced-Wasserstein",
     "test_frechet_classifier": "Fréchet, classifier",
     "test_skewness": "skewness",
     "test_kurtosis": "kurtosis",
 }
-"""The columns of a report, before that of the cost."""
+"""Further columns of a report, of which the paper has none."""
+
+CURVE = ("test_reconstruction", "test_cramer_wold")
+"""The scores of an evaluation during training."""
 
 
 def cells(
     what: str,
-    scale: float,
+    scale: float | None = None,
     *,
+    epochs: float | None = None,
     models: Sequence[str] | None = None,
     ks: Sequence[int] = paper.KS,
     recipes: Sequence[str] = tuple(paper.RECIPES),
@@ -47,11 +56,12 @@ def cells(
     sources: Mapping[str, str] | None = None,
     **options: Any,
 ) -> tuple[list[Cell], dict[str, str]]:
-    """The cells of a table or of figure 4, those with fewer steps first, and which data sets cannot be had, and why.
+    """The cells of a table or of a figure, those with fewer steps first, and which data sets cannot be had, and why.
 
     Args:
-        what: "table1" to "table4"; "fig4" has the cells of table 2.
-        scale: the share of the paper's epochs that is run, > 0.
+        what: "table1" to "table4", or "fig3" to "fig5", which have the cells of a table (`mow.app.paper.FIGURES`).
+        scale: the share of the paper's epochs that is run, > 0 (default: 1).
+        epochs: passes over the data instead, > 0. A data set whose epochs in the paper are not known takes them alone.
         models, ks, recipes: which of the table's; None and the defaults for all.
         seeds: each cell once for each.
         architecture: instead of the paper's for the data set.
@@ -59,13 +69,16 @@ def cells(
         options: of `mow.app.options.Options`, for all cells: data_dir, download, device, ...
 
     Raises:
-        ValueError: a word that the table does not have, a scale or seeds out of range, or no data set at all.
+        ValueError: a word that the table does not have, scale or epochs out of range or both, or no data set at all.
     """
     if what not in WHAT:
         raise ValueError(f"what is {what!r}; it must be one of {', '.join(WHAT)}")
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale is {scale}; it must be finite and > 0")
-    table = paper.TABLES["table2" if what == "fig4" else what]
+    if scale is not None and epochs is not None:
+        raise ValueError(f"scale is {scale} and epochs {epochs}; it must be one of them")
+    for name, length_of_it in (("scale", scale), ("epochs", epochs)):
+        if length_of_it is not None and not 0 < length_of_it < math.inf:
+            raise ValueError(f"{name} is {length_of_it}; it must be finite and > 0")
+    table = paper.table(what)
     models = table.models if models is None else models
     for name, given, allowed in (
         ("models", models, table.models),
@@ -79,30 +92,41 @@ def cells(
     for name in table.data:
         schedule = paper.SCHEDULES[name]
         source = (sources or {}).get(name, name)
+        passes = epochs
+        if passes is None and schedule.epochs is not None:
+            passes = schedule.epochs * (1.0 if scale is None else scale)
         try:
             given = {key: value for key, value in options.items() if source == name or key not in _OF_A_NAME}
             named: dict[str, Any] = {key: given[key] for key in _OF_A_NAME if key in given}
             length = len(data.load(source, **named).train)
+            if passes is None:
+                raise ValueError(
+                    f"The epochs of the paper on {COLLECTIONS[name].title} are not known to us; give epochs"
+                )
         except ValueError as error:
             missing[name] = str(error)
             continue
-        for model in models:
-            for k in ks:
-                for recipe in recipes:
-                    steps = math.ceil(schedule.epochs * scale * length / k)
-                    chosen: dict[str, Any] = {"steps": steps, "data": source, **_every(steps)}
-                    chosen["architecture"] = architecture or schedule.architecture
-                    chosen["dim"] = ARCHITECTURES[schedule.architecture].dim
-                    if recipe == "published":
-                        rate = schedule.learning_rates[model][k]
-                        chosen |= {"lr": rate, "optimizer": schedule.optimizer, **paper.RECIPES[recipe]}
-                    for seed in seeds:
-                        chosen |= {"model": model, "k": k, "n": paper.WINDOW, "seed": seed}
-                        cell = Options(**given | chosen)
-                        found.append(Cell(f"{name}-{model}-k{k}-{recipe}-seed{seed}", cell))
+        for row in table.rows:
+            if row.data != name or row.model not in models or row.k not in ks:
+                continue
+            for recipe in recipes:
+                steps = math.ceil(passes * length / row.k)
+                chosen: dict[str, Any] = {"steps": steps, "data": source, **_every(steps)}
+                chosen["architecture"] = architecture or schedule.architecture
+                chosen["dim"] = ARCHITECTURES[schedule.architecture].dim
+                if recipe == "published":
+                    chosen |= {"lr": row.learning_rate, "optimizer": schedule.optimizer, **paper.RECIPES[recipe]}
+                for seed in seeds:
+                    chosen |= {"model": row.model, "k": row.k, "n": paper.WINDOW, "seed": seed}
+                    found.append(Cell(_name(row, recipe, seed), Options(**given | chosen)))
     if not found:
         raise ValueError(f"no data set of {what} can be had: {'; '.join(missing.values())}")
     return sorted(found, key=lambda cell: cell.options.steps), missing
+
+
+def _name(row: paper.Row, recipe: str, seed: int | str = "") -> str:
+    """Of a cell; without its seed, how the names of all seeds begin."""
+    return f"{row.data}-{row.model}-k{row.k}-{recipe}-seed{seed}"
 
 
 def _every(steps: int) -> dict[str, int]:
@@ -121,94 +145,129 @@ def public(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report(
-    what: str, scale: float, results: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]
+    what: str, results: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str], out: Path | None = None
 ) -> dict[str, Any]:
-    """What report.json holds: what was asked for, the paper's figures, and our results by the name of the cell."""
-    table = paper.TABLES["table2" if what == "fig4" else what]
+    """What report.json holds: what was asked for, the paper's rows, and our results by the name of the cell.
+
+    With out, the folder of the runs, a result has its curve, too: pictures seen and the scores of `CURVE`.
+    """
+    table = paper.table(what)
+    ours = {name: public(result) for name, result in results.items()}
+    if out is not None:
+        for name, result in ours.items():
+            result["curve"] = curve(out / name)
     return {
         "what": what,
-        "scale": scale,
         "cost": table.cost,
         "paper": [
-            {"data": name, "model": model, "k": k, **figures} for (name, model, k), figures in table.figures.items()
+            {"data": row.data, "model": row.model, "k": row.k, "learning_rate": row.learning_rate, **row.figures}
+            for row in table.rows
         ],
-        "known_from": table.known_from,
         "missing": {name: why.partition(". ")[0] for name, why in missing.items()},
-        "results": {name: public(result) for name, result in results.items()},
+        "results": ours,
     }
+
+
+def curve(folder: Path) -> list[list[float | None]]:
+    """Of a run each evaluation after the first step: pictures seen and the scores of `CURVE`, None if not finite."""
+    lines = [line for line in read_json_lines(folder / "metrics.jsonl") if CURVE[0] in line and line["pictures"]]
+    return [[line["pictures"], *(_short(line[score]) for score in CURVE)] for line in lines]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """A report as a page: for each system a line of the paper's and one of each recipe of ours; seeds as mean ± sd."""
-    table = paper.TABLES["table2" if found["what"] == "fig4" else found["what"]]
-    results = found["results"]
-    shown = [name for name in SCORES if any(name in result for result in results.values())]
-    columns = [*shown, table.cost]
-    head = ["data", "model", "k", "", "learning rate", *(SCORES[name] for name in shown), "cost"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * 5 + "|---:" * len(columns) + "|"]
-    for name in table.data:
-        for model in table.models:
-            for k in paper.KS:
-                recipes = {
-                    recipe: [
-                        result
-                        for cell, result in results.items()
-                        if cell.startswith(f"{name}-{model}-k{k}-{recipe}-seed")
-                    ]
-                    for recipe in paper.RECIPES
-                }
-                if not any(recipes.values()):
-                    continue
-                known = table.figures.get((name, model, k), {})
-                rate = paper.SCHEDULES[name].learning_rates[model][k]
-                words = [COLLECTIONS[name].title, model.upper(), str(k), "paper", f"{rate:g}"]
-                lines.append(_line([*words, *(_number(known[c]) if c in known else "" for c in columns)]))
-                for recipe, several in recipes.items():
-                    if several:
-                        lr = f"{several[0]['resolved']['lr']:.3g}"
-                        lines.append(_line(["", "", "", recipe, lr, *(_spread(several, c) for c in columns)]))
-    return "\n".join([*lines, "", *_differences(found, table)])
+    table, results = paper.table(found["what"]), found["results"]
+    alone = [name for name in OURS_ALONE if any(name in result for result in results.values())]
+    reported = [table.cost if name == "cost" else name for name in REPORTED]
+    columns = [*reported, *alone]
+    head = ["data", "model", "k", "", "learning rate", "epochs"]
+    head += [*REPORTED.values(), *(OURS_ALONE[name] for name in alone), "beside the paper's"]
+    lines = [_line(head), "|---" * 6 + "|---:" * len(columns) + "|---|"]
+    for row in table.rows:
+        words = [COLLECTIONS[row.data].title, row.model.upper(), str(row.k), "paper", f"{row.learning_rate:g}"]
+        figures = [f"{row.figures[name]:g}" if name in row.figures else "" for name in columns]
+        lines.append(_line([*words, _epochs(paper.SCHEDULES[row.data].epochs), *figures, ""]))
+        several = {recipe: of(results, row, recipe) for recipe in paper.RECIPES}
+        for recipe, mine in several.items():
+            if mine:
+                words = ["", "", "", recipe, f"{mine[0]['resolved']['lr']:.3g}", _epochs(mine[0]["epochs"])]
+                lines.append(_line([*words, *(_spread(mine, c) for c in columns), beside(mine[0], row)]))
+        if not any(several.values()):
+            why = found["missing"].get(row.data, "not asked for")
+            lines.append(_line(["", "", "", "ours", *[""] * (len(columns) + 2), f"not run: {why}"]))
+    return "\n".join([*lines, "", *_remarks(found, table)])
 
 
-def _differences(found: Mapping[str, Any], table: paper.Table) -> list[str]:
-    """What is not as in the paper, a list item each."""
+def of(results: Mapping[str, Mapping[str, Any]], row: paper.Row, recipe: str) -> list[Mapping[str, Any]]:
+    """The results of a row of the paper's by a recipe, one for each seed."""
+    return [result for cell, result in results.items() if cell.startswith(_name(row, recipe))]
+
+
+def apart(result: Mapping[str, Any], row: paper.Row) -> dict[str, str]:
+    """What keeps a result from being held against the paper's row: kind of difference to its words; none if empty."""
+    schedule, found = paper.SCHEDULES[row.data], {}
+    if not result["data"].startswith(f"{COLLECTIONS[row.data].title} ("):
+        found["data"] = "other pictures"
+    if result["resolved"]["architecture"] != schedule.architecture:
+        found["architecture"] = "another network"
+    if schedule.epochs is None:
+        found["epochs"] = "epochs not known"
+    elif not math.isclose(result["epochs"], schedule.epochs, rel_tol=0.01):
+        found["epochs"] = f"{_share(result['epochs'] / schedule.epochs)} of its schedule"
+    if result["test_latents"] != evaluation.LATENTS:
+        found["latents"] = f"{result['test_latents']:,} latents"
+    return found
+
+
+def beside(result: Mapping[str, Any], row: paper.Row) -> str:
+    """Whether a result may be compared with the paper's row, in words."""
+    but = "" if "test_fid" in result else ", FID apart"
+    found = apart(result, row)
+    return f"no: {', '.join(found.values())}" if found else f"comparable{but}"
+
+
+def _remarks(found: Mapping[str, Any], table: paper.Table) -> list[str]:
+    """What a reader has to know of the lines, a list item each."""
     results = list(found["results"].values())
-    items = []
+    items = [
+        'A line may be compared with the paper\'s above it where the last column says "comparable": the same pictures, '
+        "network, epochs and number of latents. Columns without a figure of the paper's are ours alone."
+    ]
     for name in table.data:
         mine = [result for cell, result in found["results"].items() if cell.startswith(f"{name}-")]
         if mine:
-            schedule, seeds = paper.SCHEDULES[name], sorted({result["resolved"]["seed"] for result in mine})
+            seeds = sorted({result["resolved"]["seed"] for result in mine})
+            architectures = dict.fromkeys(_architecture(result) for result in mine)
             items.append(
-                f"{COLLECTIONS[name].title}: {mine[0]['data']}; {_number(schedule.epochs * found['scale'])} of the "
-                f"paper's {schedule.epochs} epochs ({mine[0]['pictures']:,} pictures seen); "
-                f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}; distances over "
-                f"{mine[0]['test_latents']:,} test latents; the paper's architecture for {_architecture(mine[0])}."
+                f"{COLLECTIONS[name].title}: {mine[0]['data']}; {'seed' if len(seeds) == 1 else 'seeds'} "
+                f"{', '.join(map(str, seeds))}; distances over {mine[0]['test_latents']:,} test latents; the paper's "
+                f"architecture for {' and '.join(architectures)}."
             )
         elif name in found["missing"]:
             items.append(f"{COLLECTIONS[name].title}: not run. {found['missing'][name]}.")
     items.append(
-        "published: the public code's cost (reference weighting, root of the reconstruction, sampled prior), learning "
-        "rate and optimiser; ours: the defaults of `mow train` (compensated weighting, closed-form prior, Adam)."
+        "published: the public code's cost (reference weighting, root of the reconstruction, sampled prior) with the "
+        "learning rate of the paper's line and its optimiser; ours: the defaults of `mow train`."
     )
     if any("test_fid" in result for result in results):
         items.append("FID: 10,000 samples against the test pictures, Inception by torchmetrics.")
+    else:
+        items.append("FID: Inception's weights were not at hand, so that ours is missing.")
     networks = {(result["features"], result["features_accuracy"]) for result in results if "features" in result}
     for network, accuracy in sorted(networks):
         items.append(
             f"Fréchet, classifier: in the features of {network}, a small classifier of the same data set (accuracy "
-            f"{accuracy:.3f}). It is no FID and compares within this page only; the paper has FID with Inception."
+            f"{accuracy:.3f}). It is no FID and compares within this page only."
         )
-    known = found["known_from"]
-    items.append(
-        f"The paper's figures: {known}; the others are not known to us and left empty."
-        if known
-        else "The paper's figures of this table are not known to us and left empty; its learning rates are."
-    )
     return [f"- {item}" for item in items]
 
 
 def _architecture(result: Mapping[str, Any]) -> str:
-    name = result["resolved"].get("architecture", "mnist")  # the only one before there was a choice
+    name = result["resolved"]["architecture"]
     made_for = {schedule.architecture: data for data, schedule in paper.SCHEDULES.items()}
     return COLLECTIONS[made_for[name]].title if name in made_for else name
 
@@ -220,63 +279,82 @@ def _line(words: Sequence[str]) -> str:
 def _spread(results: Sequence[Mapping[str, Any]], column: str) -> str:
     values = [result[column] for result in results if column in result]
     if not values:
-        return ""
+        return "–"
     mean = _number(statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {_number(statistics.stdev(values))}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2g}"
 
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
+def _epochs(epochs: float | None) -> str:
+    return "?" if epochs is None else f"{epochs:.3g}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
 def write(out: Path, found: Mapping[str, Any]) -> Path:
-    """report.json and report.md into the folder of the grid; for figure 4 fig4.png, too. -> report.md."""
+    """report.json and report.md into the folder of the grid; for a figure its picture, too. -> report.md."""
+    what = found["what"]
     write_whole(out / "report.json", json_text(found, indent=1) + "\n")
-    title = found["what"].replace("table", "Table ").replace("fig4", "Figure 4: over the pictures seen")
-    picture = "![fig4](fig4.png)\n\n" if found["what"] == "fig4" else ""
-    if picture:
-        curves = {name: read_json_lines(out / name / "metrics.jsonl") for name in found["results"]}
-        write_whole(out / "fig4.png", draw(curves, found["results"]))
-    return write_whole(out / "report.md", f"# {title}, scale {found['scale']:g}\n\n{picture}{markdown(found)}\n")
+    title, picture = what.replace("table", "Table "), ""
+    if what in paper.FIGURES:
+        title = f"{what.replace('fig', 'Figure ')}: scores during training"
+        picture = f"![{what}]({what}.png)\n\n"
+        write_whole(out / f"{what}.png", draw(found))
+    return write_whole(out / "report.md", f"# {title}\n\n{picture}{markdown(found)}\n")
 
 
-def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], results: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Test reconstruction and exact Cramer-Wold distance over the pictures seen, a column for each model. -> PNG."""
+def draw(found: Mapping[str, Any]) -> bytes:
+    """The scores of `CURVE` over the epochs, a column for each model on each data set. -> PNG.
+
+    A star is the paper's reconstruction error at the end of its schedule, where it may be held against the runs but for
+    their length. (Its distances are others than the exact one that is drawn.)
+    """
     import matplotlib  # here and not above: the command line should not wait for it
     from matplotlib.figure import Figure
 
-    models = sorted({result["resolved"]["model"] for result in results.values()})
+    drawn = []  # row of the paper, recipe, result
+    for row in paper.table(found["what"]).rows:
+        for recipe in paper.RECIPES:
+            drawn += [(row, recipe, result) for result in of(found["results"], row, recipe)]
+    systems = list(dict.fromkeys((row.data, row.model) for row, _, _ in drawn))
     colours = dict(zip(paper.KS, ("#333333", "#00695c", "#b2182b"), strict=True))
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(4 * len(models), 5.6), facecolor="white", layout="constrained")
-        panels = figure.subplots(2, len(models), squeeze=False, sharex=True)
-        for name, result in results.items():
-            options = result["resolved"]
-            lines = [line for line in curves[name] if "test_reconstruction" in line and line["pictures"]]
-            ours = options["weighting"] == "compensated"
-            for panel, score in zip(
-                panels[:, models.index(options["model"])], ("test_reconstruction", "test_cramer_wold"), strict=True
-            ):
-                finite = [line for line in lines if line[score] is not None]
+        figure = Figure(figsize=(4 * len(systems), 5.6), facecolor="white", layout="constrained")
+        panels = figure.subplots(2, len(systems), squeeze=False, sharex="col")
+        for row, recipe, result in drawn:
+            column = panels[:, systems.index((row.data, row.model))]
+            ours, an_epoch = recipe == "ours", result["pictures"] / result["epochs"]
+            for place, panel in enumerate(column, 1):
+                finite = [point for point in result["curve"] if point[place] is not None]
                 if finite:  # an axis of none has no logarithm
                     panel.plot(
-                        [line["pictures"] for line in finite],
-                        [line[score] for line in finite],
-                        color=colours[options["k"]],
+                        [point[0] / an_epoch for point in finite],
+                        [point[place] for point in finite],
+                        color=colours[row.k],
                         linestyle="-" if ours else ":",
-                        label=f"k = {options['k']}, {'ours' if ours else 'published'}",
+                        linewidth=1.2,
+                        label=f"k = {row.k}, {recipe}",
                     )
-        for column, model in zip(panels.T, models, strict=True):
-            column[0].set_title(model.upper())
-            column[1].set_xlabel("pictures seen")
+            if apart(result, row).keys() <= {"epochs"} and (last := paper.SCHEDULES[row.data].epochs):
+                at = ([last], [row.figures["test_reconstruction"]])
+                column[0].plot(*at, "*", color=colours[row.k], markersize=8, label=f"k = {row.k}, paper")
+        for column, (name, model) in zip(panels.T, systems, strict=True):
+            column[0].set_title(f"{COLLECTIONS[name].title}, {model.upper()}")
+            column[1].set_xlabel("epochs")
             for panel in column:
+                panel.set_xscale("log")
                 panel.set_yscale("log")
                 panel.grid(which="major", color="#e6e6e6", linewidth=0.8)
         panels[0, 0].set_ylabel("test reconstruction")
         panels[1, 0].set_ylabel("test Cramer-Wold distance")
-        handles, labels = panels[0, 0].get_legend_handles_labels()
+        handles, labels = panels[0, -1].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
-        panels[0, -1].legend(unique.values(), unique.keys(), frameon=False, fontsize=8)
+        panels[1, -1].legend(unique.values(), unique.keys(), frameon=False, fontsize=8)
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=120)
     return content.getvalue()

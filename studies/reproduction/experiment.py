@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mow.app import data
+from mow.app import data, paper
 from mow.app.grid import Cell
 from mow.app.options import Options
 from mow.training.trainer import default_learning_rate
@@ -17,6 +17,7 @@ SEEDS = (0, 1, 2)
 MULTIPLES = (0.5, 1, 2)
 """Of the default learning rate 1e-3 sqrt(k/64), for k = 1 and k = 64 alike; doubled while the largest is best."""
 SELECTION_SEED = 100
+SELECTION_SEEDS = (100, 101, 102)
 """Unlike those of the comparison."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -29,6 +30,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-warm-up": {"warm_up": False},
 }
 """What is changed in a run with k = 1 and compensated weighting. The betas are those that forget as many pictures."""
+
+
+PUBLISHED = {**paper.RECIPES["published"], "lr": 1e-3}
+"""The public code's recipe at k = 64."""
+
+WAYS: dict[str, dict[str, Any]] = {
+    "published": PUBLISHED,
+    "root": {"root": True},
+    **{f"w{weight:g}": {"root": False, "weight": weight} for weight in (1.0, 3.0, 10.0, 30.0, 100.0)},
+}
+"""How the distance is weighed against the reconstruction."""
+
+WEIGHED = {
+    ("wae", 64): tuple(WAYS),
+    ("swae", 64): ("published", "root", "w1", "w3", "w10"),
+    ("cwae", 64): ("published", "root", "w1", "w3", "w10"),
+    ("wae", 1): ("root", "w1", "w10"),
+    ("cwae", 1): ("root", "w1", "w3"),
+    ("swae", 1): ("root", "w1"),
+}
+"""Which of these are tried, by model and k."""
+
+CLOSE = ("published", "root", "w1", "w3")
+"""Those of them that run with three seeds at k = 64."""
 
 
 def selection_data(path: Path) -> Path:
@@ -64,6 +89,17 @@ def chosen(results: dict[str, dict[str, Any]], model: str, k: int) -> float:
     return min(found, key=found.__getitem__)
 
 
+def weights(file: Path) -> list[Cell]:
+    """Each way to weigh the distance over one pass, with the default learning rate, scored on the held-out part."""
+    cells = []
+    for (model, k), ways in WEIGHED.items():
+        for way in ways:
+            for seed in SELECTION_SEEDS if k == 64 and way in CLOSE else SELECTION_SEEDS[:1]:
+                others = {"data": str(file), "dim": 8, **WAYS[way]}
+                cells.append(_cell(f"weight-{model}-k{k}-{way}-seed{seed}", 50_000, model, k, seed, 1, **others))
+    return cells
+
+
 def comparison(pictures: int, multiples: dict[tuple[str, int], float], models: tuple[str, ...]) -> list[Cell]:
     return [
         _cell(f"compare-{model}-k{k}-seed{seed}", pictures, model, k, seed, multiples[model, k])
@@ -93,5 +129,7 @@ def _cell(name: str, pictures: int, model: str, k: int, seed: int, multiple: flo
         "checkpoint_every": math.ceil(pictures / k / 6),
         "log_every": math.ceil(pictures / k / 60),
         "threads": 1,
+        "root": False,
+        "weight": 1.0,
     }
     return Cell(name, Options(model=model, k=k, seed=seed, **options | others))

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import statistics
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from matplotlib.figure import Figure
 
 from benchmarks import drawing
 from benchmarks.page import fill, row
-from mow.app import grid, reproduce
+from mow.app import grid, paper, reproduce
+from mow.app.data import COLLECTIONS
 from mow.files import read_json_lines, write_whole
 from studies.paired import interval
+from studies.reproduction import experiment
+from studies.reproduction.tables import MISSING
 
 PAGE = "reproduction.md"
 Runs = list[dict[str, Any]]
@@ -44,7 +48,7 @@ _CHANGES = {
 
 def collect(folder: Path, results: Path) -> list[Path]:
     """The runs of a folder, as a file of results for each stage. Of unfinished ones there are curves alone."""
-    stages: dict[str, Runs] = {"select": [], "compare": [], "variant": []}
+    stages: dict[str, Runs] = {"select": [], "compare": [], "variant": [], "weight": []}
     for path in sorted(folder.glob("*/cell.json")):
         stage = path.parent.name.partition("-")[0]
         if stage in stages and (run := _kept(path.parent)):
@@ -61,7 +65,7 @@ def write(results: Path, docs: Path) -> list[Path]:
     """
     stages = {
         stage: json.loads(path.read_text()) if (path := results / f"{stage}.json").exists() else []
-        for stage in ("select", "compare", "variant")
+        for stage in ("select", "compare", "variant", "weight")
     }
     if not stages["compare"]:
         raise FileNotFoundError(f"{results} holds no compare.json; make it: python -m studies.reproduction run")
@@ -70,9 +74,21 @@ def write(results: Path, docs: Path) -> list[Path]:
         "select": selection_table(stages["select"]),
         "compare": comparison_tables(stages["compare"]),
         "variants": variants_table(stages["variant"], stages["compare"]),
-        "tables": tables(results),
+        "weights": weights_table(stages["weight"]),
     }
-    return fill(docs / PAGE, sections, {"reproduction.png": draw(stages["compare"])})
+    kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("table?*.json"))}
+    short = {what: kept.get(what, reproduce.report(what, {}, MISSING)) for what in paper.TABLES}
+    sections |= {
+        "published": paired_table(kept.values(), lambda row: ((row, "published"), (row, "ours"))),
+        "one": paired_table(
+            short.values(), lambda row: ((_of_k(row, 64), "ours"), (row, "ours")) if row.k == 1 else ()
+        ),
+        "heads": heads(kept[name] for name in kept if name.endswith("-long")),
+        "tables": tables(short.values()),
+    }
+    images = {"reproduction.png": draw(stages["compare"])}
+    images |= {f"reproduction-{name}.png": reproduce.draw(found) for name, found in kept.items()}
+    return fill(docs / PAGE, sections, images)
 
 
 def setup(compared: Runs) -> str:
@@ -195,14 +211,125 @@ def variants_table(runs: Runs, compared: Runs) -> str:
     return "\n".join([*lines, "", f"Unchanged, the mean over the seeds is: {words}."])
 
 
-def tables(results: Path) -> str:
-    """The reports of `mow reproduce` that were kept."""
+def weights_table(runs: Runs) -> str:
+    """The mean scores on the part held out for choosing, for each way to weigh the distance."""
+    groups: dict[tuple[str, int, str], Runs] = {}
+    for run in runs:
+        if run["finished"]:
+            groups.setdefault((run["model"], run["k"], _way(run)), []).append(run)
+    lines = [
+        row(["", "k", "", "seeds", *(title for title, _ in _WEIGHED.values())]),
+        "|---|---:|---|---:|" + "---:|" * len(_WEIGHED),
+    ]
+    ways = list(experiment.WAYS)
+    for model, k, way in sorted(groups, key=lambda key: (key[0], -key[1], ways.index(key[2]))):
+        several = groups[model, k, way]
+        means = (f"{statistics.fmean(run[score] for run in several):{form}}" for score, (_, form) in _WEIGHED.items())
+        lines.append(row([model.upper(), str(k), _WORDS.get(way, f"lambda {way[1:]}"), str(len(several)), *means]))
+    return "\n".join(lines)
+
+
+_WORDS = {"published": "the published recipe", "root": "root, lambda 1"}
+
+
+def _way(run: dict[str, Any]) -> str:
+    """WAY of weight-MODEL-kK-WAY-seedS."""
+    return str(run["name"].split("-")[3])
+
+
+_WEIGHED = {"test_reconstruction": ("reconstruction", ".2f"), **SCORES}
+
+
+Side = tuple[paper.Row, str]
+"""A row of the paper's and a recipe."""
+
+
+def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], tuple[Side, Side] | tuple[()]]) -> str:
+    """Differences of runs that share a seed, for the rows of the paper for which `sides` names two of them."""
+    lines = []
+    for report in found:
+        for line in paper.table(report["what"]).rows:
+            if not (pair := sides(line)):
+                continue
+            before, after = (
+                {r["resolved"]["seed"]: r for r in reproduce.of(report["results"], *side)} for side in pair
+            )
+            if seeds := sorted(before.keys() & after.keys()):
+                names = [f"k = {side[0].k}, {side[1]}" for side in pair]
+                passes = before[seeds[0]]["epochs"]
+                first = (
+                    f"{COLLECTIONS[line.data].title}, {line.model.upper()}, {passes:.2g} epochs: {' / '.join(names)}"
+                )
+                for score, (title, form) in _WEIGHED.items():
+                    if all(score in of[seed] for of in (before, after) for seed in seeds):
+                        values = {
+                            64: [before[seed][score] for seed in seeds],
+                            1: [after[seed][score] for seed in seeds],
+                        }
+                        lines += _compared(first, title, form, values)
+                        first = ""
+    head = row(["", "score", "seeds", "first", "second", "second less first", "the second is"])
+    return "\n".join([head, "|---|---|---:|---:|---:|---:|---|", *lines]) if lines else "Not measured."
+
+
+def _of_k(line: paper.Row, k: int) -> paper.Row:
+    """The row of the same system with another k."""
+    return next(r for r in paper.ROWS if (r.table, r.data, r.model, r.k) == (line.table, line.data, line.model, k))
+
+
+def heads(found: Iterable[dict[str, Any]]) -> str:
+    """Where the published recipe heads in runs of many epochs; see `_heads`."""
+    parts = [
+        _heads(line, last, result)
+        for report in found
+        for line in paper.table(report["what"]).rows
+        if (last := paper.SCHEDULES[line.data].epochs)
+        for result in reproduce.of(report["results"], line, "published")
+        if result["epochs"] >= MANY_EPOCHS
+    ]
+    return "\n\n".join(parts) or "Not measured yet."
+
+
+MANY_EPOCHS = 10
+
+
+def _heads(line: paper.Row, last: int, result: dict[str, Any]) -> str:
+    """Errors on the way, and a power law through the second half, continued to the end of the paper's schedule."""
+    epochs = np.array([point[0] for point in result["curve"]]) * result["epochs"] / result["pictures"]
+    errors = np.array([point[1] for point in result["curve"]])
+    late = epochs >= epochs[-1] / 2
+    slope, at_one = np.polyfit(np.log(epochs[late]), np.log(errors[late]), 1)
+    there = math.exp(at_one + slope * math.log(last))
+    shown = [int(np.abs(np.log(epochs / (epochs[-1] * share))).argmin()) for share in (0.1, 0.25, 0.5, 1)]
+    head = ["epochs", *(f"{epochs[i]:.3g}" for i in shown), f"{last} by the power law", f"{last}, paper"]
+    errors_row = ["reconstruction", *(f"{errors[i]:.2f}" for i in shown), f"{there:.1f}"]
+    figures = line.figures
+    return "\n".join(
+        [
+            f"{COLLECTIONS[line.data].title}, {line.model.upper()}, k = {line.k}, the published recipe:",
+            "",
+            row(head),
+            "|---" + "|---:" * (len(head) - 1) + "|",
+            row([*errors_row, f"{figures['test_reconstruction']:g}"]),
+            "",
+            f"At the end of the run its CWAE distance is {result['test_cwae_distance']:.3f} (paper at {last}: "
+            f"{figures['test_cwae_distance']:g}) and its WAE distance {result['test_wae_distance']:.3f} "
+            f"({figures['test_wae_distance']:g}).",
+        ]
+    )
+
+
+def tables(found: Iterable[dict[str, Any]]) -> str:
+    """The reports of the paper's tables, each with the scores during training."""
     parts = []
-    for what in reproduce.WHAT:
-        path = results / f"{what}.json"
-        if path.exists():
-            found = json.loads(path.read_text())
-            parts.append(f"### {what.replace('table', 'Table ')}\n\n{reproduce.markdown(found)}")
+    for report in found:
+        title = report["what"].replace("table", "Table ")
+        picture = (
+            ""
+            if not report["results"]
+            else f"![scores during training, {title.lower()}](images/reproduction-{report['what']}.png)\n\n"
+        )
+        parts.append(f"### {title}\n\n{picture}{reproduce.markdown(report)}")
     return "\n\n".join(parts) or "Not run."
 
 

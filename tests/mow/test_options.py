@@ -17,7 +17,6 @@ from mow.app.data import COLLECTIONS
 from mow.app.evaluation import score
 from mow.app.optimizers import OPTIMIZERS, SCHEDULES
 from mow.app.options import DECAY, FIELDS, PANELS, POSITIVE, POSITIVE_COUNT, Options, about, flag
-from mow.app.paper import KS
 from mow.training.trainer import ON_NONFINITE
 from mow.training.weighting import WEIGHTINGS
 from mow.window.priors import PRIORS
@@ -96,8 +95,6 @@ def test_a_data_set_names_what_there_is(name: str) -> None:
     assert row.architecture in ARCHITECTURES
     if row.schedule is not None:
         assert row.schedule.architecture in ARCHITECTURES and row.schedule.optimizer in OPTIMIZERS
-        assert row.schedule.learning_rates.keys() == MODELS.keys()
-        assert all(tuple(rates) == KS for rates in row.schedule.learning_rates.values())
         assert Options(data=name).resolved().dim == ARCHITECTURES[row.schedule.architecture].dim, "the paper's"
 
 
@@ -106,3 +103,7 @@ def test_a_model_names_what_there_is(name: str) -> None:
     assert set(MODELS[name].options.values()) <= FIELDS.keys()
     assert MODELS[name].score in score.__doc__
     assert Options(model=name).resolved().log is MODELS[name].log
+    assert Options(model=name).resolved().root is not MODELS[name].log, "the root where the distance has no logarithm"
+    assert Options(model=name).resolved().weight == (3 if MODELS[name].log else 1)
+    assert Options(model=name, log=True).resolved().root is False and Options(log=True, root=True).resolved().root
+    assert Options(model=name, weighting="paper").resolved().root is False, "whose R is no mean"

@@ -51,6 +51,14 @@ def test_the_slope_is_the_derivative(name: str, root: bool) -> None:
     torch.testing.assert_close(got, expected[:2], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("name", [name for name, row in WEIGHTINGS.items() if row.root])
+def test_the_root_of_no_error_has_no_slope_to_speak_of(name: str) -> None:
+    """Errors of 0 have gradients of 0 behind them, which an infinite slope would make NaN."""
+    row, errors = WEIGHTINGS[name], torch.zeros(2)
+    slope = row.slope(errors, row.reconstruction(errors.sum(), 2, True), 2, True)
+    assert slope.isfinite().all() and slope.mul(0).eq(0).all()
+
+
 def test_a_row_is_all_that_it_takes(toy: str) -> None:
     trainer = trainer_of(weighting=toy, weight=1.7)
     trainer.window.fill(torch.ones(N, DIM, dtype=torch.float64))

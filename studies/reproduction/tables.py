@@ -1,0 +1,137 @@
+"""The paper's tables run again on full data sets, the most telling runs first: which, and what is kept of them."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mow.app import grid, paper, reproduce
+from mow.files import json_text, write_whole
+
+EPOCHS = 0.5
+"""Of every run but the long ones: what k = 1 gets through on a CPU."""
+
+LONG, LONGER = 3.0, 30.0
+"""Epochs of runs with k = 64 alone: ours and the published recipe side by side, and where the latter heads."""
+
+SEEDS = (0, 1, 2)
+
+
+MISSING = {
+    **dict.fromkeys(paper.SCHEDULES, "the runs have not come so far"),
+    "celeba": "CelebA has no address to download it from",
+}
+"""Why a line has no run, by its data set."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Cells of some tables on one data set, run together.
+
+    data, ks, recipes, seeds, models: which of the cells; models None for all.
+    epochs: passes over the data.
+    """
+
+    data: str
+    ks: tuple[int, ...]
+    recipes: tuple[str, ...]
+    seeds: tuple[int, ...] = SEEDS
+    models: tuple[str, ...] | None = None
+    epochs: float = EPOCHS
+
+
+BOTH = ("published", "ours")
+STAGES = (
+    Stage("fashion-mnist", (64,), BOTH),
+    Stage("fashion-mnist", (1,), ("ours",), (0,)),
+    Stage("mnist", (64,), BOTH, (0,)),
+    Stage("mnist", (1,), BOTH, (0,)),
+    Stage("mnist", (64,), ("published",), (0,), models=("wae",), epochs=LONGER),
+    Stage("fashion-mnist", (1,), ("ours",), (1, 2)),
+    Stage("fashion-mnist", (1,), ("published",), (0,)),
+    Stage("mnist", (32,), BOTH, (0,)),
+    Stage("fashion-mnist", (32,), BOTH, (0,)),
+    Stage("mnist", (64, 1), ("ours",), (1, 2)),
+    Stage("fashion-mnist", (64,), BOTH, epochs=LONG),
+    Stage("cifar-10", (64, 32), BOTH, (0,)),
+    Stage("cifar-10", (1,), BOTH, (0,)),
+    Stage("cifar-10", (64, 1), ("ours",), (1, 2)),
+    Stage("mnist", (64,), ("published",), (1, 2)),
+)
+"""In the order in which they are run. Fashion-MNIST has the network of MNIST, which a CPU can train."""
+
+
+def cells(stage: Stage, **options: Any) -> Iterator[tuple[str, list[grid.Cell]]]:
+    """The cells of a stage, by the table that has them.
+
+    options: of `mow.app.reproduce.cells`, for where the data lie.
+
+    Raises:
+        ValueError: the data set cannot be had.
+    """
+    for what, table in paper.TABLES.items():
+        if stage.data not in table.data:
+            continue
+        models = [model for model in table.models if stage.models is None or model in stage.models]
+        if not models:
+            continue
+        given = {**options, "sources": {k: v for k, v in options.get("sources", {}).items() if k in table.data}}
+        found, missing = reproduce.cells(
+            what,
+            epochs=stage.epochs,
+            models=models,
+            ks=stage.ks,
+            recipes=stage.recipes,
+            seeds=stage.seeds,
+            architecture="mnist" if stage.data == "fashion-mnist" else None,
+            **given,
+        )
+        if stage.data in missing:
+            raise ValueError(missing[stage.data])
+        yield what, [cell for cell in found if cell.name.startswith(f"{stage.data}-")]
+
+
+def folder(out: Path, stage: Stage, what: str) -> Path:
+    """Where the runs of a table are: the longer ones apart, as their cells have the same names."""
+    return out / (what if stage.epochs == EPOCHS else f"{what}-long")
+
+
+def collect(out: Path, results: Path) -> list[Path]:
+    """What the folders hold that is finished, as a report of `mow reproduce` each, in results."""
+    written = []
+    for path in sorted(out.glob("table?*")):
+        done = {each.parent.name: grid.result_of(each.parent) for each in sorted(path.glob("*/result.json"))}
+        found = {name: result for name, result in done.items() if result is not None}
+        if found:
+            report = reproduce.report(path.name.partition("-")[0], found, MISSING, path)
+            written.append(write_whole(results / f"{path.name}.json", json_text(report, indent=None) + "\n"))
+    return written
+
+
+def cifar_from_jpeg(archive: Path, out: Path) -> tuple[int, int]:
+    """CIFAR-10 from an archive of JPEG files train/CLASS/NAME.jpg and test/CLASS/NAME.jpg, as an .npz. -> counts.
+
+    Recompressed with loss, so not the published pictures: what is trained on them says so.
+    """
+    parts: dict[str, list[tuple[str, np.ndarray]]] = {"train": [], "test": []}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.name.endswith(".jpg") else None
+            if file is not None:
+                *_, part, label, _ = Path(member.name).parts
+                parts[part].append((label, np.asarray(Image.open(BytesIO(file.read())).convert("RGB"))))
+    classes = sorted({label for label, _ in parts["train"]})
+    arrays = {part: np.stack([picture for _, picture in several]) for part, several in parts.items()}
+    labels = {
+        f"{part}_labels": np.array([classes.index(label) for label, _ in several]) for part, several in parts.items()
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(out, **arrays, **labels)  # type: ignore[arg-type] # it takes allow_pickle, too
+    return len(arrays["train"]), len(arrays["test"])

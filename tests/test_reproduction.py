@@ -1,0 +1,155 @@
+"""The runs behind docs/reproduction.md: which there are, what is kept of them, and the tables made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("scipy")
+
+from mow.app import data, paper, reproduce
+from mow.app.data import DataError
+from studies.reproduction import experiment, report, tables
+
+
+def result(row: paper.Row, recipe: str, seed: int = 0, **scores: Any) -> dict[str, Any]:
+    return {
+        "resolved": {"seed": seed, "lr": 0.01, "data": row.data, "architecture": "mnist", "data_dir": None},
+        "data": f"{row.data} pictures",
+        "pictures": 1000,
+        "epochs": 20.0,
+        "test_latents": 2000,
+        "test_reconstruction": 10.0,
+        "test_cwae_distance": 0.03,
+        "test_wae_distance": 0.02,
+        "curve": [],
+        **scores,
+    }
+
+
+def found(row: paper.Row, **several: dict[str, Any]) -> dict[str, Any]:
+    results = {f"{row.data}-{row.model}-k{row.k}-{name}": one for name, one in several.items()}
+    return {"what": row.table, "results": {name.replace("_", "-"): one for name, one in results.items()}, "missing": {}}
+
+
+def test_the_stages_have_every_line_that_can_be_had() -> None:
+    run = {
+        (row.data, row.model, row.k, recipe)
+        for stage in tables.STAGES
+        for recipe in stage.recipes
+        for row in paper.ROWS
+        if row.data == stage.data and row.k in stage.ks and (stage.models is None or row.model in stage.models)
+        if stage.epochs == tables.EPOCHS
+    }
+    wanted = {(r.data, r.model, r.k, recipe) for r in paper.ROWS for recipe in paper.RECIPES if r.data != "celeba"}
+    assert run == wanted and set(tables.MISSING) == set(paper.SCHEDULES)
+
+
+def test_the_cells_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures_file = tmp_path / "pictures.npz"
+    np.savez(pictures_file, train=np.zeros((180, 4, 4), np.uint8), test=np.ones((20, 4, 4), np.uint8))
+    small, load = data.load(pictures_file), data.load
+
+    def had(name: str, **options: Any) -> Any:
+        if name in paper.SCHEDULES and name != "mnist":
+            raise DataError(f"{name} was not found.")
+        return dataclasses.replace(small, name=name) if name == "mnist" else load(name, **options)
+
+    monkeypatch.setattr(data, "load", had)
+    stage = tables.Stage("mnist", (64,), ("ours",), (0, 2))
+    named = {what: [cell.name for cell in cells] for what, cells in tables.cells(stage)}
+    assert named == {
+        f"table{i}": [f"mnist-{model}-k64-ours-seed{seed}" for seed in (0, 2)]
+        for i, model in ((1, "wae"), (3, "cwae"), (4, "swae"))
+    }
+    assert [what for what, _ in tables.cells(dataclasses.replace(stage, models=("cwae",)))] == ["table3"]
+    long = dataclasses.replace(stage, epochs=tables.LONG)
+    assert tables.folder(Path("out"), long, "table1") == Path("out/table1-long")
+    with pytest.raises(ValueError, match="cifar-10 was not found"):
+        list(tables.cells(tables.Stage("cifar-10", (1,), ("ours",)), sources={"mnist": str(pictures_file)}))
+
+
+def test_what_is_finished_is_kept(tmp_path: Path) -> None:
+    row = paper.ROWS[0]
+    done, begun = (tmp_path / "out" / "table1" / f"mnist-wae-k64-{name}-seed0" for name in ("published", "ours"))
+    for path in (done, begun):
+        path.mkdir(parents=True)
+    (done / "result.json").write_text(json.dumps(result(row, "published")))
+    (done / "metrics.jsonl").write_text('{"pictures": 5, "test_reconstruction": 9.0, "test_cramer_wold": 0.1}\n')
+    (tmp_path / "results").mkdir()
+    assert tables.collect(tmp_path / "out", tmp_path / "results") == [tmp_path / "results" / "table1.json"]
+    kept = json.loads((tmp_path / "results" / "table1.json").read_text())
+    assert list(kept["results"]) == [done.name] and kept["results"][done.name]["curve"] == [[5, 9.0, 0.1]]
+
+
+def test_cifar_of_its_jpeg_files(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as tar:
+        for part, label, level in (("train", "cat", 200), ("train", "bird", 100), ("test", "cat", 50)):
+            content = io.BytesIO()
+            Image.new("RGB", (32, 32), (level, level, level)).save(content, "JPEG")
+            member = tarfile.TarInfo(f"{part}/{label}/0000.jpg")
+            member.size = len(content.getvalue())
+            tar.addfile(member, io.BytesIO(content.getvalue()))
+    assert tables.cifar_from_jpeg(tmp_path / "cifar.tar.gz", tmp_path / "new" / "cifar.npz") == (2, 1)
+    read = data.load(tmp_path / "new" / "cifar.npz")
+    assert read.train.shape == (2, 3, 32, 32) and read.test_labels is not None and read.train_labels is not None
+    assert (read.train_labels.tolist(), read.test_labels.tolist()) == ([1, 0], [1]), "classes by the alphabet"
+    assert abs(int(read.train[0].max()) - 200) < 3
+
+
+def test_pairs_are_of_one_seed() -> None:
+    row = paper.ROWS[0]
+    several = {
+        f"{recipe}_seed{seed}": result(row, recipe, seed, test_reconstruction=10.0 + seed - off)
+        for recipe, off, seeds in (("published", 0, (0, 1, 3)), ("ours", 0.5, (0, 1, 2)))
+        for seed in seeds
+    }
+    page = report.paired_table([found(row, **several)], lambda line: ((line, "published"), (line, "ours")))
+    line = next(line for line in page.splitlines() if "| reconstruction |" in line)
+    assert "MNIST, WAE, 20 epochs: k = 64, published / k = 64, ours" in line
+    assert "| 2 | 10.50 | 10.00 | -0.50 [-0.50, -0.50] | better |" in line
+
+
+def test_where_a_run_heads() -> None:
+    """A power law is continued to the end of the paper's schedule."""
+    row = paper.ROWS[0]
+    curve = [[50 * i, 100 / i**0.5, 0.1] for i in range(1, 21)]
+    page = report.heads([found(row, published_seed0=result(row, "published", curve=curve))])
+    assert "| epochs | 2 | 5 | 10 | 20 | 500 by the power law | 500, paper |" in page
+    assert (
+        f"| reconstruction | {100 / 2**0.5:.2f} | {100 / 5**0.5:.2f} | {100 / 10**0.5:.2f} | 22.36 | 4.5 | 5.495 |"
+        in page
+    )
+    short = result(row, "published", curve=curve, epochs=1.0)
+    assert report.heads([found(row, published_seed0=short)]) == "Not measured yet."
+
+
+def test_the_ways_to_weigh() -> None:
+    cells = {cell.name: cell.options for cell in experiment.weights(Path("held-out.npz"))}
+    assert set().union(*experiment.WEIGHED.values()) == set(experiment.WAYS) and len(cells) > 20
+    root, plain = cells["weight-wae-k1-root-seed100"], cells["weight-wae-k1-w10-seed100"]
+    assert dataclasses.replace(root, root=False, weight=10.0) == plain
+    published = cells["weight-wae-k64-published-seed101"]
+    assert (published.weighting, published.root, published.lr, published.seed) == ("reference", True, 0.001, 101)
+    runs = [
+        {"name": name, "finished": True, "model": of.model, "k": of.k, **{score: of.seed for score in report._WEIGHED}}
+        for name, of in cells.items()
+    ]
+    lines = report.weights_table(runs).splitlines()
+    assert "| WAE | 64 | root, lambda 1 | 3 | 101.00 |" in "\n".join(
+        lines
+    ) and "| WAE | 1 | lambda 10 | 1 | 100.00 |" in str(lines)
+
+
+def test_lines_that_were_not_run_say_why(tmp_path: Path) -> None:
+    page = reproduce.markdown(reproduce.report("table4", {}, tables.MISSING))
+    assert page.count("| not run: CelebA has no address to download it from |") == 3
+    assert page.count("| not run: the runs have not come so far |") == 6
