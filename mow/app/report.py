@@ -218,7 +218,7 @@ def _curves(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
             test="test_reconstruction",
             log=True,
         ),
-        _Curve("Distance of the window to the prior", distance, train="distance", log=True),
+        _Curve("Distance of the window to the prior", distance, train="distance", test="test_distance", log=True),
         _Curve("Distance on the test pictures", "Cramer-Wold distance", test="test_cramer_wold", log=True),
         _Curve("Loss", "loss: what the optimiser sees", train="loss"),
     )

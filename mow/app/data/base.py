@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor
+
+SHOWN = 20
+"""Pictures that a notebook shows of a data set."""
 
 _Answer = TypeVar("_Answer")
 
@@ -105,6 +109,13 @@ class PictureData:
     def __repr__(self) -> str:
         size = "x".join(map(str, self.train[0].shape))
         return f"{type(self).__name__}({self.name!r}, train={len(self.train)}, test={len(self.test)}, picture={size})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what was loaded, and the first training pictures."""
+        from mow.app.pictures import grid, png_data_uri
+
+        shown = png_data_uri(grid(self.train[:SHOWN], columns=10))
+        return f'<p>{escape(self.origin)}</p><img alt="The first training pictures" src="{shown}">'
 
 
 def to_channels_first(array: np.ndarray) -> np.ndarray:

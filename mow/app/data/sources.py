@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pooch
-
 from mow.app.data.base import DataError, PictureData
 from mow.app.data.collections import COLLECTIONS, Collection
 from mow.app.data.pictures import read_arrays, read_folder
 from mow.checks import integer
+
+with warnings.catch_warnings(action="ignore"):  # tqdm's, in a notebook without ipywidgets
+    import pooch
 
 PACKAGED = Path("/usr/share/datasets")  # Debian's dataset-* packages
 
