@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import shlex
+import warnings
 from contextlib import ContextDecorator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 
 from mow.app import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
+from mow.app.data import PictureWarning
 from mow.app.options import MAY_CHANGE, RUN, Options, flag
 from mow.app.parameters import takes_options
 from mow.app.progress import train_and_show
@@ -163,12 +165,23 @@ def _how_to_go_on(run: Run | None, folder: Path | None) -> str:
 
 
 class _plain_errors(ContextDecorator):
-    """What a user can mend is told in one line; everything else keeps its traceback."""
+    """What a user can mend is told in one line, as is a picture that is left out; all else keeps its traceback."""
 
     def __enter__(self) -> None:
-        return None
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        told = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if issubclass(category, PictureWarning):
+                typer.echo(str(message), err=True)
+            else:
+                told(message, category, *where, **options)
+
+        warnings.showwarning = tell
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        self._warnings.__exit__(None, None, None)
         if isinstance(error, KeyboardInterrupt):
             typer.echo(str(error) or "interrupted", err=True)
             ranks.leave(130)

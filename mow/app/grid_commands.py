@@ -121,6 +121,8 @@ def _run(console: Console, cells: list[grid.Cell], out: Path, jobs: int | None) 
         def on_event(name: str, kind: str, what: Any) -> None:
             if kind == "start":
                 bars[name] = progress.add_task(escape(name), total=None)
+            elif kind == "warned":
+                console.print(escape(what), soft_wrap=True)
             elif kind == "step":
                 progress.update(bars[name], completed=what[0], total=what[1])
             else:

@@ -79,7 +79,8 @@ def write_report(
         )
         if part
     )
-    return write_whole(out / "report.html", _PAGE.format(title=escape(title), style=_STYLE, body=body))
+    page = _PAGE.format(title=escape(title), style=_STYLE, body=body)
+    return write_whole(out / "report.html", page.encode(errors="backslashreplace"))  # a file's name may be no UTF-8
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
