@@ -197,7 +197,7 @@ class _plain_errors(ContextDecorator):
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
         self._warnings.__exit__(None, None, None)
         if isinstance(error, KeyboardInterrupt):
-            code, words = 130, str(error) or "interrupted"
+            code, words = 130, str(error) or "interrupted: the same command begins again"
         elif isinstance(error, (ValueError, TypeError, OSError, FloatingPointError)):
             code, words = 2, " ".join(f"error: {error}".split())
         elif isinstance(error, launch.LaunchError):

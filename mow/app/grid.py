@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, get_args
@@ -276,9 +277,25 @@ def _check(cell: Cell, folder: Path) -> None:
 def _spawn(cell: Cell, folder: Path) -> tuple[Connection, Any]:
     pipe, end = _context().Pipe(duplex=False)
     process = _context().Process(target=_work, args=(cell, folder, end), daemon=True)
-    process.start()
+    with _ctrl_c_held():
+        process.start()
     end.close()  # so that the pipe ends when the process does
     return pipe, process
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Ctrl-C waits inside, and never reaches the processes that begin there, which the parent ends: they have no word
+    to say, also while they import PyTorch."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it lets Ctrl-C through when it starts, so it does so before
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context() -> Any:

@@ -180,7 +180,11 @@ def each(
         return [_named(read, paths[0])]
     with ThreadPoolExecutor() as pool:
         answers: Iterable[_Answer] = pool.map(partial(_named, read), paths)
-        return list(tracked(answers, title, len(paths)) if progress else answers)
+        try:
+            return list(tracked(answers, title, len(paths)) if progress else answers)
+        except BaseException:  # Ctrl-C, for one, which is not to wait for all the others
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def tried(read: Callable[[Path], _Answer]) -> Callable[[Path], _Answer | DataError]:

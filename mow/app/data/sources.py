@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -180,8 +181,11 @@ def _download(collection: Collection, root: Path, progress: bool) -> Path:
 
 @contextmanager
 def _bars(show: bool) -> Iterator[Callable[[str], Any]]:
-    """Gives a function from a title to what pooch takes as a progress bar: one that rich draws on stderr, or False."""
-    if not show:
+    """Gives a function from a title to what pooch takes as a progress bar: one that rich draws on stderr, or False.
+
+    Where that is no terminal, pooch's log has a line for each file.
+    """
+    if not (show and sys.stderr.isatty()):
         yield lambda title: False
         return
     from rich.console import Console
