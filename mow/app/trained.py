@@ -25,6 +25,7 @@ def report(
 ) -> Path:
     """Write the report of a training in Python, one HTML file that needs nothing else. -> its path.
 
+        >>> from mow.app.trained import report
         >>> history = trainer.fit(pictures, steps=20, log_every=10)
         >>> report(trainer, folder / "report", test=pictures[:8]).name
         'report.html'

@@ -40,6 +40,14 @@ class PictureWarning(UserWarning):
 class LazyPictures(Sequence[Tensor]):
     """Pictures in files, each decoded when it is asked for: for sets that do not fit into memory.
 
+        >>> import numpy as np
+        >>> from mow.app import data
+        >>> for name in ("a.npy", "b.npy"):
+        ...     np.save(folder / name, np.zeros((8, 8), np.uint8))
+        >>> lazy = data.LazyPictures(folder, ["a.npy", "b.npy"], np.load, (1, 8, 8))
+        >>> lazy[1].shape, lazy[:].shape
+        (torch.Size([1, 8, 8]), torch.Size([2, 1, 8, 8]))
+
     To be used as the tensor uint8 [N, C, H, W] that it stands for: it has its `shape`, `dtype`, `len`, `[i]`, `[a:b]`
     and `split`; and `__getitems__`, by which PyTorch's loaders ask for a batch. What these return is decoded, in a few
     threads, and not kept.
@@ -131,6 +139,11 @@ class LazyPictures(Sequence[Tensor]):
 @dataclass(frozen=True, eq=False)
 class PictureData:
     """Pictures in memory or in files, split into a train and a test part.
+
+        >>> from mow.app import data
+        >>> grey = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
+        >>> data.PictureData("mine", train=grey[:4], test=grey[4:], origin="made up")
+        PictureData('mine', train=4, test=1, picture=1x8x8)
 
     train, test: uint8 [N, C, H, W] with C in {1, 3}, values 0 to 255; the two agree in C, H and W.
     origin: one sentence for a person, which says what was loaded and from where.

@@ -35,6 +35,12 @@ def load(
 ) -> PictureData:
     """The pictures that `data` names: a collection of `NAMES`, a folder of pictures, or an .npy or .npz file.
 
+        >>> import numpy as np
+        >>> from mow.app import data
+        >>> np.savez(folder / "mine.npz", np.zeros((40, 8, 8), np.uint8))
+        >>> data.load(folder / "mine.npz")
+        PictureData('mine', train=36, test=4, picture=1x8x8)
+
     A name goes before a path: for a folder that is called mnist write "./mnist".
 
     The files of a named collection keep the names that they were published with (`COLLECTIONS` lists them; CelebA and
