@@ -2,7 +2,7 @@
 
 >>> from mow.training.weighting import WEIGHTINGS
 >>> {name: (row.divisor(2), row.scale(64, 2)) for name, row in WEIGHTINGS.items()}
-{'compensated': (2, 32.0), 'paper': (1, 1), 'reference': (2, 1)}
+{'reference': (2, 1.0), 'paper': (1, 1.0), 'compensated': (2, 32.0)}
 """
 
 from __future__ import annotations
