@@ -137,6 +137,8 @@ def test_a_grid_says_how_it_goes_on(
 
 def test_the_critical_batch_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(critical_batch_demo, "Task", lambda source: None)
+    few = torch.zeros(9, 1, 4, 4, dtype=torch.uint8)
+    monkeypatch.setattr("mow.app.data.load", lambda *_, **__: base.PictureData("few", few, few, "few"))
     calls = []
 
     def measure(task: None, batch: int, seed: int, *, threshold: float, limit: int) -> dict[str, Any]:
