@@ -43,7 +43,7 @@ test: $(VENV)/.installed
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
 
-# Measures for some twenty minutes and writes the tables and plots of docs/benchmarks.md and the README from the result.
+# Measures for some twenty minutes and writes the tables and plots of docs/benchmarks.md and docs/speed.md from the result.
 bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[bench]"
 	$(BIN)/python -m benchmarks run

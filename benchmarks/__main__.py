@@ -65,14 +65,14 @@ def run(
 def make_report(
     json: Annotated[Path | None, typer.Option(help="The record (default: the newest).")] = None,
     docs: Annotated[Path, typer.Option(help="The folder of the page.")] = page.DOCS,
-    readme: Annotated[
-        Path | None, typer.Option(help="The README whose table is replaced (default, with our docs: ours).")
+    summary: Annotated[
+        Path | None, typer.Option(help="The page whose table is replaced (default, with our docs: docs/speed.md).")
     ] = None,
 ) -> None:
-    """Make the tables and plots in docs/, and the table of the README, from a record."""
-    if readme is None and docs == page.DOCS:
-        readme = page.README
-    command.wrote(*report.write_report(json or record.newest(), docs, readme))
+    """Make the tables and plots in docs/, and the table of docs/speed.md, from a record."""
+    if summary is None and docs == page.DOCS:
+        summary = page.SPEED
+    command.wrote(*report.write_report(json or record.newest(), docs, summary))
 
 
 def _line(section: str, entry: dict) -> str:

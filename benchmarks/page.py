@@ -11,6 +11,8 @@ from benchmarks import ROOT
 from mow.files import write_whole
 
 DOCS, README = ROOT / "docs", ROOT / "README.md"
+SPEED = DOCS / "speed.md"
+"""Has the main table of the benchmarks."""
 
 
 def splice(text: str, name: str, content: str) -> str:

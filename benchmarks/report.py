@@ -1,4 +1,4 @@
-"""Tables and plots from the record of a run: docs/benchmarks.md, docs/images/bench_*.svg, the table of the README."""
+"""Tables and plots from the record of a run: docs/benchmarks.md, docs/images/bench_*.svg, the table of speed.md."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ _METHOD = """\
 - A ratio below 1× is a loss, and stays in the table."""
 
 
-def write_report(source: Path, docs: Path, readme: Path | None = None) -> list[Path]:
-    """Make the page, its plots and, where `readme` is given, the table between its markers. Returns what was written.
+def write_report(source: Path, docs: Path, speed: Path | None = None) -> list[Path]:
+    """Make the page, its plots and, where `speed` is given, the table between its markers. Returns what was written.
 
     Raises:
-        ValueError: the README lacks the markers; nothing is written then.
+        ValueError: that page lacks the markers; nothing is written then.
     """
     content = record.read(source)
-    spliced = splice(readme.read_text(encoding="utf-8"), "benchmarks", summary(content)) if readme else ""
+    spliced = splice(speed.read_text(encoding="utf-8"), "benchmarks", summary(content)) if speed else ""
     images = {f"bench_{axis}.svg": plots.scaling(content["cases"], axis) for axis in plots.AXES}
     images["bench_window.svg"] = plots.windows(content.get("windows", []))
     images["bench_window_memory.svg"] = plots.window_memory(content.get("windows", []))
     drawn = {name: svg for name, svg in images.items() if svg is not None}
     written = write(docs / "benchmarks.md", page(content, source.name, list(drawn)), drawn)
-    if readme:
-        written.append(write_whole(readme, spliced))
+    if speed:
+        written.append(write_whole(speed, spliced))
     return written
 
 
@@ -88,7 +88,7 @@ def page(content: dict[str, Any], source: str, images: Sequence[str] = ()) -> st
 
 
 def summary(content: dict[str, Any]) -> str:
-    """The main table for the README, with what it was measured on and with."""
+    """The main table for docs/speed.md, with what it was measured on and with."""
     every = max(_threads(content["cases"], "main"), default=0)
     return f"{_main(content['cases'], every, spread=False)}\n\n{_about(content)}"
 

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def main() -> None:
     try:
-        from mow.app.cli import app
+        with _ctrl_c_ends_at_once():
+            from mow.app.cli import app
     except ModuleNotFoundError as error:
         sys.exit(f"mow: the command line needs {error.name}: pip install 'mow-kernels[train]'")
-    except KeyboardInterrupt:  # while PyTorch is imported; the commands have their own answer
-        sys.exit(130)
     app()
+
+
+@contextmanager
+def _ctrl_c_ends_at_once() -> Iterator[None]:
+    """For the seconds in which PyTorch is imported, whose modules may swallow a KeyboardInterrupt and go on.
+
+    The commands have their own answer.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        os.write(2, b"interrupted before anything was begun: the same command begins again\n")
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,12 @@ def why_not_there(entry: Implementation, arguments: tuple[Any, ...], options: di
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a call would run, and why not elsewhere."""
+    """Where a call would run, and why not elsewhere.
+
+    >>> explanation = mk.explain(mk.cramer_wold, torch.randn(64, 8))
+    >>> explanation.op, explanation.backend in explanation.reasons
+    ('cramer_wold', False)
+    """
 
     op: str
     backend: str | None

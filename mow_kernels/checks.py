@@ -1,4 +1,11 @@
-"""Argument checks: every error names the argument, what it was, and what is allowed."""
+"""Argument checks: every error names the argument, what it was, and what is allowed.
+
+>>> mk.checks.number("height", 2, above=0)
+2.0
+>>> mk.checks.integer("k", 0.5)
+Traceback (most recent call last):
+TypeError: k ...
+"""
 
 from __future__ import annotations
 

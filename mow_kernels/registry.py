@@ -77,7 +77,11 @@ class Op:
 
 @dataclass(frozen=True, eq=False)
 class Keeps:
-    """What a window can keep for a distance from step to step (`mow_kernels.running`)."""
+    """What a window can keep for a distance from step to step (`mow_kernels.running`).
+
+    >>> mk.distance_row(mk.mmd).keeps.why_not(False, {"kernel": "energy"}) is None
+    True
+    """
 
     begin: Callable[[DistanceOp, int, Tensor, bool, Options], Running]
     """begin(op, n, like, sampled, options) of an empty window of n rows of like's width [..., D], type and device;
@@ -96,7 +100,11 @@ class Keeps:
 
 @dataclass(frozen=True, eq=False)
 class DistanceOp(Op):
-    """The row of a distance between [history; current] and a prior."""
+    """The row of a distance between [history; current] and a prior.
+
+    >>> mk.distance_row(mk.cramer_wold).name
+    'cramer_wold'
+    """
 
     fused_arguments: Callable[[Tensor, int, bool, Options], tuple[Any, ...]] | None = None
     """fused_arguments(like, n, normal, options): how the options travel to the native ops, what follows (current,

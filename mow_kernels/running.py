@@ -39,6 +39,9 @@ class Differentiable(Protocol):
 class Running:
     """A window of n rows and what is kept with it for one distance: what `begin_running` gives.
 
+        >>> running = mk.begin_running(mk.cramer_wold, 64, 8)
+        >>> running.push(torch.randn(64, 8))
+
     Args:
         op: the row of the distance.
         n, dim: rows of the full window and their width D, >= 1.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -64,6 +68,47 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     )
     files = [*site.rglob("*.html"), *site.rglob("*.css")]
     assert files and [str(file) for file in files if loads.search(file.read_text())] == []
+
+
+def test_the_search_needs_no_server(site: Path) -> None:
+    """From disk the theme takes the index from a script, and our own class the place of a worker; it comes first."""
+    assert (site / "search" / "search_index.js").read_text().startswith("var __index = {")
+    scripts = re.findall(r'<script src="([^"]+)"', (site / "how-to" / "own-loop.html").read_text())
+    assert scripts[0] == "../assets/iframe-worker.js" and "bundle" in scripts[1]
+    assert "window.Worker = class" in (site / "assets" / "iframe-worker.js").read_text()
+
+
+def test_the_page_is_light_or_dark_and_no_code_is_cut_off(site: Path) -> None:
+    page = (site / "command-line.html").read_text()
+    assert 'href="assets/site.css"' in page and page.count('name="__palette"') == 2
+    rules = re.search(r"pre > code \{(.*?)\}", (site / "assets" / "site.css").read_text(), re.DOTALL)
+    assert rules and "white-space: pre-wrap" in rules[1] and "overflow-wrap: anywhere" in rules[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("served", [False, True], ids=["disk", "http"])
+def test_the_search_finds_in_a_browser(site: Path, served: bool) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium")
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
+    )
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}" if served else site.as_uri()
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+        done = subprocess.run([browser, *options, f"{base}/index.html?q=refresh"], capture_output=True, text=True)
+        server.shutdown()
+    assert re.search(r'result__meta">\d+ matching documents', done.stdout)
+    assert re.search(r"<mark[^>]*>refresh", done.stdout)
+
+
+def test_the_gallery_has_every_command() -> None:
+    cli = pytest.importorskip("mow.app.cli")
+    shown = re.findall(r"^## (.*)$", (ROOT / "docs" / "gallery.md").read_text(), re.MULTILINE)
+    named = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert {word.removeprefix("mow ") for heading in shown for word in heading.split(", ")} == named
 
 
 def test_the_reference_has_the_docstrings_and_signatures(site: Path) -> None:

@@ -1,9 +1,11 @@
-"""Public functions have an example that runs."""
+"""Public functions, and whatever the pages of the API show, have an example that runs."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
+import pkgutil
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,15 @@ import mow_kernels as mk
 from mow_kernels import native
 
 PACKAGES = (mk, mow, mow.distributed)
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "api"
+SHOWN = [
+    name for page in sorted(PAGES.glob("*.md")) for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+]
+"""What the pages of the API show, by the path of each."""
+TABLES = {"mow.app.architectures.ARCHITECTURES"}
+"""Of those what is a table, whose rows say what they are."""
+CLIENTS = ("mow.adapters.lightning", "mow.adapters.pythae", "mow.adapters.torchmetrics")
+"""What needs a library of others."""
 NATIVE = {"RunningSums", "SortedProjections", "begin_running"}
 """What needs the native library."""
 
@@ -47,8 +58,7 @@ def names(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_every_public_function_has_an_example(package: ModuleType) -> None:
     functions = [(name, value) for name, value in public(package) if inspect.isfunction(value)]
-    without = [name for name, value in functions if not examples(value) and name != "process_group"]
-    assert functions and without == []  # a process group is what torchrun has started
+    assert functions and [name for name, value in functions if not examples(value)] == []
 
 
 @pytest.mark.parametrize(
@@ -59,8 +69,25 @@ def test_examples_run(name: str, value: Any, tmp_path: Path) -> None:
         pytest.skip(native.unavailable)
     methods = inspect.getmembers(value, inspect.isfunction) if inspect.isclass(value) else []
     for owner in (value, *(method for _, method in methods if method.__module__.startswith("mow"))):
-        if found := examples(owner):
-            test = doctest.DocTest(found, names(tmp_path), name, None, None, inspect.getdoc(owner))
-            said: list[str] = []
-            runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-            assert runner.run(test, out=said.append).failed == 0, "".join(said)
+        run(owner, name, tmp_path)
+
+
+@pytest.mark.parametrize("path", [path for path in SHOWN if path not in TABLES])
+def test_what_the_pages_show_has_an_example_that_runs(path: str, tmp_path: Path) -> None:
+    if path.startswith(CLIENTS):
+        pytest.importorskip(path.split(".")[2])
+    value = pkgutil.resolve_name(path)
+    assert examples(value), path
+    if value.__name__ in NATIVE | {"Running"} and native.unavailable is not None:
+        pytest.skip(native.unavailable)
+    if all(value is not known for package in PACKAGES for _, known in public(package)):  # else it has run
+        run(value, path, tmp_path)
+
+
+def run(value: Any, name: str, folder: Path) -> None:
+    """Run the examples of a docstring."""
+    if found := examples(value):
+        test = doctest.DocTest(found, names(folder), name, None, None, inspect.getdoc(value))
+        said: list[str] = []
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        assert runner.run(test, out=said.append).failed == 0, "".join(said)

@@ -17,6 +17,7 @@ pytest.importorskip("scipy")
 from benchmarks import ROOT, page, record
 from benchmarks import report as benchmarks_report
 from studies import demo_runs
+from studies.choosing import report as choosing
 from studies.core_sets import report as core_sets
 from studies.cuda import __main__ as cuda
 from studies.distributed import report as distributed
@@ -29,7 +30,7 @@ from studies.pythae import report as pythae
 from studies.reproduction import report as reproduction
 
 REPORTS = [core_sets, cuda, distributed, high_resolution, kernels, larger_windows, micro_batches, neighbours, pythae]
-REPORTS.append(reproduction)
+REPORTS += [choosing, reproduction]
 COMMAND = re.compile(r"python -m ((?:benchmarks|studies)(?:\.[a-z_]+)?)\b(?!\.)(?: ([a-z]+)\b)?")
 
 
@@ -44,17 +45,18 @@ def test_a_page_is_what_its_results_give(report, tmp_path: Path) -> None:
     copy.write_text(
         re.sub(r"(:start -->\n).*?(<!-- \w+:end)", r"\1stale\n\2", shown, flags=re.DOTALL), encoding="utf-8"
     )
-    written = report.write(Path(report.__file__).parent / "results", tmp_path)
+    own = Path(report.__file__).parent
+    written = report.write(own.parent if report is choosing else own / "results", tmp_path)
     assert written[-1] == copy and copy.read_text(encoding="utf-8") == shown
     for image in written[:-1]:
         assert image.parent == tmp_path / "images" and (page.DOCS / "images" / image.name).exists()
 
 
 def test_the_benchmarks_are_those_of_the_newest_record(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text(readme := page.README.read_text(encoding="utf-8"), encoding="utf-8")
-    benchmarks_report.write_report(record.newest(), tmp_path / "docs", tmp_path / "README.md")
+    (tmp_path / "speed.md").write_text(speed := page.SPEED.read_text(encoding="utf-8"), encoding="utf-8")
+    benchmarks_report.write_report(record.newest(), tmp_path / "docs", tmp_path / "speed.md")
     assert (tmp_path / "docs" / "benchmarks.md").read_text() == (page.DOCS / "benchmarks.md").read_text()
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == readme
+    assert (tmp_path / "speed.md").read_text(encoding="utf-8") == speed
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "studies/distributed"])

@@ -14,8 +14,9 @@ import mow_kernels as mk
 def both(function: Callable[..., Tensor], x: Tensor, y: Tensor, **options: Any) -> Tensor:
     """function(x, None, y, **options), with a gradient to each of the two samples that requires one.
 
-        d = both(mk.mmd, x, y, estimator="biased")         # x and y may be the same network's
-        d.backward()
+        >>> from mow.adapters.both import both
+        >>> d = both(mk.mmd, z, encoder(x), estimator="biased")         # both may be the same network's
+        >>> d.backward()
 
     The gradients come from a call a side, the roles exchanged. Second derivatives are exact, the mixed ones too: they
     are those of the reference, and take its memory.

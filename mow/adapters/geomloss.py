@@ -16,7 +16,8 @@ LOSSES = ("gaussian", "laplacian", "energy", "imq", "cramer_wold", "sliced_wasse
 class SamplesLoss(nn.Module):
     """A distance between two samples of equal weights, with a gradient to both: stands in for `geomloss.SamplesLoss`.
 
-        loss = SamplesLoss("gaussian", blur=0.5)(x, y)
+        >>> from mow.adapters.geomloss import SamplesLoss
+        >>> loss = SamplesLoss("gaussian", blur=0.5)(z, history)
 
     | loss | value |
     |---|---|

@@ -17,6 +17,9 @@ from mow.window.window import MovingWindow
 class WindowCallback(lightning.Callback):
     """Keeps the window of a LightningModule: fills it before the first step, pushes the new latents after each.
 
+        >>> from mow.adapters.lightning import WindowCallback
+        >>> callback = WindowCallback(window, encode=lambda batch: encoder(batch[0]))
+
     The module measures its distance over the window in `training_step`, and has the window as a submodule
     (`self.window = mow.MovingWindow(...)`), so that Lightning moves it, saves it in every checkpoint and restores it.
 

@@ -20,7 +20,9 @@ def mix_rq_mmd2(
 ) -> Tensor:
     """The squared MMD with a mixture of rational quadratic kernels, sum_a (1 + r/(2a))^-a + add_dot x.y.
 
-        loss = mix_rq_mmd2(critic(generated), critic(real), biased=False, add_dot=0.1)
+        >>> from mow.adapters.mmd_gan import mix_rq_mmd2
+        >>> critic, real = encoder, pictures
+        >>> loss = mix_rq_mmd2(critic(x), critic(real), biased=False, add_dot=0.1)
 
     Args:
         X, Y: [n, D] and [m, D]; each receives a gradient if it requires one, by a call a side. The gradient may be
@@ -48,7 +50,9 @@ def mix_rbf_mmd2(
 ) -> Tensor:
     """The squared MMD with a mixture of Gaussian kernels, sum_sigma exp(-r/(2 sigma^2)).
 
-        loss = mix_rbf_mmd2(critic(generated), critic(real), sigmas=(2, 5, 10, 20, 40, 80))
+        >>> from mow.adapters.mmd_gan import mix_rbf_mmd2
+        >>> critic, real = encoder, pictures
+        >>> loss = mix_rbf_mmd2(critic(x), critic(real), sigmas=(2, 5, 10, 20, 40, 80))
 
     Args:
         X, Y, wts, biased: as for `mix_rq_mmd2`.

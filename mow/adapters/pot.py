@@ -26,7 +26,8 @@ def sliced_wasserstein_distance(
     """The p-sliced Wasserstein distance of two samples of equal weights: stands in for
     `ot.sliced_wasserstein_distance` on tensors.
 
-        loss = sliced_wasserstein_distance(x, y, n_projections=100, seed=0)        # POT's number
+        >>> from mow.adapters.pot import sliced_wasserstein_distance
+        >>> loss = sliced_wasserstein_distance(z, history, n_projections=100, seed=0)        # POT's number
 
     Args:
         X_s, X_t: [n, D] and [m, D]; each receives a gradient if it requires one, by a call a side.

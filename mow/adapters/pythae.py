@@ -92,7 +92,10 @@ class _OurMMD:
 class WAE_MMD(_OurMMD, pythae.models.WAE_MMD):
     """pythae's WAE_MMD.
 
-        model = WAE_MMD(config, window=mow.MovingWindow(64, config.latent_dim))
+        >>> from pythae.models import WAE_MMD_Config
+        >>> from mow.adapters.pythae import WAE_MMD
+        >>> config = WAE_MMD_Config(input_dim=(1, 4, 4), latent_dim=2)
+        >>> model = WAE_MMD(config, window=mow.MovingWindow(64, config.latent_dim))
 
     Args:
         model_config, encoder, decoder: pythae's.
@@ -118,7 +121,13 @@ class WAE_MMD(_OurMMD, pythae.models.WAE_MMD):
 
 
 class INFOVAE_MMD(_OurMMD, pythae.models.INFOVAE_MMD):
-    """pythae's INFOVAE_MMD; arguments and errors as for `WAE_MMD`."""
+    """pythae's INFOVAE_MMD; arguments and errors as for `WAE_MMD`.
+
+    >>> from pythae.models import INFOVAE_MMD_Config
+    >>> from mow.adapters.pythae import INFOVAE_MMD
+    >>> config = INFOVAE_MMD_Config(input_dim=(1, 4, 4), latent_dim=2)
+    >>> model = INFOVAE_MMD(config, window=mow.MovingWindow(64, config.latent_dim))
+    """
 
     def loss_function(
         self, recon_x: Tensor, x: Tensor, z: Tensor, z_prior: Tensor, mu: Tensor, log_var: Tensor

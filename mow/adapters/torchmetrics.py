@@ -16,7 +16,8 @@ def poly_mmd(f_real: Tensor, f_fake: Tensor, degree: int = 3, gamma: float | Non
     """The unbiased squared MMD with the kernel (gamma x.y + coef)^degree: stands in for
     `torchmetrics.image.kid.poly_mmd`.
 
-        value = poly_mmd(f_real, f_fake)        # torchmetrics' number
+        >>> from mow.adapters.torchmetrics import poly_mmd
+        >>> value = poly_mmd(history, z)        # torchmetrics' number
 
     Args:
         f_real, f_fake: features [n, D] and [m, D]; each receives a gradient if it requires one. There n = m.
@@ -36,7 +37,9 @@ def poly_mmd(f_real: Tensor, f_fake: Tensor, degree: int = 3, gamma: float | Non
 class KernelInceptionDistance(kid.KernelInceptionDistance):
     """torchmetrics' metric, its features and its arguments, with the distance of each subset by `poly_mmd`.
 
-        metric = KernelInceptionDistance(feature=network, subsets=10, subset_size=1000)
+        >>> from mow.adapters.torchmetrics import KernelInceptionDistance
+        >>> features = nn.Sequential(nn.Flatten(), nn.LazyLinear(8))
+        >>> metric = KernelInceptionDistance(feature=features, subsets=10, subset_size=1000)
 
     `compute` draws the subsets that torchmetrics draws, from PyTorch's default generator, and returns the mean and the
     standard deviation over them.

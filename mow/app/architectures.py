@@ -24,6 +24,11 @@ from mow.app.models import conv_decoder, conv_encoder, glorot, mlp_decoder, mlp_
 class Architecture:
     """An encoder and a decoder, from a picture's shape [C, H, W] and the latent width D.
 
+        >>> from mow.app.architectures import ARCHITECTURES
+        >>> encoder, decoder = ARCHITECTURES["small"].build((3, 64, 64), 32)
+        >>> encoder(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 32])
+
     shape, dim: what they were made for; `shape` is None where that is any picture.
     encoder: makes a module from pictures [k, C, H, W] to latents [k, D].
     decoder: makes a module from latents [k, D] to pictures [k, C, H, W].

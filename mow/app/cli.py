@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shlex
+import warnings
 from contextlib import ContextDecorator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 
-from mow.app import coreset_demo, critical_batch_demo, grid_commands, micro_batch_demo, pictures
+from mow.app import coreset_demo, critical_batch_demo, grid_commands, launch, micro_batch_demo, pictures
+from mow.app.data import PictureWarning
 from mow.app.options import MAY_CHANGE, RUN, Options, flag
-from mow.app.parameters import takes_options
+from mow.app.parameters import given, takes_options
 from mow.app.progress import train_and_show
 from mow.app.run import Part, Run
 from mow.distributed import ranks
@@ -44,30 +48,41 @@ def train(
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option(help="Seconds after which ranks of torchrun give up waiting for one.", rich_help_panel=RUN),
+        typer.Option(help="Seconds after which a process gives up waiting for another.", rich_help_panel=RUN),
     ] = ranks.TIMEOUT,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Of this machine, which share the k elements of a step.", rich_help_panel=RUN)
+    ] = 1,
 ) -> None:
-    """Train an auto-encoder with k new elements a step, compared over a window of n (torchrun: in all ranks)."""
+    """Train an auto-encoder with k new elements a step, compared over a window of n."""
     run: Run | None = None
-    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}  # type: ignore[union-attr]
-    with _plain_errors(), ranks.process_group(timeout):
+    words = given(context)
+    with _plain_errors():
         try:
             if resume is not None:
-                if others := given - {"resume", "timeout", *MAY_CHANGE}:
+                if others := words.keys() - {"resume", *_BESIDE_RESUME}:
                     names = ", ".join(map(flag, sorted(others)))
-                    allowed = f"{', '.join(map(flag, MAY_CHANGE))} and --timeout"
+                    allowed = f"{', '.join(map(flag, _BESIDE_RESUME[:-1]))} and {flag(_BESIDE_RESUME[-1])}"
                     told = f"--resume restores every option and allows {allowed} alone beside it, not {names}"
                     raise ValueError(told)
-                run = Run.resume(resume, **{name: getattr(options, name) for name in given & set(MAY_CHANGE)})
+                changes = {name: getattr(options, name) for name in MAY_CHANGE if name in words}
+                begin = partial(Run.resume, resume, **changes)
             elif out is None:
                 raise ValueError("--out is missing: name the folder that the run shall be written to (or --resume one)")
             else:
-                run = Run.start(options, out)
-            train_and_show(run, console)
+                begin = partial(Run.start, options, out)
+            if processes > 1:
+                launch.check(processes, None if resume else options.resolved())
+                del words["processes"]
+                return launch.launch(["train", *itertools.chain(*words.values())], processes)
+            with ranks.process_group(timeout):
+                run = begin()
+                train_and_show(run, console)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_how_to_go_on(run, resume or out)) from None
+            raise KeyboardInterrupt(_how_to_go_on(run, resume or out, processes)) from None
 
 
+_BESIDE_RESUME = (*MAY_CHANGE, "timeout", "processes")
 _Folder = Annotated[Path, typer.Argument(help="The folder of a run.")]
 _PngFile = Annotated[Path, typer.Option("--out", help="The PNG file to write.")]
 _Of = Annotated[Part, typer.Option("--of", help="Which pictures of the run's data set.")]
@@ -154,29 +169,47 @@ def encode(
         typer.echo(f"latents {list(latents.shape)} in {out}")
 
 
-def _how_to_go_on(run: Run | None, folder: Path | None) -> str:
+def _how_to_go_on(run: Run | None, folder: Path | None, processes: int) -> str:
     """What to do after Ctrl-C in a training."""
     if folder is None or not (folder / "checkpoint.pt").exists():
         return "interrupted before the first checkpoint: the same command begins again"
     step = "its checkpoint" if run is None or run.saved_step is None else f"step {run.saved_step:,}"
-    return f"interrupted: mow train --resume {shlex.quote(str(folder))} goes on from {step}"
+    several = f" --processes {processes}" if processes > 1 else ""
+    return f"interrupted: mow train --resume {shlex.quote(str(folder))}{several} goes on from {step}"
 
 
 class _plain_errors(ContextDecorator):
-    """What a user can mend is told in one line; everything else keeps its traceback."""
+    """What a user can mend is told in one line, as is a picture that is left out; all else keeps its traceback."""
 
     def __enter__(self) -> None:
-        return None
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        told = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if issubclass(category, PictureWarning):
+                typer.echo(str(message), err=True)
+            else:
+                told(message, category, *where, **options)
+
+        warnings.showwarning = tell
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        self._warnings.__exit__(None, None, None)
         if isinstance(error, KeyboardInterrupt):
-            typer.echo(str(error) or "interrupted", err=True)
-            ranks.leave(130)
-            raise typer.Exit(130) from None
-        if isinstance(error, (ValueError, TypeError, OSError, FloatingPointError)):
-            typer.echo(" ".join(f"error: {error}".split()), err=True)
-            ranks.leave(2)
-            raise typer.Exit(2) from None
+            code, words = 130, str(error) or "interrupted: the same command begins again"
+        elif isinstance(error, (ValueError, TypeError, OSError, FloatingPointError)):
+            code, words = 2, " ".join(f"error: {error}".split())
+        elif isinstance(error, launch.LaunchError):
+            code, words = 2, f"error: {error}"
+        else:
+            return
+        if launch.launched():
+            launch.hand_over(error)
+        else:
+            typer.echo(words, err=True)
+        ranks.leave(code)
+        raise typer.Exit(code) from None
 
 
 app.command("coreset")(_plain_errors()(coreset_demo.command))

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from mow.app import data
+from mow.app import data, interrupt
 from mow.app.data import PictureData
+from mow.app.display import tracked
 from mow.app.evaluation import frechet_distance
 from mow.app.models import mlp
 from mow.files import append_json_line, read_json_lines, write_whole
@@ -137,10 +137,16 @@ def command(
     batches = [2**i for i in range(largest.bit_length())]
     jobs = [(batch, seed) for seed in range(seeds) for batch in batches if (batch, seed) not in done]
     console.print(f"steps to a Frechet distance of {threshold:g} on {source.origin}", soft_wrap=True, highlight=False)
-    for batch, seed in track(jobs, "measuring", console=console):
-        line = {**measure(task, batch, seed, threshold=threshold, limit=limit), "data": len(source.train)}
-        append_json_line(path, line)
-        measured.append(line)
+    whole, before = seeds * len(batches), len(measured) + len(jobs)
+
+    def kept() -> str:
+        return f"{whole - before + len(measured)} of {whole} measurements are in {path}"
+
+    with interrupt.telling(lambda: f"the same command goes on; {kept()}"):
+        for batch, seed in tracked(jobs, "measuring", len(jobs), console.file):
+            line = {**measure(task, batch, seed, threshold=threshold, limit=limit), "data": len(source.train)}
+            append_json_line(path, line)
+            measured.append(line)
     reached = [line for line in measured if line["steps"] is not None and line["batch"] <= largest]
     if missed := [(line["batch"], line["seed"]) for line in measured if line["steps"] is None]:
         console.print(f"not reached within {limit:,} steps, and left out: (batch, seed) = {missed}", soft_wrap=True)

@@ -20,15 +20,18 @@ import signal
 import statistics
 import threading
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from mow.app.data import PictureWarning
 from mow.app.options import FIELDS, Options, about
 from mow.app.run import Run
 from mow.files import json_text, write_whole
@@ -37,7 +40,8 @@ KINDS = {**typing.get_type_hints(Options), "pictures": int}
 """What a grid may vary, and the type of each."""
 
 Event = Callable[[str, str, Any], None]
-"""on_event(name, kind, what): "start", None; "step", (steps done, steps in all); "done", the result; "failed", why."""
+"""on_event(name, kind, what): "start", None; "step", (steps done, steps in all); "done", the result; "failed", why;
+"warned", what of, which is the same for several cells and told of once."""
 
 TABLE_SCORES = (
     "test_cost",
@@ -138,6 +142,7 @@ def run_cells(
     results = {cell.name: found for cell in cells if (found := result_of(out / cell.name)) is not None}
     waiting = [cell for cell in cells if cell.name not in results]
     running: dict[Connection, tuple[str, Any]] = {}
+    warned: set[str] = set()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -158,6 +163,10 @@ def run_cells(
                     process.join()
                 if kind == "done":
                     results[name] = what
+                if kind == "warned":
+                    if what in warned:
+                        continue
+                    warned.add(what)
                 on_event(name, kind, what)
     finally:
         for _, process in running.values():
@@ -269,9 +278,25 @@ def _check(cell: Cell, folder: Path) -> None:
 def _spawn(cell: Cell, folder: Path) -> tuple[Connection, Any]:
     pipe, end = _context().Pipe(duplex=False)
     process = _context().Process(target=_work, args=(cell, folder, end), daemon=True)
-    process.start()
+    with _ctrl_c_held():
+        process.start()
     end.close()  # so that the pipe ends when the process does
     return pipe, process
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Ctrl-C waits inside, and never reaches the processes that begin there, which the parent ends: they have no word
+    to say, also while they import PyTorch."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it lets Ctrl-C through when it starts, so it does so before
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context() -> Any:
@@ -286,7 +311,15 @@ def _work(cell: Cell, folder: Path, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    last = 0.0
+    told, last = warnings.showwarning, 0.0
+
+    def on_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if issubclass(category, PictureWarning):
+            pipe.send(("warned", str(message)))
+        else:
+            told(message, category, *where, **options)
+
+    warnings.showwarning = on_warning
 
     def on_step(step: int, steps: int) -> None:
         nonlocal last

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mow.app import grid, paper, reproduce
+from mow.app import grid, interrupt, paper, reproduce
+from mow.app.display import NowAndThen
 from mow.files import json_text, write_whole
 
 _Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one on each core.")]
@@ -121,22 +122,41 @@ def _end(console: Console, done: int, wanted: int, path: Path) -> None:
 
 
 def _run(console: Console, cells: list[grid.Cell], out: Path, jobs: int | None) -> dict[str, dict[str, Any]]:
-    """Run the cells under a bar for the grid and one for each that is running."""
+    """Run the cells under a bar for the grid and one for each that is running; without a terminal with lines."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        finished = sum(grid.result_of(out / cell.name) is not None for cell in cells)
+    finished = sum(grid.result_of(out / cell.name) is not None for cell in cells)
+    lines = None if console.is_terminal else NowAndThen()
+    shares: dict[str, float] = {}
+
+    def counted() -> str:
+        return f"{finished:,} of {len(cells):,} runs are finished"
+
+    with (
+        interrupt.telling(lambda: f"the same command goes on; {counted()} in {out}"),
+        Progress(*columns, console=console, refresh_per_second=4, disable=lines is not None) as progress,
+    ):
         whole = progress.add_task(f"[bold]{len(cells)} runs[/]", total=len(cells), completed=finished)
         bars: dict[str, TaskID] = {}
 
         def on_event(name: str, kind: str, what: Any) -> None:
+            nonlocal finished
+            if kind == "warned":
+                console.print(escape(what), soft_wrap=True)
+                return
             if kind == "start":
                 bars[name] = progress.add_task(escape(name), total=None)
             elif kind == "step":
+                shares[name] = what[0] / what[1]
                 progress.update(bars[name], completed=what[0], total=what[1])
             else:
+                shares.pop(name, None)
+                finished += kind == "done"
                 progress.remove_task(bars[name])
                 progress.advance(whole, kind == "done")
                 if kind == "failed":
                     console.print(f"[red]failed[/] {escape(name)}: {escape(what)}", soft_wrap=True)
+            if lines is not None and lines.due():
+                running = ", ".join(f"{each} at {share:.0%}" for each, share in shares.items())
+                print(f"{counted()}{running and f'; {running}'}", file=console.file, flush=True)
 
         return grid.run_cells(cells, out, jobs=jobs, on_event=on_event)

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps, not within one."""
+"""Ctrl-C: between two steps, not within one, and with a word on how to go on."""
 
 from __future__ import annotations
 
@@ -33,3 +33,12 @@ def deferred(wanted: bool = True) -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def telling(how: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C inside says how to go on, which is asked for then."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(str(error) or f"interrupted: {how()}") from None

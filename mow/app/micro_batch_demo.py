@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 import mow
 from mow.app import data
 from mow.app.data import PictureData
+from mow.app.display import tracked
 from mow.files import json_text, write_whole
 from mow.neighbours.micro_batch import accumulate, accumulate_coupled
 from mow.training.stream import to_unit_range
@@ -137,7 +137,8 @@ def errors(source: PictureData, seed: int, splits: tuple[int, ...]) -> dict[str,
 def peak_mib(batch: int, piece: int | None) -> float:
     """The peak resident set of a fresh process that does one step, Python and PyTorch included."""
     command = [sys.executable, "-m", "mow.app.micro_batch_demo", str(batch), str(piece or 0)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    # in a session of its own: Ctrl-C is this process's, which then ends that one
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, start_new_session=True)
     return float(done.stdout.split()[-1])
 
 
@@ -184,7 +185,7 @@ def command(
     jobs = [(batch, piece) for piece in PIECES for batch in batches]
     peaks = [
         {"batch": batch, "piece": piece, "peak_mib": round(peak_mib(batch, piece), 1)}
-        for batch, piece in track(jobs, "peak memory", console=console)
+        for batch, piece in tracked(jobs, "peak memory", len(jobs), console.file)
     ]
     for piece in PIECES:
         row = ", ".join(f"{peak['batch']}: {peak['peak_mib']:.0f} MiB" for peak in peaks if peak["piece"] == piece)

@@ -46,3 +46,15 @@ def _parameter(field: dataclasses.Field[Any]) -> Parameter:
     spelling = () if known.spelling is None else (known.spelling,)
     shown = typer.Option(*spelling, help=known.help, rich_help_panel=known.panel, metavar=known.metavar)
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, shown])
+
+
+def given(context: typer.Context) -> dict[str, list[str]]:
+    """What was given on the command line, by name: the words that give it again."""
+    words: dict[str, list[str]] = {}
+    for parameter in context.command.params:
+        name, value = str(parameter.name), context.params[str(parameter.name)]
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":  # by its name: typer has a click of its own
+            flags = parameter.opts if value is not False else parameter.secondary_opts
+            words[name] = [flags[0]] if isinstance(value, bool) else [flags[0], str(value)]
+    return words

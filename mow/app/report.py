@@ -79,7 +79,8 @@ def write_report(
         )
         if part
     )
-    return write_whole(out / "report.html", _PAGE.format(title=escape(title), style=_STYLE, body=body))
+    page = _PAGE.format(title=escape(title), style=_STYLE, body=body)
+    return write_whole(out / "report.html", page.encode(errors="backslashreplace"))  # a file's name may be no UTF-8
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -218,7 +219,7 @@ def _curves(options: Mapping[str, Any], log: Mapping[str, np.ndarray]) -> str:
             test="test_reconstruction",
             log=True,
         ),
-        _Curve("Distance of the window to the prior", distance, train="distance", log=True),
+        _Curve("Distance of the window to the prior", distance, train="distance", test="test_distance", log=True),
         _Curve("Distance on the test pictures", "Cramer-Wold distance", test="test_cramer_wold", log=True),
         _Curve("Loss", "loss: what the optimiser sees", train="loss"),
         _Curve("Rows that the distance is over", "rows", train="span", log=True),

@@ -12,7 +12,9 @@ import copy
 import dataclasses
 import hashlib
 import math
+import multiprocessing
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -351,7 +353,12 @@ def _finite(value: Any) -> float | None:
 
 def _load(options: Options) -> PictureData:
     data_dir = None if options.data_dir is None else Path(options.data_dir)
-    return data.load(options.data, data_dir=data_dir, download=options.download, size=options.size, progress=True)
+    first = Ranks.of().rank == 0
+    with warnings.catch_warnings():
+        if not first:  # it told of what is left out
+            warnings.simplefilter("ignore", data.PictureWarning)
+        shows = first and multiprocessing.parent_process() is None  # a grid has bars of its own
+        return data.load(options.data, data_dir=data_dir, download=options.download, size=options.size, progress=shows)
 
 
 def _fingerprint(source: PictureData) -> dict[str, Any]:

@@ -22,6 +22,10 @@ from mow.window.window import MovingWindow
 class RankExchange(Exchange):
     """The exchange of one of several ranks, each of which has a share of the new elements; all make the same calls.
 
+        >>> trainer = mow.distributed.DistributedTrainer(encoder, decoder, mow.CramerWold(), window, k=4)
+        >>> trainer.exchange.share(4)        # of one process
+        slice(0, 4, None)
+
     A step has one collective beside DistributedDataParallel's averaging of the gradients: latents alone are gathered,
     while the decoder works. A latent that was encoded again is pushed with the gathering of the next step.
 

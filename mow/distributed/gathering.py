@@ -17,7 +17,12 @@ _all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "al
 
 
 class Gathering:
-    """Rows of all ranks, under way; made by `gather`."""
+    """Rows of all ranks, under way; made by `gather`.
+
+    >>> (rows,) = gather(z).wait()
+    >>> rows.shape        # of one process
+    torch.Size([4, 8])
+    """
 
     def __init__(
         self, parts: Sequence[Tensor], capacity: int, counts: Sequence[Sequence[int] | None], ranks: Ranks

@@ -21,12 +21,22 @@ TIMEOUT = 300.0
 
 
 class RankError(ConnectionError):
-    """Another rank died, failed or did not answer in time; the message says what to do."""
+    """Another rank died, failed or did not answer in time; the message says what to do.
+
+    >>> try:
+    ...     history = trainer.fit(pictures, steps=3)
+    ... except mow.distributed.RankError as error:
+    ...     print(error)
+    """
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of a process group; a single one where torch.distributed was not initialised."""
+    """This process among those of a process group; a single one where torch.distributed was not initialised.
+
+    >>> mow.distributed.Ranks(rank=1, size=3).counts(7)
+    [3, 2, 2]
+    """
 
     rank: int = 0
     size: int = 1
@@ -96,6 +106,10 @@ def lost_rank_errors(step: int) -> Iterator[None]:
 @contextmanager
 def process_group(timeout: float = TIMEOUT) -> Iterator[Ranks]:
     """The ranks that torchrun started, connected until the end of the block; a single one without torchrun.
+
+        >>> with mow.distributed.process_group() as ranks:
+        ...     print(ranks.rank, "of", ranks.size)
+        0 of 1
 
     NCCL for tensors on GPUs, of which each process takes that of its local rank, and gloo for those on the CPU. Let go
     of trainers before the block ends: what refers to the group keeps gloo's threads, which may abort the process when

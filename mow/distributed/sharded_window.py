@@ -30,6 +30,11 @@ _CHUNK = 2**22
 class ShardedWindow(nn.Module):
     """The newest n rows, of which each of W ranks keeps about n / W: slot s of the ring lies with rank s mod W.
 
+        >>> window = mow.distributed.ShardedWindow(n=64, dim=8)
+        >>> window.push(z.detach())
+        >>> len(window)
+        4
+
     All ranks make the same calls in the same order, with the same rows. A distance is one to N(0, I) in closed form
     whose row in `mow_kernels` says what its value is made of (`mow_kernels.to_normal`), in plain PyTorch. What a step
     with K new rows computes and sends stands in docs/distributed.md.

@@ -17,6 +17,10 @@ from mow.window.window import MovingWindow
 class DistributedTrainer(Trainer):
     """`Trainer` over the ranks of torch.distributed: each encodes and decodes its share of the k new elements.
 
+        >>> with mow.distributed.process_group():        # what torchrun says, or one process
+        ...     trainer = mow.distributed.DistributedTrainer(encoder, decoder, mow.CramerWold(), window, k=4)
+        ...     history = trainer.fit(pictures, steps=3)        # all pictures in every rank: each reads its share
+
     The weights are those of a single process with the same k, data and seed, whatever the number of ranks, up to
     rounding; docs/distributed.md derives it, and `RankExchange` says what a step sends.
 

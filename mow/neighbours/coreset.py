@@ -122,6 +122,10 @@ class CoresetSampler(Sampler[list[int]]):
 class CoresetPrior(Prior):
     """The prior side: draws `factor` m rows of another prior and keeps the m that cover them.
 
+        >>> from mow.neighbours.coreset import CoresetPrior
+        >>> distance = mow.MMD(CoresetPrior(prior=mow.priors.Normal(), factor=4))
+        >>> distance(z, window).backward()
+
     The first to be kept is drawn from `generator`, the rows from the other prior's own.
 
     Raises:

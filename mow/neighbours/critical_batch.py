@@ -198,13 +198,12 @@ class GradientNoiseScale:
 
     Costs no further passes: hooks on the parameters sum the squared norms of the pieces' gradients on the device.
 
-        scale = mow.GradientNoiseScale(model.parameters())
-        ...
-        optimizer.zero_grad()
-        loss = mow.accumulate(loss_fn, x, y, micro_batch=8)
-        scale.update(rows=len(x), micro_batch=8)
-        optimizer.step()
-        print(scale.value)
+        >>> scale = mow.GradientNoiseScale(encoder.parameters())
+        >>> encoder.zero_grad()
+        >>> loss = mow.accumulate(lambda x: encoder(x).square().mean(), x, micro_batch=2)
+        >>> scale.update(rows=len(x), micro_batch=2)        # and then the step of the optimiser
+        >>> scale.value > 0
+        True
 
     G is the gradient of the expected loss, Sigma the covariance of one row's gradient. The loss must be separable: a
     mean over rows (or a sum: |G|^2 and tr(Sigma) are then rows^2 times as large, and their ratio is the same), its rows

@@ -29,6 +29,12 @@ def adam(parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
 class GANTrainer:
     """Trains a GAN with the non-saturating loss, one step of the discriminator and one of the generator at a time.
 
+        >>> from mow.neighbours.gan import GANTrainer
+        >>> trainer = GANTrainer(decoder, nn.Linear(6, 1), dim=8, lr_discriminator=3e-4, lr_generator=1e-4)
+        >>> losses = trainer.step(x)
+        >>> trainer.sample(5).shape
+        torch.Size([5, 6])
+
     The discriminator descends softplus(-d(x)) + softplus(d(g(v))), the generator softplus(-d(g(v))), each a mean over
     the batch and each with its own constant learning rate (the two time-scale update rule).
 

@@ -101,6 +101,10 @@ class _Recorded(NamedTuple):
 class GraphedStep:
     """A step, from a graph where it can be.
 
+        >>> window = mow.MovingWindow(64, 8).cuda()        # doctest: +SKIP
+        >>> trainer = mow.Trainer(encoder, decoder, mow.CramerWold(), window, cuda_graph=True)        # doctest: +SKIP
+        >>> trainer.graph        # doctest: +SKIP
+
     It is captured after `WARM_UP` eager steps that repeat each other. The others, such as the short batch that ends a
     pass, run eagerly in between, on the same state. When something changes that the step reads on the host (the
     options, a learning rate that is no tensor, training mode, the memory of a module) or the optimiser loads a state,

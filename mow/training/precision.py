@@ -22,6 +22,10 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Frugal(nn.Module):
     """An encoder or a decoder whose passes take less.
 
+        >>> from mow.training.precision import Frugal
+        >>> Frugal(encoder, precision="bf16", checkpointing=True)(x).dtype
+        torch.float32
+
     Args:
         module: from a tensor to a tensor; it is taken over as it is, not copied.
         precision: "bf16" or "fp16" run it under `torch.autocast`, with weights in float32 as they were. The result is
@@ -68,6 +72,10 @@ class Frugal(nn.Module):
 
 class ScalingTrainer(Trainer):
     """A trainer for encoders and decoders in fp16: `Trainer` with a `torch.amp.GradScaler` of PyTorch's own defaults.
+
+        >>> from mow.training.precision import ScalingTrainer
+        >>> trainer = ScalingTrainer(encoder, decoder, mow.CramerWold(), window)
+        >>> history = trainer.fit(pictures, steps=3)
 
     A step whose gradients overflow halves the scale, 2,000 steps without one double it. Arguments as for `Trainer`.
     """

@@ -19,11 +19,14 @@ def shown(progress: bool | None, steps: int, done: Callable[[], int]) -> Iterato
     """Inside, a training is shown on stderr; what it gives takes the records.
 
     Args:
-        progress: None for a bar where there is a terminal or a notebook and rich is installed, and else nothing; with
-            True there are lines in place of the bar.
+        progress: None for a bar in a notebook, or on a terminal where rich is installed, and else nothing; with True
+            there are lines in place of the bar.
         steps: in all.
         done: how many are done by now. The bar asks as often as it is drawn, so that a step pays nothing for it.
     """
+    if progress is not False and (display := _notebook_display()) is not None:
+        yield NotebookBar(steps, done(), display)
+        return
     bar = None if progress is False else _bar(steps, done)
     if bar is not None:
         with bar:
@@ -69,15 +72,56 @@ class Lines:
             print(f"step {record['step']:,} of {self._steps:,}  {summary(record)}", file=self._file, flush=True)
 
 
+class NotebookBar:
+    """A bar under a notebook's cell, which HTML alone draws: rich's own needs ipywidgets there.
+
+    Args:
+        steps: in all.
+        done: how many are done by now.
+        display: IPython's; takes HTML, and gives a handle that replaces it.
+    """
+
+    SECONDS = 0.25
+    """Between two drawings; a last step is always drawn."""
+
+    def __init__(self, steps: int, done: int, display: Callable[[str], Callable[[str], object]]) -> None:
+        self._steps, self._drawn = steps, float("-inf")
+        self._update = display(self._html(done, ""))
+
+    def __call__(self, record: Record) -> None:
+        now = time.monotonic()
+        if record["step"] == self._steps or now - self._drawn >= self.SECONDS:
+            self._drawn = now
+            self._update(self._html(record["step"], summary(record)))
+
+    def _html(self, step: int, values: str) -> str:
+        bar = f'<progress value="{step}" max="{self._steps}" style="width: 20em"></progress>'
+        return f"{bar} <code>{step:,}/{self._steps:,}  {values}</code>"
+
+
+def _notebook_display() -> Callable[[str], Callable[[str], object]] | None:
+    """Draws HTML under the cell of the notebook that this process serves, and gives what replaces it; else None."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):  # which the shell of a terminal has not
+        return None
+    shown = ipython.display
+
+    def display(html: str) -> Callable[[str], object]:
+        handle = shown.display(shown.HTML(html), display_id=True)
+        return lambda later: handle.update(shown.HTML(later))
+
+    return display
+
+
 def _bar(steps: int, done: Callable[[], int]) -> Any:
-    """A bar of rich, or None where there is none to be had."""
+    """A bar of rich on a terminal, or None where there is none to be had."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ModuleNotFoundError:
         return None
     console = Console(stderr=True)
-    if not (console.is_terminal or console.is_jupyter):
+    if not console.is_terminal:
         return None
 
     class Bar(Progress):

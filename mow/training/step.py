@@ -41,6 +41,16 @@ def step(
 ) -> dict[str, Tensor]:
     """One step of the optimiser down the cost R + weight * s * T(F), and the new latents into the window.
 
+        >>> from mow.training.exchange import Exchange
+        >>> from mow.training.step import step
+        >>> from mow.training.weighting import WEIGHTINGS
+        >>> adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()])
+        >>> how = {"k": 8, "weight": 1.0, "weighting": WEIGHTINGS["paper"], "root": False, "reencode": True}
+        >>> scaler = torch.amp.GradScaler("cpu", enabled=False)
+        >>> others = {"measure": True, "scaler": scaler, "exchange": Exchange(), "admits": lambda health: True}
+        >>> sorted(step(encoder, decoder, mow.CramerWold(), window, adam, x, **how, **others))
+        ['distance', 'loss', 'reconstruction']
+
     Args:
         encoder, decoder, distance, window, k, weight, root, reencode: as for `mow.Trainer`.
         optimizer: of the parameters of encoder and decoder.

@@ -314,7 +314,7 @@ class Trainer:
             test: pictures of the same kind to be scored on, which are not trained on; None for none.
             test_every: steps from one scoring to the next, >= 1, and at the last one.
             callbacks: called with each record as it is made; one that raises ends the training.
-            progress: show the training on stderr: as a bar on a terminal or in a notebook, for which rich has to be
+            progress: show the training: as a bar in a notebook, or on stderr where it is a terminal and rich is
                 installed, else as a line now and then. None for the bar where there can be one, and else nothing.
 
         Returns:

@@ -1,4 +1,9 @@
-"""How the reconstruction error and the distance are scaled against each other: a row of a table for each way."""
+"""How the reconstruction error and the distance are scaled against each other: a row of a table for each way.
+
+>>> from mow.training.weighting import WEIGHTINGS
+>>> {name: (row.divisor(2), row.scale(64, 2)) for name, row in WEIGHTINGS.items()}
+{'reference': (2, 1.0), 'paper': (1, 1.0), 'compensated': (2, 32.0)}
+"""
 
 from __future__ import annotations
 

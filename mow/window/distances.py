@@ -25,6 +25,12 @@ LOG_FLOOR = 1e-3
 class Distance(nn.Module):
     """A distance between the latents of the window and a prior: `loss = distance(z, window)`.
 
+        >>> class Spread(mow.window.distances.Distance):
+        ...     def value(self, z, history, prior):
+        ...         return (torch.cat([history, z]).std(0) - 1).square().sum()
+        >>> Spread()(z, window).shape
+        torch.Size([])
+
     One of your own defines `value`, or is a `KernelDistance` where its function has a row in `mow_kernels`.
 
     Args:

@@ -1,4 +1,8 @@
-"""Priors to draw samples from, afresh at each step or by a window of their own that moves along."""
+"""Priors to draw samples from, afresh at each step or by a window of their own that moves along.
+
+>>> distance = mow.MMD(mow.priors.Uniform())        # also "uniform"
+>>> distance(z, window).backward()
+"""
 
 from __future__ import annotations
 

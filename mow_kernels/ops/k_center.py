@@ -17,7 +17,12 @@ from mow_kernels.registry import Call, Op
 
 
 class Centers(NamedTuple):
-    """What `k_center` finds."""
+    """What `k_center` finds.
+
+    >>> centers = mk.k_center(torch.tensor([[0.0], [1.0], [9.0]]), 2, start=0)
+    >>> centers.indices.tolist(), float(centers.radius), centers.counts.tolist()
+    ([0, 2], 1.0, [2, 1])
+    """
 
     indices: Tensor
     """int64 [k], in the order in which they were taken; all different."""

@@ -36,6 +36,11 @@ class Pairwise(NamedTuple):
 
     or of what `argument` says in place of the squared distance.
 
+        >>> parts = mk.to_normal(mk.cramer_wold, z, 64)
+        >>> rows = torch.cat([history, z.detach()])
+        >>> value = parts.pair * parts.within(rows) + parts.single * parts.own(rows).sum() + parts.constant
+        >>> torch.testing.assert_close(value, mk.cramer_wold(rows))
+
     Two are over the same radial function where their `kernel` is equal: sums over pairs may be carried from one to the
     other.
     """
@@ -63,7 +68,12 @@ class Pairwise(NamedTuple):
 
 
 class Sliced(NamedTuple):
-    """A distance from rows to N(0, I) as a mean over directions of a function of the projections on each."""
+    """A distance from rows to N(0, I) as a mean over directions of a function of the projections on each.
+
+    >>> sliced = mk.to_normal(mk.sliced_wasserstein, z, 64, directions=20)
+    >>> sliced.over(z @ sliced.directions, history @ sliced.directions).shape
+    torch.Size([])
+    """
 
     directions: Tensor
     """[D, L]."""

@@ -1,4 +1,4 @@
-"""Behind the README: python -m studies.readme RUN puts a run of `make demo` there, its pictures and its scores."""
+"""Behind the README and the gallery: python -m studies.readme RUN puts a run of `make demo` there."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ The run above: {run.source.origin.split(", found")[0]}, n = {options.n}, k = {op
 
 @app.command()
 def keep(folder: Annotated[Path, typer.Argument(help="A run of `make demo`.")]) -> None:
-    """Put a run into the README."""
-    for name in ("reconstructions", "samples"):
+    """Put a run, its pictures and its scores, into the README and docs/gallery.md."""
+    for name in ("reconstructions", "samples", "interpolations"):
         shutil.copyfile(folder / f"{name}.png", page.DOCS / "images" / f"demo-{name}.png")
     command.wrote(*page.fill(page.README, {"demo": table(Run.load(folder))}))
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from mow import ShuffledStream
-from mow.app.data import DataError, LazyPictures, cifar, embedded_fashion_mnist, load, mnist, sources
+from mow.app.data import DataError, LazyPictures, PictureWarning, cifar, embedded_fashion_mnist, load, mnist, sources
 from mow.app.data import pictures as sources_of_pictures
 from mow.app.data.idx import read_idx
 
@@ -489,18 +489,42 @@ def test_the_stream_reads_lazy_pictures(lazy: Path) -> None:
     assert torch.equal(batch, data.train[:3])
 
 
-def test_an_unreadable_picture_is_named_when_it_is_used(lazy: Path) -> None:
+def test_another_stands_in_for_what_turns_out_unreadable(lazy: Path) -> None:
     data = load(lazy)
-    path = lazy / data.train.names[4]
+    path, next_one = lazy / data.train.names[4], data.train[5]
     path.write_bytes(path.read_bytes()[:60])
-    assert data.train[:4].shape[0] == 4
+    assert data.train[:4].shape[0] == 4 and data.train.left_out == {}
+    with pytest.warns(PictureWarning, match=f"^{path.name} is left out, and the next .*truncated") as told:
+        for _ in range(2):
+            assert torch.equal(data.train[4], next_one)
+        assert torch.equal(data.train[:][4], next_one) and len(ShuffledStream(data.train).take(10)) == 10
+    assert len(told) == 1 and list(data.train.left_out) == [path.name]
+    path.unlink()  # the file's absence is no fault of the picture
+    with pytest.raises(DataError, match=f"{path.name}: .*No such file"):
+        data.train[4]
+
+
+def test_the_last_picture_has_the_first_to_stand_in_and_none_has_none(lazy: Path) -> None:
+    data = load(lazy)
+    paths = [lazy / name for name in data.test.names]
+    paths[-1].write_bytes(b"")
+    with pytest.warns(PictureWarning):
+        assert torch.equal(data.test[-1], data.test[0])
+    for path in paths:
+        path.write_bytes(b"no picture")
+    with pytest.warns(PictureWarning), pytest.raises(DataError, match="none of its 2 pictures can be read"):
+        data.test[:]
+
+
+def test_of_a_published_set_no_picture_is_left_out(tmp_path: Path) -> None:
+    write_faces(tmp_path / "img_align_celeba", [f"{number:06}.jpg" for number in range(12)], (178, 218))
+    data = load("celeba", data_dir=tmp_path)
+    path = data.train.folder / data.train.names[4]
+    path.write_bytes(path.read_bytes()[:60])
     for use in (lambda: data.train[4], lambda: data.train[:], lambda: ShuffledStream(data.train).take(10)):
         with pytest.raises(DataError, match="not a readable picture") as caught:
             use()
         assert str(path) in str(caught.value)
-    path.unlink()
-    with pytest.raises(DataError, match=path.name):
-        data.train[4]
 
 
 def test_the_digest_tells_files_apart_by_name_and_size(lazy: Path, tmp_path: Path) -> None:
@@ -608,16 +632,6 @@ def test_sixteen_bits_and_transparency(tmp_path: Path) -> None:
     for number in range(10):
         Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / f"{number}.png")
     assert load(tmp_path).train.unique().tolist() == [255]
-
-
-def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
-    write_pictures(tmp_path, 12, (64, 64))
-    whole = (tmp_path / "03.png").read_bytes()
-    for broken in (b"", b"no picture at all", whole[:60]):
-        (tmp_path / "03.png").write_bytes(broken)
-        with pytest.raises(DataError, match="not a readable picture") as caught:
-            load(tmp_path)
-        assert str(tmp_path / "03.png") in str(caught.value)
 
 
 def test_too_few_pictures(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Ctrl-C in `mow train`, and what it writes where there is no terminal."""
+"""Ctrl-C in every command, and what they write where there is no terminal."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -16,7 +17,9 @@ import torch
 from typer.testing import CliRunner
 
 import mow
+from mow.app import critical_batch_demo, display
 from mow.app.cli import app
+from mow.app.data import base
 from mow.app.interrupt import deferred
 from mow.app.run import Run
 from mow.training import checkpoint
@@ -106,6 +109,137 @@ def test_output_without_a_terminal(train: Any, tmp_path: Path, monkeypatch: pyte
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", result.stdout + result.stderr)
     steps = re.findall(r"^step (\d+) of 60  reconstruction [\d.]+  distance ", result.stdout, re.M)
     assert steps == ["20", "40", "60"]
+
+
+# The other commands
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+
+
+@pytest.mark.parametrize("word", [["grid", "k=1,2", "steps=3"], ["reproduce", "table1", "--k", "1"]])
+def test_a_grid_says_how_it_goes_on(
+    word: list[str], tmp_path: Path, pictures_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+
+    def run_cells(cells: Any, out: Path, *, jobs: int | None, on_event: Any) -> None:
+        on_event(cells[0].name, "start", None)
+        on_event(cells[0].name, "done", {})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mow.app.grid.run_cells", run_cells)
+    data = [] if word[0] == "grid" else ["--architecture", "mnist", "--data", f"mnist={pictures_file}"]
+    result = CliRunner().invoke(app, [*word, *data, "--out", str(out)])
+    assert result.exit_code == 130, result.output
+    told = re.fullmatch(r"interrupted: the same command goes on; 1 of (\d+) runs are finished in (.*)\n", result.stderr)
+    assert told and int(told[1]) >= 2 and told[2] == str(out)
+
+
+def test_the_critical_batch_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(critical_batch_demo, "Task", lambda source: None)
+    few = torch.zeros(9, 1, 4, 4, dtype=torch.uint8)
+    monkeypatch.setattr("mow.app.data.load", lambda *_, **__: base.PictureData("few", few, few, "few"))
+    calls = []
+
+    def measure(task: None, batch: int, seed: int, *, threshold: float, limit: int) -> dict[str, Any]:
+        calls.append((batch, seed))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        line = {"batch": batch, "seed": seed, "threshold": threshold, "every": critical_batch_demo.EVERY}
+        return {**line, "limit": limit, "steps": 1000 // batch + 100, "curve": []}
+
+    monkeypatch.setattr(critical_batch_demo, "measure", measure)
+    words = ["critical-batch", "--largest", "16", "--seeds", "2", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 130 and result.stderr == (
+        f"interrupted: the same command goes on; 3 of 10 measurements are in {tmp_path / 'measurements.jsonl'}\n"
+    )
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0 and len(calls) == len(set(calls)) + 1 == 11, "that which was interrupted, again"
+    assert "measuring: 7 of 7" in result.stdout and not CONTROL.search(result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize("words", [["coreset"], ["microbatch"], ["evaluate", "x"], ["sample", "x", "--out", "x.png"]])
+def test_what_keeps_nothing_says_so(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mow.app.data.load", stop)
+    monkeypatch.setattr(Run, "load", stop)
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, result.stderr) == (130, "interrupted: the same command begins again\n")
+
+
+def test_an_import_does_not_read_on(tmp_path: Path) -> None:
+    paths, read = [tmp_path / str(number) for number in range(2000)], []
+
+    def one(path: Path) -> int:
+        read.append(path)
+        if len(read) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.002)
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        base.each(one, paths, "reading", progress=True)
+    assert len(read) < 1000
+
+
+def test_a_grid_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mow.app.display.SECONDS_BETWEEN_LINES", 0.0)
+
+    def run_cells(cells: Any, out: Path, *, jobs: int | None, on_event: Any) -> dict[str, Any]:
+        out.mkdir()
+        for name, kind, what in (
+            *[(cell.name, "start", None) for cell in cells],
+            (cells[0].name, "step", (3, 12)),
+            (cells[1].name, "warned", "a.png is left out"),
+            (cells[0].name, "done", {}),
+            (cells[1].name, "failed", "no room"),
+        ):
+            on_event(name, kind, what)
+        return {}
+
+    monkeypatch.setattr("mow.app.grid.run_cells", run_cells)
+    result = CliRunner().invoke(app, ["grid", "k=1,2", "steps=12", "--out", str(tmp_path / "runs")])
+    lines = result.stdout.splitlines()
+    assert "0 of 2 runs are finished; k=1 at 25%" in lines and "1 of 2 runs are finished" in lines
+    assert lines.count("a.png is left out") == lines.count("failed k=2: no room") == 1
+    assert result.exit_code == 1 and not CONTROL.search(result.stdout + result.stderr)
+
+
+def test_items_are_counted_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    file = io.StringIO()
+    for item in display.tracked(range(1000), "reading", 1000, file):
+        clock[0] += 0.03
+        assert item < 1000
+    assert file.getvalue().splitlines() == [
+        *(f"reading: {count} of 1,000" for count in (335, 669)),
+        "reading: 1,000 of 1,000",
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [3.0, 5.0, 9.0])
+def test_a_real_one_in_a_grid(seconds: float, tmp_path: Path, pictures_file: Path) -> None:
+    """As a terminal sends it, to every process: while the runs import PyTorch, and in training."""
+    words = [f"data={pictures_file}", "n=8", "dim=2", "seed=0,1,2", "steps=3000", "checkpoint_every=50"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(mow.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    command = [sys.executable, "-m", "mow", "grid", "--out", str(tmp_path / "runs"), "--jobs", "2", *words]
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    if process.returncode == 0:
+        return  # it was ready
+    assert process.returncode == 130 and err.startswith("interrupted") and err.count("\n") == 1, err
+    assert not CONTROL.search(out + err)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stdout.count("done") == 1, done.stderr
 
 
 @pytest.mark.long

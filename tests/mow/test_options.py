@@ -43,7 +43,7 @@ def test_the_command_line_has_what_the_field_says(name: str) -> None:
 
 def test_the_command_line_adds_the_folder_and_the_ranks() -> None:
     names = list(command_line())
-    assert set(names) - FIELDS.keys() - {"help"} == {"out", "resume", "timeout"}
+    assert set(names) - FIELDS.keys() - {"help"} == {"out", "resume", "timeout", "processes"}
     panels = [about(FIELDS[name]).panel for name in names if name in FIELDS]
     assert panels == sorted(panels, key=PANELS.index)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mow.app.data.base import DataError, LazyPictures, PictureData
+from mow.app.data.base import DataError, LazyPictures, PictureData, PictureWarning
 from mow.app.data.collections import COLLECTIONS, Collection, Schedule
 from mow.app.data.mnist import embedded_fashion_mnist
 from mow.app.data.sources import NAMES, embedded, load
@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "LazyPictures",
     "PictureData",
+    "PictureWarning",
     "Schedule",
     "embedded",
     "embedded_fashion_mnist",

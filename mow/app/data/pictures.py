@@ -6,66 +6,90 @@ import hashlib
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mow.app.data.base import DataError, LazyPictures, PictureData, each, to_channels_first
+from mow.app.data.base import (
+    DataError,
+    LazyPictures,
+    NoPictureError,
+    PictureData,
+    each,
+    printable,
+    reason,
+    to_channels_first,
+    tried,
+    warn,
+)
+from mow.app.data.files import SUFFIXES, find
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_Answer = TypeVar("_Answer")
+
 FEWEST = 10  # one picture in ten goes to the test part
 LARGEST_DEFAULT_SIDE = 64
 IN_MEMORY = 2**30
 """A folder whose decoded pictures take up to so many bytes is read at once, a larger one when its pictures are used."""
 
-_GREY_MODES = ("1", "L", "LA", "I", "I;16")
+_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 _KEYS = (("train", "test", "train_labels", "test_labels"), ("x_train", "x_test", "y_train", "y_test"))
 
 
 def read_folder(folder: Path, *, size: int | None = None, progress: bool = False) -> PictureData:
-    """Every png, jpg, jpeg, webp and bmp file under `folder`, in order of path; hidden files and folders are left out.
+    """Every picture under `folder`, in order of path; see `mow.app.data.files.find` for what counts as one.
 
-    Each picture is turned upright (EXIF), cropped to its central square and resized to `size` x `size`. Without
-    `size` the side is the pictures' shorter side where they all share one of at most 64, else 64.
-    The result is grey if every file stores grey (a palette counts as colour). What is transparent becomes white.
+    Each is turned upright (EXIF), cropped to its central square and resized to `size` x `size`. Without `size` the side
+    is the pictures' shorter side where they all share one of at most 64, else 64. Of an animated one it is the first
+    frame. The result is grey if every file stores grey (a palette counts as colour). What is transparent becomes white.
     One picture in ten, by a hash of its path within the folder, is a test picture.
 
     Up to 1 GiB of decoded pictures is read at once. Of more only the headers, and each picture when it is used.
 
-    Raises DataError for fewer than ten pictures and for a file that is not a readable picture.
+    A file that holds no picture that can be read is left out: a `PictureWarning` names it once, `left_out` has it, and
+    `origin` counts. Where that shows only when a picture is used, the next one stands in for it.
+
+    Raises DataError for fewer than ten pictures.
     """
-    paths = {path.relative_to(folder).as_posix(): path for path in _pictures_under(folder)}
-    paths = dict(sorted(paths.items()))
-    if len(paths) < FEWEST:
-        raise DataError(
-            f"{folder}: found {len(paths)} pictures ({', '.join(SUFFIXES)}), but at least {FEWEST} are needed. "
-            "For the files of MNIST or Fashion-MNIST give the name as data and this folder as data_dir."
-        )
-    heads = each(_head, list(paths.values()), "looking at pictures", progress)
-    grey = all(mode in _GREY_MODES for mode, _ in heads)
-    if size is None:
-        sides = {side for _, side in heads}
-        size = min(sides) if len(sides) == 1 and min(sides) <= LARGEST_DEFAULT_SIDE else LARGEST_DEFAULT_SIDE
-    read, shape = partial(read_square, size=size, grey=grey), (1 if grey else 3, size, size)
-    names, parts = list(paths), split(list(paths))
-    train: Tensor | LazyPictures
-    test: Tensor | LazyPictures
-    if len(paths) * math.prod(shape) <= IN_MEMORY:
-        squares = each(read, list(paths.values()), "reading pictures", progress)
-        train, test = (torch.from_numpy(to_channels_first(np.stack([squares[row] for row in rows]))) for rows in parts)
-    else:
-        train, test = (LazyPictures(folder, [names[row] for row in rows], read, shape) for rows in parts)
+    found = find(folder)
+    heads, left_out = _good(_head, found.paths, "looking at pictures", progress)
+    left_out = {**found.left_out, **left_out}
+    while True:
+        if len(heads) < FEWEST:
+            raise DataError(_too_few(folder, len(heads), left_out))
+        grey = all(mode in _GREY_MODES for mode, _ in heads.values())
+        side = size or _side({side for _, side in heads.values()})
+        shape = (1 if grey else 3, side, side)
+        read = partial(read_square, size=side, grey=grey)
+        if len(heads) * math.prod(shape) > IN_MEMORY:
+            squares = None
+            break
+        squares, broken = _good(read, {name: found.paths[name] for name in heads}, "reading pictures", progress)
+        if not broken:
+            break
+        left_out |= broken
+        heads = {name: heads[name] for name in squares}  # and again, since those may have been the only coloured ones
+    for name, why in left_out.items():
+        warn(f"{printable(name)} is left out: {why}")
+    names, train, test = list(heads), *split(list(heads))
+    parts = [
+        LazyPictures(folder, [names[row] for row in rows], read, shape, lenient=True)
+        if squares is None
+        else torch.from_numpy(to_channels_first(np.stack([squares[names[row]] for row in rows])))
+        for rows in (train, test)
+    ]
     return PictureData(
         name=folder.resolve().name,
-        train=train,
-        test=test,
-        origin=f"{len(paths):,} {'grey' if grey else 'colour'} pictures from {folder}, cropped and resized to "
-        f"{size} x {size} ({len(train):,} to train, {len(test):,} to test)",
+        train=parts[0],
+        test=parts[1],
+        origin=f"{len(names):,} {'grey' if grey else 'colour'} pictures from {printable(folder)}, cropped and resized "
+        f"to {side} x {side} ({len(train):,} to train, {len(test):,} to test){found.counted(len(left_out))}",
+        left_out=left_out,
     )
 
 
@@ -126,15 +150,33 @@ def split(names: Sequence[str]) -> tuple[list[int], list[int]]:
 # Folders
 
 
-def _pictures_under(folder: Path) -> Iterable[Path]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
-            yield path
+def _good(
+    read: Callable[[Path], _Answer], paths: Mapping[str, Path], title: str, progress: bool
+) -> tuple[dict[str, _Answer], dict[str, str]]:
+    """What could be read, and why the rest could not, by name."""
+    answers = dict(zip(paths, each(tried(read), list(paths.values()), title, progress), strict=True))
+    good = {name: answer for name, answer in answers.items() if not isinstance(answer, DataError)}
+    broken = {name: answer for name, answer in answers.items() if isinstance(answer, DataError)}
+    return good, {name: reason(error, paths[name]) for name, error in broken.items()}
+
+
+def _side(sides: set[int]) -> int:
+    return min(sides) if len(sides) == 1 and min(sides) <= LARGEST_DEFAULT_SIDE else LARGEST_DEFAULT_SIDE
+
+
+def _too_few(folder: Path, count: int, left_out: Mapping[str, str]) -> str:
+    broken = [f"{printable(name)} ({why})" for name, why in left_out.items()]
+    others = f" and left out {', '.join(broken[:3])}{' ...' if len(broken) > 3 else ''}" if broken else ""
+    return (
+        f"{printable(folder)}: found {count} pictures ({', '.join(SUFFIXES)}){others}, but at least {FEWEST} are "
+        "needed. For the files of MNIST or Fashion-MNIST give the name as data and this folder as data_dir."
+    )
 
 
 def _head(path: Path) -> tuple[str, int]:
     """Mode and shorter side, from the file's header alone."""
+    if path.stat().st_size == 0:
+        raise NoPictureError(f"{printable(path)}: not a readable picture: the file is empty")
     with Image.open(path) as image:
         return image.mode, min(image.size)
 
@@ -142,12 +184,13 @@ def _head(path: Path) -> tuple[str, int]:
 def read_square(path: Path, size: int, grey: bool, crop: int | None = None) -> np.ndarray:
     """A picture as uint8 [size, size] or [size, size, 3]: its central square, or one of `crop` pixels, resized.
 
-    It is turned upright (EXIF), and what is transparent becomes white. Raises what Pillow's decoders raise.
+    It is turned upright (EXIF), and what is transparent becomes white. 16 bits a pixel become 8, floating-point ones
+    are taken from [0, 1]. Raises what Pillow's decoders raise, and NoPictureError for other floating-point values.
     """
     with Image.open(path) as stored:
         image = ImageOps.exif_transpose(stored)
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion clips at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode[0] in "IF":  # Pillow's own conversion clips at 255
+        image = _eight_bits(image, path)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -157,6 +200,19 @@ def read_square(path: Path, size: int, grey: bool, crop: int | None = None) -> n
             raise DataError(f"{path}: {image.width} x {image.height}, but {crop} x {crop} are to be cut out of it")
         image = image.crop((left, top, left + crop, top + crop))
     return np.asarray(ImageOps.fit(image.convert("L" if grey else "RGB"), (size, size)))
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """A grey picture of 16-bit integers, also in 32 bits, or of floating-point values in [0, 1]."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= 1):  # also true of NaN
+            raise NoPictureError(f"{printable(path)}: values from {low:g} to {high:g}; floats must lie in [0, 1]")
+        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
+    if isinstance(clear := image.info.get("transparency"), int):
+        values = np.where(values == clear, 0xFFFF, values)
+    return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
 
 
 # Arrays

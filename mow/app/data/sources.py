@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pooch
-
 from mow.app.data.base import DataError, PictureData
 from mow.app.data.collections import COLLECTIONS, Collection
 from mow.app.data.pictures import read_arrays, read_folder
 from mow.checks import integer
+
+with warnings.catch_warnings(action="ignore"):  # tqdm's, in a notebook without ipywidgets
+    import pooch
 
 PACKAGED = Path("/usr/share/datasets")  # Debian's dataset-* packages
 
@@ -31,6 +34,12 @@ def load(
     progress: bool = False,
 ) -> PictureData:
     """The pictures that `data` names: a collection of `NAMES`, a folder of pictures, or an .npy or .npz file.
+
+        >>> import numpy as np
+        >>> from mow.app import data
+        >>> np.savez(folder / "mine.npz", np.zeros((40, 8, 8), np.uint8))
+        >>> data.load(folder / "mine.npz")
+        PictureData('mine', train=36, test=4, picture=1x8x8)
 
     A name goes before a path: for a folder that is called mnist write "./mnist".
 
@@ -178,8 +187,11 @@ def _download(collection: Collection, root: Path, progress: bool) -> Path:
 
 @contextmanager
 def _bars(show: bool) -> Iterator[Callable[[str], Any]]:
-    """Gives a function from a title to what pooch takes as a progress bar: one that rich draws on stderr, or False."""
-    if not show:
+    """Gives a function from a title to what pooch takes as a progress bar: one that rich draws on stderr, or False.
+
+    Where that is no terminal, pooch's log has a line for each file.
+    """
+    if not (show and sys.stderr.isatty()):
         yield lambda title: False
         return
     from rich.console import Console
