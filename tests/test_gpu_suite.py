@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,10 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from benchmarks import ROOT, record
 from benchmarks.cases import DISTANCES, Case
 from benchmarks.gpu import children, report, suite
+from benchmarks.gpu.__main__ import app
 from benchmarks.gpu.devices import Gpu, StandIn
 from mow_kernels.registry import TABLE
 
@@ -116,11 +117,19 @@ def test_a_fault_costs_its_own_part(fault: str, reason: str) -> None:
     assert all(row["reason"].endswith(reason) for _, row in failed), failed
 
 
-def test_a_broken_part_is_not_green_and_the_others_are_measured() -> None:
-    def broken(name: str, seconds: float) -> list[str]:
-        return script("os.abort()") if name == BACKEND else command(name, seconds)
+def test_a_broken_part_is_not_green_and_the_others_are_measured(rehearsal: tuple[dict, list[dict]]) -> None:
+    """The others repeat what the rehearsal has measured."""
+    effort = suite.rehearsal()
+    measured = iter((*rehearsal[0]["cases"], *rehearsal[0]["training"]))
+    rows = {f"{row.get('name', 'training-' + row['distance'])} {row['candidate']}": row for row in measured}
 
-    content, _ = run(suite.rehearsal(), broken)
+    def broken(name: str, seconds: float) -> list[str]:
+        if name == BACKEND:
+            return script("os.abort()")
+        jobs = suite.parts(effort, [BACKEND]).get(name, ())
+        return script(f"for row in {[{**rows[job.name], 'job': job.name} for job in jobs]!r}: say(**row)")
+
+    content, _ = run(effort, broken)
     candidates = {row["candidate"]: row["status"] for row in content["cases"]}
     assert candidates[BACKEND] == "failed" and candidates["plain"] == candidates["rows"] == "measured"
     assert not suite.is_green(content) and list(suite.table(content))
@@ -251,10 +260,8 @@ def test_junit_reports_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so() -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu", "run"]
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and "There is no GPU here" in done.stdout, done.stderr
+    done = CliRunner().invoke(app, ["run"])
+    assert done.exit_code == 1 and "There is no GPU here" in done.output
 
 
 def test_only_backends_that_can_run_take_part() -> None:

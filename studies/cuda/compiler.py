@@ -31,7 +31,9 @@ nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
 
 
 def compile_all(architectures: Sequence[str] = ARCHITECTURES) -> dict[str, Any]:
-    """{"nvcc": its version, "kernels": [a row for each kernel and architecture]}, compiled once for the same sources.
+    """{"nvcc": its version, "sources": `sources()`, "kernels": [a row for each kernel and architecture]}.
+
+    What has been compiled from the same sources is not compiled again.
 
     Raises:
         RuntimeError: nvcc failed, with what it said.
@@ -39,9 +41,7 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES) -> dict[str, Any]:
     version = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release ([\d.]+)", version)
     assert release is not None, version
-    files = [path for folder in ("common", "cuda") for path in (ROOT / "csrc" / folder).iterdir()]
-    sources = sorted(path for path in files if path.suffix != ".cpp")
-    digest = hashlib.sha256(b"".join([version.encode(), *(path.read_bytes() for path in sources)])).hexdigest()
+    digest = hashlib.sha256((version + sources()).encode()).hexdigest()
     rows: list[dict[str, Any]] = []
     for architecture in architectures:
         cached = ROOT / "build/cuda_compiler" / digest[:16] / f"{architecture}.json"
@@ -53,7 +53,18 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES) -> dict[str, Any]:
             partial.write_text(json.dumps(found))
             partial.replace(cached)
         rows += json.loads(cached.read_text())
-    return {"nvcc": release[1], "kernels": sorted(rows, key=lambda found: [str(item) for item in found.values()])}
+    return {
+        "nvcc": release[1],
+        "sources": sources(),
+        "kernels": sorted(rows, key=lambda found: [str(item) for item in found.values()]),
+    }
+
+
+def sources() -> str:
+    """A digest of all that the kernels are compiled from."""
+    files = [path for folder in ("common", "cuda") for path in (ROOT / "csrc" / folder).iterdir()]
+    kept = sorted(path for path in files if path.suffix != ".cpp")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in kept)).hexdigest()
 
 
 def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock  # PyTorch needs it as well
 from torch import Tensor
 
 from mow_kernels.ops import cramer_wold as cramer_wold_op
@@ -29,29 +29,38 @@ FLAGS += (f"-I{SHIM}", f"-I{ROOT / 'csrc'}")
 compiler = shutil.which("g++") or shutil.which("c++")
 
 
-def build(name: str, sources: list[Path], *flags: str) -> Path:
+def build(name: str, sources: list[Path], *flags: str, libraries: Sequence[Path] = ()) -> Path:
     """Compiles and links into build/cuda_shim/, unless that has been done with the same sources."""
     headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *SHIM.glob("*.h")]
-    digest = hashlib.sha256(repr((flags, FLAGS)).encode())
+    digest = hashlib.sha256(repr((flags, FLAGS, libraries)).encode())
     for path in sorted({*sources, *headers}):
         digest.update(path.read_bytes())
     target = ROOT / "build/cuda_shim" / digest.hexdigest()[:16] / name
-    if target.exists():
-        return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}")  # of this process alone: several may want it at a time
-    command = [str(compiler), *FLAGS, *flags, "-x", "c++", *map(str, sources), "-o", str(partial)]
+    with FileLock(target.with_suffix(".lock")):  # several processes may want it at a time
+        return target if target.exists() else _build(target, sources, flags, libraries)
+
+
+def _build(target: Path, sources: list[Path], flags: tuple[str, ...], libraries: Sequence[Path]) -> Path:
+    partial = target.with_suffix(".partial")
+    command = [str(compiler), *FLAGS, *flags, "-x", "c++", *map(str, sources), "-x", "none", *map(str, libraries)]
+    command += ["-o", str(partial)]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     partial.replace(target)
     return target
 
 
-@functools.cache
-def load() -> ctypes.CDLL:
+def kernels() -> Path:
+    """All of them and the stand-in, as a shared library."""
     sources = [*KERNELS, SHIM / "shim.cpp", SHIM / "ops.cpp", SHIM / "arithmetic.cpp"]
     aligned = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # as a device's loads have to be
-    return ctypes.CDLL(str(build("kernels.so", sources, "-O1", "-shared", "-fPIC", *aligned)))
+    return build("kernels.so", sources, "-O1", "-shared", "-fPIC", *aligned)
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    return ctypes.CDLL(str(kernels()))
 
 
 def turn(*, major: int = 9, order: int = 0) -> None:

@@ -1,9 +1,12 @@
+#undef _FORTIFY_SOURCE  // whose longjmp refuses to go to another stack
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -16,7 +19,10 @@
 #include "cuda_runtime.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
 #endif
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -58,8 +64,16 @@ std::string name_of(const char* file, int line) {
 
 enum class State { kReady, kWaiting, kFinished };
 
-struct Fiber {
+// Where a fiber, or what lets them take turns, goes on. Sanitizers know of swapcontext alone, which asks the kernel for the
+// signal mask each time and is several times as slow as a jump.
+struct Place {
   ucontext_t context;
+  jmp_buf jump;
+  bool has_begun = false;
+};
+
+struct Fiber {
+  Place place;
   std::unique_ptr<char[]> stack;
   void* tsan = nullptr;
   State state;
@@ -76,8 +90,8 @@ struct Meeting {
   unsigned phase = 0;
 };
 
-std::vector<Fiber> fibers;
-ucontext_t scheduler;
+std::deque<Fiber> fibers;  // which stay where they are
+Place scheduler;
 void* scheduler_tsan;
 const void* scheduler_stack;
 size_t scheduler_size;
@@ -113,18 +127,26 @@ void receives([[maybe_unused]] char* from) {
 #endif
 }
 
-// stack and size: of the context to switch to.
-UNWATCHED void switch_context(
-    ucontext_t* from, ucontext_t* to, [[maybe_unused]] void* tsan, [[maybe_unused]] const void* stack,
-    [[maybe_unused]] size_t size, [[maybe_unused]] bool ends) {
+// stack and size: of the place to go to.
+UNWATCHED void go(
+    Place& from, Place& to, [[maybe_unused]] void* tsan, [[maybe_unused]] const void* stack,
+    [[maybe_unused]] size_t size) {
 #if defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(tsan, __tsan_switch_to_fiber_no_sync);
 #endif
 #if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;
-  __sanitizer_start_switch_fiber(ends ? nullptr : &fake, stack, size);
+  __sanitizer_start_switch_fiber(&fake, stack, size);
 #endif
-  swapcontext(from, to);
+  from.has_begun = true;
+#if defined(SANITIZED)
+  swapcontext(&from.context, &to.context);
+#else
+  if (_setjmp(from.jump) == 0) {
+    if (to.has_begun) _longjmp(to.jump, 1);
+    setcontext(&to.context);
+  }
+#endif
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -133,45 +155,40 @@ UNWATCHED void switch_context(
 UNWATCHED void to_scheduler(State state) {
   Fiber* const fiber = running;
   fiber->state = state;
-  switch_context(
-      &fiber->context, &scheduler, scheduler_tsan, scheduler_stack, scheduler_size, state == State::kFinished);
+  go(fiber->place, scheduler, scheduler_tsan, scheduler_stack, scheduler_size);
 }
 
 UNWATCHED void mark_left() { left[running->rank] = 1; }
 
+// A fiber is a thread of one block after the other.
 UNWATCHED void enter() {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
 #endif
-  receives(&started);
-  (*body)();
-  passes(&finished);
-  mark_left();
-  to_scheduler(State::kFinished);
-  fail("a finished thread went on");
-}
-
-void start(Fiber& fiber) {
-  fiber.state = State::kReady;
-  fiber.team_barriers = 0;
-  getcontext(&fiber.context);
-  fiber.context.uc_stack = {};
-  fiber.context.uc_stack.ss_sp = fiber.stack.get();
-  fiber.context.uc_stack.ss_size = kStack;
-  makecontext(&fiber.context, enter, 0);
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(fiber.stack.get(), kStack);  // frames that were never left
-  fiber.context.uc_stack.ss_sp = nullptr;                    // or every switch would do that
-#endif
+  for (;;) {
+    receives(&started);
+    (*body)();
+    passes(&finished);
+    mark_left();
+    to_scheduler(State::kFinished);
+  }
 }
 
 void prepare(unsigned count) {
-  const size_t before = fibers.size();
-  if (before < count) fibers.resize(count);
-  for (size_t i = before; i < count; ++i) {
-    fibers[i].stack.reset(new char[kStack]);
+  while (fibers.size() < count) {
+    Fiber& fiber = fibers.emplace_back();
+    fiber.stack.reset(new char[kStack]);
+    ucontext_t& context = fiber.place.context;
+    getcontext(&context);
+    context.uc_stack = {};
+    context.uc_stack.ss_sp = fiber.stack.get();
+    context.uc_stack.ss_size = kStack;
+    makecontext(&context, enter, 0);
+#if defined(__SANITIZE_ADDRESS__)
+    context.uc_stack.ss_sp = nullptr;  // or every switch would unpoison all of it
+#endif
 #if defined(__SANITIZE_THREAD__)
-    fibers[i].tsan = __tsan_create_fiber(0);
+    fiber.tsan = __tsan_create_fiber(0);
 #endif
   }
 }
@@ -210,7 +227,7 @@ void run_team(unsigned count) {
       Fiber& fiber = fibers[i];
       if (fiber.state == State::kReady) {
         running = &fiber;
-        switch_context(&scheduler, &fiber.context, fiber.tsan, fiber.stack.get(), kStack, false);
+        go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
       }
       left |= fiber.state != State::kFinished;
     }
@@ -302,7 +319,8 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
       fibers[i].warp = i / 32;
       fibers[i].thread = dim3(i % threads, 0, 0);
       fibers[i].block = dim3(x + i / threads, yz % grid.y, yz / grid.y);
-      start(fibers[i]);
+      fibers[i].state = State::kReady;
+      fibers[i].team_barriers = 0;
     }
     passes(&started);
     run_team(count);

@@ -272,9 +272,7 @@ def barriers() -> Iterator[tuple[Path, int]]:
 
 @pytest.mark.parametrize("single, sliced", [(None, None), ("9", None), ("0", "0"), (None, "799")])
 def test_thresholds_can_be_set_for_measuring(single: str | None, sliced: str | None) -> None:
-    sources = [library.SHIM / "shim.cpp", library.SHIM / "plan.cpp"]
-    kernels = [path for path in library.KERNELS if path.stem in ("pairwise", "sliced_wasserstein")]
-    program = library.build("plan", [*kernels, *sources], "-O0")
+    program = library.build("plan", [library.SHIM / "plan.cpp"], libraries=[library.kernels()])
     variables = {"MOW_CUDA_SINGLE": single, "MOW_CUDA_SINGLE_SLICED": sliced}
     environment = os.environ | {name: value for name, value in variables.items() if value is not None}
     seen = subprocess.run([program], capture_output=True, text=True, check=True, env=environment).stdout.split()
@@ -286,7 +284,8 @@ def test_clusters_are_for_code_that_knows_of_them(architectures: str, blocks: in
     """Code for older devices alone, which a device with clusters can run, takes a small window for one block's."""
     program = library.build(
         f"team-{architectures}",
-        [library.SHIM / "shim.cpp", library.SHIM / "team.cpp"],
+        [library.SHIM / "team.cpp"],
         f"-D__CUDA_ARCH_LIST__={architectures}",
+        libraries=[library.kernels()],
     )
     assert int(subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout) == blocks
