@@ -1,11 +1,11 @@
 """The tests of this folder run on every backend for GPUs that is there, and without a GPU on Triton's interpreter.
 
 `make gpu` runs them on a GPU; tests/kernels/test_triton_interpreted.py runs them in a process with TRITON_INTERPRET=1,
-on the CPU and with sizes that the interpreter can bear: those marked long take it long, and a GPU no time. Elsewhere
-they skip.
+on the CPU and with sizes that the interpreter can bear. Elsewhere they skip.
 
 On the interpreter they end with how many kernels a GPU would have had to compile for them, which is most of their time
-there: sizes are few, and chosen to share.
+there. Those not marked long have a budget of it: their sizes are few, and chosen to share. `make gpu` runs these for
+Triton, and all for CUDA C++, which is compiled once.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ def pytest_configure() -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if compiled:
         terminalreporter.write_line(f"distinct compilations: {len(compiled)}")
+        import os
+
+        if os.environ.get("DUMP"):
+            open("/tmp/dump", "w").write("\n".join(sorted(map(str, compiled))))
 
 
 def specialisation(kernel: Any, arguments: tuple, keywords: dict[str, Any]) -> tuple:

@@ -13,7 +13,7 @@ import mow_kernels as mk
 
 @pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
 def test_transforms(target: Target, op: str, options: dict) -> None:
-    z, history = draw(6, 4, 0).view(2, 3, 4).to(target.device), draw(5, 4, 1).to(target.device)
+    z, history = draw(6, 20, 0).view(2, 3, 20).to(target.device), draw(5, 20, 1).to(target.device)
 
     def distance(z: Tensor) -> Tensor:
         return getattr(mk, op)(z, history, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import torch
 import mow_kernels as mk
 from mow_kernels.backends import triton
 from mow_kernels.registry import TABLE, Implementation
+
+COMPILATIONS = 60
+"""What `make gpu` has the time for, at about a second each."""
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(bool(triton.unavailable), reason=str(triton.unavailable))
@@ -26,6 +30,8 @@ def test_on_the_interpreter(chosen: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]
+    found = re.search(r"distinct compilations: (\d+)", done.stdout)
+    assert found and 20 < int(found[1]) and (chosen == "long" or int(found[1]) <= COMPILATIONS), found
 
 
 @pytest.mark.skipif(triton.INTERPRETED, reason="the interpreter takes the CPU's tensors")
