@@ -23,7 +23,7 @@ def main() -> None:
 
 @contextmanager
 def _ctrl_c_ends_at_once() -> Iterator[None]:
-    """For the second in which the command line is imported, of which a module may swallow a KeyboardInterrupt and go on.
+    """For the second in which the command line is imported, where a module may swallow a KeyboardInterrupt.
 
     Before it Python's own answer holds, while `import mow` imports PyTorch; after it that of the commands.
     """
