@@ -23,9 +23,9 @@ def main() -> None:
 
 @contextmanager
 def _ctrl_c_ends_at_once() -> Iterator[None]:
-    """For the seconds in which PyTorch is imported, whose modules may swallow a KeyboardInterrupt and go on.
+    """For the second in which the command line is imported, where a module may swallow a KeyboardInterrupt.
 
-    The commands have their own answer.
+    Before it Python's own answer holds, while `import mow` imports PyTorch; after it that of the commands.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -85,19 +86,32 @@ def test_the_page_is_light_or_dark_and_no_code_is_cut_off(site: Path) -> None:
     assert rules and "white-space: pre-wrap" in rules[1] and "overflow-wrap: anywhere" in rules[1]
 
 
+class Waiting(http.server.SimpleHTTPRequestHandler):
+    """Ends a page's load after some seconds, at which the browser prints it: by then the search has answered."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/wait"):
+            time.sleep(8)
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("served", [False, True], ids=["disk", "http"])
-def test_the_search_finds_in_a_browser(site: Path, served: bool) -> None:
+def test_the_search_finds_in_a_browser(site: Path, tmp_path: Path, served: bool) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("there is no Chromium")
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
-    )
-    with server:
+    copy = Path(shutil.copytree(site, tmp_path / "site"))
+    page = copy / "index.html"
+    page.write_text(page.read_text().replace("</body>", '<img src="wait.png"></body>') if served else page.read_text())
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    options += [] if served else ["--virtual-time-budget=20000"]  # which does not wait for a worker
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Waiting, directory=str(copy))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_port}" if served else site.as_uri()
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+        base = f"http://127.0.0.1:{server.server_port}" if served else copy.as_uri()
         done = subprocess.run([browser, *options, f"{base}/index.html?q=refresh"], capture_output=True, text=True)
         server.shutdown()
     assert re.search(r'result__meta">\d+ matching documents', done.stdout)
