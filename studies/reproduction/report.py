@@ -20,7 +20,7 @@ from mow.app.data import COLLECTIONS
 from mow.files import read_json_lines, write_whole
 from studies.paired import interval
 from studies.reproduction import experiment
-from studies.reproduction.tables import MISSING
+from studies.reproduction.tables import CHANGES, MISSING
 
 PAGE = "reproduction.md"
 Runs = list[dict[str, Any]]
@@ -77,12 +77,14 @@ def write(results: Path, docs: Path) -> list[Path]:
         "weights": weights_table(stages["weight"]),
     }
     kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("table?*.json"))}
+    for name, found in kept.items():
+        if name.partition("-")[2] in CHANGES:  # held against the same published runs
+            published = kept[found["what"]]["results"].items()
+            found["results"] |= {cell: result for cell, result in published if "-published-" in cell}
     short = {what: kept.get(what, reproduce.report(what, {}, MISSING)) for what in paper.TABLES}
     sections |= {
         "published": paired_table(kept.values(), lambda row: ((row, "published"), (row, "ours"))),
-        "one": paired_table(
-            short.values(), lambda row: ((_of_k(row, 64), "ours"), (row, "ours")) if row.k == 1 else ()
-        ),
+        "one": paired_table(kept.values(), lambda row: ((_of_k(row, 64), "ours"), (row, "ours")) if row.k == 1 else ()),
         "heads": heads(kept[name] for name in kept if name.endswith("-long")),
         "tables": tables(short.values()),
     }
@@ -260,6 +262,7 @@ def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], t
                 first = (
                     f"{COLLECTIONS[line.data].title}, {line.model.upper()}, {passes:.2g} epochs: {' / '.join(names)}"
                 )
+                first += _changed(after[seeds[0]]["resolved"])
                 for score, (title, form) in _WEIGHED.items():
                     if all(score in of[seed] for of in (before, after) for seed in seeds):
                         values = {
@@ -270,6 +273,13 @@ def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], t
                         first = ""
     head = row(["", "score", "seeds", "first", "second", "second less first", "the second is"])
     return "\n".join([head, "|---|---|---:|---:|---:|---:|---|", *lines]) if lines else "Not measured."
+
+
+def _changed(options: dict[str, Any]) -> str:
+    """In words, how a run of ours differs from the defaults."""
+    if options["weight"] != 1:
+        return f", lambda = {options['weight']:g}"
+    return "" if options["root"] or options["log"] else ", without the root"
 
 
 def _of_k(line: paper.Row, k: int) -> paper.Row:

@@ -60,7 +60,7 @@ def test_the_cells_of_table_2(machine: None) -> None:
     named = {cell.name: cell.options for cell in cells}
     assert named["fashion-mnist-swae-k1-published-seed1"] == Options(
         model="swae", k=1, n=64, seed=1, steps=1350, dim=8, lr=1e-5, optimizer="adam", weighting="reference", root=True,
-        weight=1.0, architecture="fashion-mnist",
+        architecture="fashion-mnist",
         reencode=False, prior="normal-sample", phi="asymptotic", log_every=7, evaluate_every=68, checkpoint_every=68,
     )  # fmt: skip
     ours = named["fashion-mnist-cwae-k64-ours-seed0"]
