@@ -49,7 +49,7 @@ _CHANGES = {
 def collect(folder: Path, results: Path) -> list[Path]:
     """The runs of a folder, as a file of results for each stage. Of unfinished ones there are curves alone."""
     stages: dict[str, Runs] = {"select": [], "compare": [], "variant": [], "weight": []}
-    for path in sorted(folder.glob("*/cell.json")):
+    for path in sorted(folder.glob("*/metrics.jsonl")):
         stage = path.parent.name.partition("-")[0]
         if stage in stages and (run := _kept(path.parent)):
             stages[stage].append(run)
