@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def write(results: Path, docs: Path) -> list[Path]:
     short = {what: kept.get(what, reproduce.report(what, {}, MISSING)) for what in paper.TABLES}
     sections |= {
         "published": paired_table(kept.values(), lambda row: ((row, "published"), (row, "ours"))),
-        "one": paired_table(kept.values(), lambda row: ((_of_k(row, 64), "ours"), (row, "ours")) if row.k == 1 else ()),
+        "one": paired_table(kept.values(), partial(_one_against_many, "ours")),
+        "weakness": paired_table(short.values(), partial(_one_against_many, "published")),
         "heads": heads(kept[name] for name in kept if name.endswith("-long")),
         "tables": tables(short.values()),
     }
@@ -273,6 +275,11 @@ def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], t
                         first = ""
     head = row(["", "score", "seeds", "first", "second", "second less first", "the second is"])
     return "\n".join([head, "|---|---|---:|---:|---:|---:|---|", *lines]) if lines else "Not measured."
+
+
+def _one_against_many(recipe: str, line: paper.Row) -> tuple[Side, Side] | tuple[()]:
+    """k = 64 and k = 1 by a recipe, at the row with k = 1."""
+    return ((_of_k(line, 64), recipe), (line, recipe)) if line.k == 1 else ()
 
 
 def _changed(options: dict[str, Any]) -> str:
