@@ -91,7 +91,8 @@ def write(results: Path, docs: Path) -> list[Path]:
         "tables": tables(short.values()),
     }
     images = {"reproduction.png": draw(stages["compare"])}
-    images |= {f"reproduction-{name}.png": reproduce.draw(found) for name, found in kept.items()}
+    shown = {name: found for name, found in kept.items() if name in short or heads([found]) != NOT_YET}
+    images |= {f"reproduction-{name}.png": reproduce.draw(found) for name, found in shown.items()}
     return fill(docs / PAGE, sections, images)
 
 
@@ -304,9 +305,10 @@ def heads(found: Iterable[dict[str, Any]]) -> str:
         for result in reproduce.of(report["results"], line, "published")
         if result["epochs"] >= MANY_EPOCHS
     ]
-    return "\n\n".join(parts) or "Not measured yet."
+    return "\n\n".join(parts) or NOT_YET
 
 
+NOT_YET = "Not measured yet."
 MANY_EPOCHS = 10
 
 
@@ -328,6 +330,8 @@ def _heads(line: paper.Row, last: int, result: dict[str, Any]) -> str:
             row(head),
             "|---" + "|---:" * (len(head) - 1) + "|",
             row([*errors_row, f"{figures['test_reconstruction']:g}"]),
+            "",
+            f"![scores of the published recipe over the epochs](images/reproduction-{line.table}-long.png)",
             "",
             f"At the end of the run its CWAE distance is {result['test_cwae_distance']:.3f} (paper at {last}: "
             f"{figures['test_cwae_distance']:g}) and its WAE distance {result['test_wae_distance']:.3f} "
