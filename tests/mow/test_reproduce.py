@@ -200,8 +200,10 @@ def test_a_report_says_whose_features() -> None:
     assert "in the features of classifier-12ab" in page and "It is no FID" in page
 
 
-@pytest.mark.parametrize("what", paper.FIGURES)
-@pytest.mark.parametrize("finite", [3, 0])
+@pytest.mark.parametrize(
+    ("what", "finite"),
+    [("fig4", 3), ("fig4", 0), *(pytest.param(what, 3, marks=pytest.mark.long) for what in ("fig3", "fig5"))],
+)
 def test_a_figure_is_drawn(what: str, finite: int, tmp_path: Path) -> None:
     """From what is finite: in a run that diverges null stands for the rest."""
     row = paper.table(what).rows[0]
