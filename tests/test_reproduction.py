@@ -22,7 +22,16 @@ from studies.reproduction import experiment, report, tables
 
 def result(row: paper.Row, recipe: str, seed: int = 0, **scores: Any) -> dict[str, Any]:
     return {
-        "resolved": {"seed": seed, "lr": 0.01, "data": row.data, "architecture": "mnist", "data_dir": None},
+        "resolved": {
+            "seed": seed,
+            "lr": 0.01,
+            "data": row.data,
+            "architecture": "mnist",
+            "data_dir": None,
+            "weight": 1.0,
+            "root": True,
+            "log": False,
+        },
         "data": f"{row.data} pictures",
         "pictures": 1000,
         "epochs": 20.0,
@@ -47,7 +56,7 @@ def test_the_stages_have_every_line_that_can_be_had() -> None:
         for recipe in stage.recipes
         for row in paper.ROWS
         if row.data == stage.data and row.k in stage.ks and (stage.models is None or row.model in stage.models)
-        if stage.epochs == tables.EPOCHS
+        if stage.epochs == tables.EPOCHS and stage.change is None
     }
     wanted = {(r.data, r.model, r.k, recipe) for r in paper.ROWS for recipe in paper.RECIPES if r.data != "celeba"}
     assert run == wanted and set(tables.MISSING) == set(paper.SCHEDULES)
@@ -73,6 +82,9 @@ def test_the_cells_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [what for what, _ in tables.cells(dataclasses.replace(stage, models=("cwae",)))] == ["table3"]
     long = dataclasses.replace(stage, epochs=tables.LONG)
     assert tables.folder(Path("out"), long, "table1") == Path("out/table1-long")
+    heavy = dataclasses.replace(stage, change="lambda3", models=("cwae",))
+    assert tables.folder(Path("out"), heavy, "table3") == Path("out/table3-lambda3")
+    assert {cell.options.weight for _, cells in tables.cells(heavy) for cell in cells} == {3.0}
     with pytest.raises(ValueError, match="cifar-10 was not found"):
         list(tables.cells(tables.Stage("cifar-10", (1,), ("ours",)), sources={"mnist": str(pictures_file)}))
 

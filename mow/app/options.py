@@ -111,7 +111,7 @@ class Options:
     schedule: str = option("constant", "Of the learning rate; cosine falls to 0 at --steps.", MODEL, choices=SCHEDULES)
     beta1: float = option(0.9, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     beta2: float = option(0.999, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
-    weight: float | None = option(None, "Lambda of the distance (default: 3 for its logarithm, else 1).", DISTANCE)
+    weight: float = option(1.0, "Lambda of the distance.", DISTANCE)
     weighting: str = option(
         "compensated", "How the distance stands to the reconstruction.", DISTANCE, choices=tuple(WEIGHTINGS)
     )
@@ -193,7 +193,6 @@ class Options:
             dim=dim if self.dim is None else self.dim,
             lr=default_learning_rate(self.k) if self.lr is None else self.lr,
             log=log,
-            weight=(3.0 if log else 1.0) if self.weight is None else self.weight,
             # A distance without logarithm is far below 1 beside errors of 5 to 100. The root weighs it by twice itself,
             # whatever the pictures: docs/reproduction.md.
             root=not log and WEIGHTINGS[self.weighting].root if self.root is None else self.root,

@@ -131,7 +131,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "published": {
         "weighting": "reference",
         "root": True,
-        "weight": 1.0,
         "reencode": False,
         "prior": "normal-sample",
         "phi": "asymptotic",

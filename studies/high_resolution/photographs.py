@@ -73,7 +73,6 @@ def _probe(tiles: str, out: str, steps: int, k: int, n: int) -> None:
         k=k,
         n=n,
         steps=steps,
-        weight=1.0,
         threads=1,
         log_every=1,
         checkpoint_every=steps,

@@ -40,6 +40,5 @@ def _options(n: int, way: str, seed: int, pictures: int) -> Options:
         steps=steps,
         refresh=refresh,
         threads=1,
-        weight=1.0,
         **rare,
     )

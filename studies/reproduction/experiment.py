@@ -130,6 +130,5 @@ def _cell(name: str, pictures: int, model: str, k: int, seed: int, multiple: flo
         "log_every": math.ceil(pictures / k / 60),
         "threads": 1,
         "root": False,
-        "weight": 1.0,
     }
     return Cell(name, Options(model=model, k=k, seed=seed, **options | others))

@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mow.app.data import COLLECTIONS
 from mow.files import read_json_lines, write_whole
 from studies.paired import interval
 from studies.reproduction import experiment
-from studies.reproduction.tables import MISSING
+from studies.reproduction.tables import CHANGES, MISSING
 
 PAGE = "reproduction.md"
 Runs = list[dict[str, Any]]
@@ -49,7 +50,7 @@ _CHANGES = {
 def collect(folder: Path, results: Path) -> list[Path]:
     """The runs of a folder, as a file of results for each stage. Of unfinished ones there are curves alone."""
     stages: dict[str, Runs] = {"select": [], "compare": [], "variant": [], "weight": []}
-    for path in sorted(folder.glob("*/cell.json")):
+    for path in sorted(folder.glob("*/metrics.jsonl")):
         stage = path.parent.name.partition("-")[0]
         if stage in stages and (run := _kept(path.parent)):
             stages[stage].append(run)
@@ -77,17 +78,21 @@ def write(results: Path, docs: Path) -> list[Path]:
         "weights": weights_table(stages["weight"]),
     }
     kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("table?*.json"))}
+    for name, found in kept.items():
+        if name.partition("-")[2] in CHANGES:  # held against the same published runs
+            published = kept[found["what"]]["results"].items()
+            found["results"] |= {cell: result for cell, result in published if "-published-" in cell}
     short = {what: kept.get(what, reproduce.report(what, {}, MISSING)) for what in paper.TABLES}
     sections |= {
         "published": paired_table(kept.values(), lambda row: ((row, "published"), (row, "ours"))),
-        "one": paired_table(
-            short.values(), lambda row: ((_of_k(row, 64), "ours"), (row, "ours")) if row.k == 1 else ()
-        ),
+        "one": paired_table(kept.values(), partial(_one_against_many, "ours")),
+        "weakness": paired_table(short.values(), partial(_one_against_many, "published")),
         "heads": heads(kept[name] for name in kept if name.endswith("-long")),
         "tables": tables(short.values()),
     }
     images = {"reproduction.png": draw(stages["compare"])}
-    images |= {f"reproduction-{name}.png": reproduce.draw(found) for name, found in kept.items()}
+    shown = {name: found for name, found in kept.items() if name in short or heads([found]) != NOT_YET}
+    images |= {f"reproduction-{name}.png": reproduce.draw(found) for name, found in shown.items()}
     return fill(docs / PAGE, sections, images)
 
 
@@ -260,6 +265,7 @@ def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], t
                 first = (
                     f"{COLLECTIONS[line.data].title}, {line.model.upper()}, {passes:.2g} epochs: {' / '.join(names)}"
                 )
+                first += _changed(after[seeds[0]]["resolved"])
                 for score, (title, form) in _WEIGHED.items():
                     if all(score in of[seed] for of in (before, after) for seed in seeds):
                         values = {
@@ -270,6 +276,18 @@ def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], t
                         first = ""
     head = row(["", "score", "seeds", "first", "second", "second less first", "the second is"])
     return "\n".join([head, "|---|---|---:|---:|---:|---:|---|", *lines]) if lines else "Not measured."
+
+
+def _one_against_many(recipe: str, line: paper.Row) -> tuple[Side, Side] | tuple[()]:
+    """k = 64 and k = 1 by a recipe, at the row with k = 1."""
+    return ((_of_k(line, 64), recipe), (line, recipe)) if line.k == 1 else ()
+
+
+def _changed(options: dict[str, Any]) -> str:
+    """In words, how a run of ours differs from the defaults."""
+    if options["weight"] != 1:
+        return f", lambda = {options['weight']:g}"
+    return "" if options["root"] or options["log"] else ", without the root"
 
 
 def _of_k(line: paper.Row, k: int) -> paper.Row:
@@ -287,9 +305,10 @@ def heads(found: Iterable[dict[str, Any]]) -> str:
         for result in reproduce.of(report["results"], line, "published")
         if result["epochs"] >= MANY_EPOCHS
     ]
-    return "\n\n".join(parts) or "Not measured yet."
+    return "\n\n".join(parts) or NOT_YET
 
 
+NOT_YET = "Not measured yet."
 MANY_EPOCHS = 10
 
 
@@ -311,6 +330,8 @@ def _heads(line: paper.Row, last: int, result: dict[str, Any]) -> str:
             row(head),
             "|---" + "|---:" * (len(head) - 1) + "|",
             row([*errors_row, f"{figures['test_reconstruction']:g}"]),
+            "",
+            f"![scores of the published recipe over the epochs](images/reproduction-{line.table}-long.png)",
             "",
             f"At the end of the run its CWAE distance is {result['test_cwae_distance']:.3f} (paper at {last}: "
             f"{figures['test_cwae_distance']:g}) and its WAE distance {result['test_wae_distance']:.3f} "

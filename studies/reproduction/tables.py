@@ -37,6 +37,7 @@ class Stage:
 
     data, ks, recipes, seeds, models: which of the cells; models None for all.
     epochs: passes over the data.
+    change: of `CHANGES`, from the defaults.
     """
 
     data: str
@@ -45,16 +46,23 @@ class Stage:
     seeds: tuple[int, ...] = SEEDS
     models: tuple[str, ...] | None = None
     epochs: float = EPOCHS
+    change: str | None = None
 
+
+CHANGES: dict[str, dict[str, Any]] = {"lambda3": {"weight": 3.0}, "plain": {"root": False}}
+"""Options other than the defaults, by the name that their files have."""
 
 BOTH = ("published", "ours")
 STAGES = (
     Stage("fashion-mnist", (64,), BOTH),
-    Stage("fashion-mnist", (1,), ("ours",), (0,)),
+    Stage("fashion-mnist", (64,), ("ours",), models=("cwae",), change="lambda3"),
+    Stage("fashion-mnist", (1,), ("ours",), (0,), models=("cwae",), change="lambda3"),
+    Stage("fashion-mnist", (1,), ("ours",), models=("wae", "swae")),
     Stage("mnist", (64,), BOTH, (0,)),
+    Stage("mnist", (64, 1), ("ours",), (0,), models=("wae",), change="plain"),
     Stage("mnist", (1,), BOTH, (0,)),
     Stage("mnist", (64,), ("published",), (0,), models=("wae",), epochs=LONGER),
-    Stage("fashion-mnist", (1,), ("ours",), (1, 2)),
+    Stage("fashion-mnist", (1,), ("ours",), models=("cwae",)),
     Stage("fashion-mnist", (1,), ("published",), (0,)),
     Stage("mnist", (32,), BOTH, (0,)),
     Stage("fashion-mnist", (32,), BOTH, (0,)),
@@ -76,6 +84,7 @@ def cells(stage: Stage, **options: Any) -> Iterator[tuple[str, list[grid.Cell]]]
     Raises:
         ValueError: the data set cannot be had.
     """
+    options |= CHANGES[stage.change] if stage.change else {}
     for what, table in paper.TABLES.items():
         if stage.data not in table.data:
             continue
@@ -99,8 +108,9 @@ def cells(stage: Stage, **options: Any) -> Iterator[tuple[str, list[grid.Cell]]]
 
 
 def folder(out: Path, stage: Stage, what: str) -> Path:
-    """Where the runs of a table are: the longer ones apart, as their cells have the same names."""
-    return out / (what if stage.epochs == EPOCHS else f"{what}-long")
+    """Where the runs of a table are: the longer ones and those with a change apart, as they have the same names."""
+    apart = stage.change or ("long" if stage.epochs != EPOCHS else "")
+    return out / (f"{what}-{apart}" if apart else what)
 
 
 def collect(out: Path, results: Path) -> list[Path]:
