@@ -308,7 +308,7 @@ class Run:
         return write_report(self.out, title=title, summary=summary, options=shown)
 
     def _log(self, result: dict[str, Any]) -> dict[str, Any]:
-        head = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}
+        head: dict[str, Any] = {"step": self.trainer.steps_done, "pictures": self.trainer.pictures_seen}
         values = {name: value if value is None else _finite(value) for name, value in result.items()}
         if (adaptive := self.trainer.adaptive) is not None:
             head["span"] = self.trainer.window.span

@@ -38,8 +38,8 @@ def groups(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Group]:
     return {key: {name: group[name] for name in WINDOWS if name in group} for key, group in found.items()}
 
 
-def text(content: Mapping[str, Any]) -> str:
-    """The verdicts, what was not run, and for each group of runs its means and differences."""
+def text(content: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
+    """The verdicts, what was not run, what a step costs, and for each group of runs its means and differences."""
     found = groups(content)
     parts = []
     for (schedule, data, model), group in found.items():
@@ -50,8 +50,23 @@ def text(content: Mapping[str, Any]) -> str:
     pictures = content["runs"][0]["pictures"]
     rates = ", ".join(f"{rate:g} with {schedule} rate" for schedule, rate in RATES.items())
     return _TEXT.format(
-        pictures=pictures, rates=rates, verdicts=verdicts(found), missing=missing(found), groups="\n\n".join(parts)
+        pictures=pictures,
+        rates=rates,
+        verdicts=verdicts(found),
+        missing=missing(found),
+        costs=costs(cost),
+        about=page.about(cost),
+        groups="\n\n".join(parts),
     )
+
+
+def costs(content: Mapping[str, Any]) -> str:
+    """Processor time of a step against n = 64."""
+    rows = [
+        [row["model"].upper(), str(row["span"]), *(f"{row[name]:.2f}" for name in ("median", "p20", "p80"))]
+        for row in content["rows"]
+    ]
+    return table(["model", "n*", "times that of n = 64", "p20", "p80"], rows)
 
 
 def verdicts(found: Mapping[tuple[str, str, str], Group]) -> str:
@@ -191,4 +206,12 @@ Left: the span, by seed. In the middle: the drift by age, at five steps of one r
 latents (means over the seeds). All of the first table below.
 
 {groups}
+
+### Cost
+
+What a step costs, with the looks, against a step over n = 64 (processor time, by turns in one process):
+
+{costs}
+
+{about}
 """

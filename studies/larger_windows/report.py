@@ -24,8 +24,8 @@ COLUMNS = {
 
 def write(results: Path, docs: Path) -> list[Path]:
     """Make the page. Returns what was written."""
-    adapted = record.read(results / "adaptive.json")
-    whole = text(record.read(results / "scores.json")) + "\n" + adaptive_report.text(adapted)
+    adapted, cost = record.read(results / "adaptive.json"), record.read(results / "cost.json")
+    whole = text(record.read(results / "scores.json")) + "\n" + adaptive_report.text(adapted, cost)
     return page.write(docs / PAGE, whole, {"larger-windows.svg": adaptive_report.figure(adapted)})
 
 
