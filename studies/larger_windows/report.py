@@ -81,7 +81,8 @@ seeds, and in brackets the least and the most.
 
 **In short**: by itself a larger window loses at k = 1, the more the larger it is, and the age of its rows is why. With
 rows that are encoded again in time (`refresh`) most of the loss is gone, and a window of 256 does a little better than
-one of 64; beyond that nothing was gained at this length.
+one of 64; beyond that nothing was gained at this length. [Below](#as-many-rows-as-the-drift-allows): a window that
+follows its own drift.
 
 ## One new picture a step
 
