@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from studies.larger_windows import experiment, report
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mow.files import json_text
+from studies.larger_windows import adaptive, adaptive_report, experiment, report
 
 
 def test_the_page_on_larger_windows_has_means_and_paired_differences() -> None:
@@ -34,3 +40,63 @@ def test_the_windows_of_the_other_ways_are_no_older_than_the_smallest() -> None:
         (256, 4, None, 15_000), (1024, 16, None, 3_750), (4096, 64, None, 938),
     }  # fmt: skip
     assert len(options) == 30
+
+
+def adapted(window: str, seed: int, exact: float, reconstruction: float = 17.0, **changed: Any) -> dict[str, Any]:
+    options = {"n": None, "adaptive": False, "refresh": None, **adaptive.WINDOWS[window]}
+    resolved = {"seed": seed, "model": "cwae", "data": "fashion-mnist", "schedule": "cosine", **options, **changed}
+    scores = {"test_cwae_distance_exact": exact, "test_mmd": 0.03, "test_sliced_wasserstein": 0.05}
+    return {
+        "name": window,
+        "data": "some",
+        "resolved": resolved,
+        "pictures": 18000,
+        "test_reconstruction": reconstruction,
+        **scores,
+    }
+
+
+def test_whether_the_span_does_what_it_is_for() -> None:
+    """-30 % and -20 % by seed are -25 %; 0.0075 is above the 0.007 of n = 256; the errors are 0.1 and -0.3 apart."""
+    runs = [
+        adapted("adaptive", 0, 0.007, 17.1), adapted("adaptive", 1, 0.008, 16.7),
+        adapted("64", 0, 0.010), adapted("64", 1, 0.010),
+        adapted("256", 0, 0.007), adapted("256, refreshed", 0, 0.001),
+    ]  # fmt: skip
+    (line,) = adaptive_report.verdicts(adaptive_report.groups({"runs": runs})).splitlines()[2:]
+    assert "| -25 % (-89 % to +39 %) |" in line and "| 75.0 against 70.0 (n = 256) |" in line
+    verdict = "25 % below n = 64: yes; not above the best fixed n, 256: no; reconstruction no worse: yes"
+    assert verdict in line and line.endswith(" 2 |")
+
+
+def test_what_was_not_run_is_said() -> None:
+    runs = [adapted(window, seed, 0.01) for window in adaptive.WINDOWS for seed in range(3)]
+    said = adaptive_report.missing(adaptive_report.groups({"runs": runs[1:]}))
+    assert "CWAE on Fashion-MNIST, cosine (adaptive);" in said and "SWAE on MNIST, constant (all)" in said
+    assert "CWAE on Fashion-MNIST, cosine" not in adaptive_report.missing(adaptive_report.groups({"runs": runs}))
+
+
+def test_the_cells_that_decide_most_come_first() -> None:
+    cells = adaptive.cells(18_000)
+    assert len(cells) == len({cell.name for cell in cells}) == 2 * 3 * 2 * 6 * 3
+    first = [cell.options for cell in cells[:24]]
+    assert {(o.data, o.model, o.schedule) for o in first} == {("fashion-mnist", m, "cosine") for m in ("cwae", "wae")}
+    assert {(o.n, o.adaptive) for o in first} == {(64, False), (256, False), (1024, False), (4096, True)}
+
+
+def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
+    """Its scores on the way, and the looks after the first."""
+    lines = [
+        {"step": 0, "span": 64, "drift": {}, "test_cramer_wold": 0.5},
+        {"step": 300, "span": 16, "drift": {"16": 0.123456}},
+        {"step": 600, "span": 20, "drift": {"16": 0.1}, "test_cramer_wold": 0.25},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json_text(line) + "\n" for line in lines))
+    found = adaptive.kept({**adapted("adaptive", 0, 0.01), "options": {}}, tmp_path)
+    assert found["way"] == [{"step": 0, "cramer_wold": 0.5}, {"step": 600, "cramer_wold": 0.25}]
+    assert [(look["step"], look["span"], look["drift"]) for look in found["looks"]] == [
+        (300, 16, {"16": 0.1235}), (600, 20, {"16": 0.1}),
+    ]  # fmt: skip
+    assert "looks" not in adaptive.kept({**adapted("64", 0, 0.01), "options": {}}, tmp_path)
+    with pytest.raises(ValueError, match="has none of the windows"):
+        adaptive.window_of(adapted("64", 0, 0.01, n=100))

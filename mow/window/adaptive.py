@@ -13,7 +13,7 @@ from mow.naming import named
 from mow.window.window import MovingWindow
 
 STALENESS = 1 / 3
-"""How many times the drift of the oldest row the drift of all rows is, where rows move steadily: see `AdaptiveSpan`."""
+"""The mean drift of all rows over that of the oldest, where rows move steadily: see `AdaptiveSpan`."""
 
 BAND = 1.2
 """The span stays while the best one is within this factor of it."""
@@ -33,20 +33,24 @@ class AdaptiveSpan:
         >>> len(window.history(1)) == rows - 1
         True
 
-    A window of the newest a rows stands for the a latents that the encoder would give today. It errs in two ways. Its
-    rows are a sample: in each coordinate their mean has the variance 1/a, latents being of variance 1 as N(0, I) is.
-    And they are old: a row of age t lies where an older encoder has put it, q(t) away in the mean square of a
-    coordinate, and the mean of a rows errs, squared, by up to the mean of q over their ages. Where rows move steadily,
-    q grows with t^2, and that mean is q(a)/3. So
+    A window of the newest a rows stands for a latents that the encoder would give today, and errs in two ways. Its rows
+    are a sample: in each coordinate their mean has the variance v/a, v that of the latents. And they are old: a row of
+    age t lies where an older encoder has put it, q(t) away in the mean square of a coordinate, so that the mean of a
+    rows errs, squared, by up to the mean of q over their ages; where rows move steadily, q grows with t^2, and that is
+    q(a)/3. The sum of both errors, in units of v, is least for
 
-        span = argmin over a of  staleness * q(a) + 1/a,        staleness = 1/3                                     (1)
+        span = argmin over a of  staleness * q(a) / v + 1/a,        staleness = 1/3.                                (1)
 
-    and since both terms are flat around their minimum, neither the constant (docs/larger-windows.md varies it) nor the
-    noise of q matters much. q is measured: now and then the pictures of the ages `least`, 2 `least`, 4 `least`, ... are
-    encoded again, without a gradient, and the squared distance of each to its row goes into the running mean of its
-    age. Between these ages q is a power of the age, and it does not fall.
+    The one constant says how much of the drift is common to the rows: what moves each of them elsewhere, or there and
+    back, hardly moves their mean. The span goes with its cube root then, and with its square root where q grows with t.
 
-    The same numbers give the same span, and its state, with the window's, is all that it goes on from.
+    q is measured: now and then the pictures of the ages `least`, 2 `least`, 4 `least`, ..., n are encoded again without
+    a gradient, and the squared distance of each to its row goes into the running mean of its age; v likewise. Each q is
+    then averaged with its neighbours, a power of the age between the ages, and never falls. The span follows where the
+    minimum has moved by more than a fifth, since Cramer-Wold's sums are set up anew for another one.
+
+    The same numbers give the same span, and its state, with the window's, is all that it goes on from. On a GPU each
+    look waits for it once.
 
     Args:
         every: steps from one look to the next, >= 1. With one picture a step and 9 ages (n = 4,096), 16 steps take some

@@ -1,4 +1,4 @@
-"""Behind docs/larger-windows.md: python -m studies.larger_windows run | adapt | report"""
+"""Behind docs/larger-windows.md: python -m studies.larger_windows run | adapt | cost | report"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from benchmarks import command, record
 from mow.app import grid, reproduce
 from studies.larger_windows import adaptive, experiment, report
+from studies.larger_windows import cost as measured
 
 app = command.new(__doc__)
 
@@ -50,6 +51,13 @@ def adapt(
         command.tell(cell.name, "done", None)
     content = record.head("python -m studies.larger_windows adapt", 0)
     command.wrote(record.keep(RESULTS / "adaptive.json", {**content, "runs": found}))
+
+
+@app.command()
+def cost(turns: Annotated[int, typer.Option(help="Of each window.")] = 9) -> None:
+    """Measure the processor time of a step whose span adapts against one over a window of 64."""
+    content = record.head("python -m studies.larger_windows cost", 0)
+    command.wrote(record.keep(RESULTS / "cost.json", {**content, "rows": measured.measure(turns=turns)}))
 
 
 command.add_report(app, report.write, RESULTS)

@@ -24,8 +24,8 @@ COLUMNS = {
 
 def write(results: Path, docs: Path) -> list[Path]:
     """Make the page. Returns what was written."""
-    adapted = record.read(results / "adaptive.json")
-    whole = text(record.read(results / "scores.json")) + "\n" + adaptive_report.text(adapted)
+    adapted, cost = record.read(results / "adaptive.json"), record.read(results / "cost.json")
+    whole = text(record.read(results / "scores.json")) + "\n" + adaptive_report.text(adapted, cost)
     return page.write(docs / PAGE, whole, {"larger-windows.svg": adaptive_report.figure(adapted)})
 
 
@@ -81,7 +81,8 @@ seeds, and in brackets the least and the most.
 
 **In short**: by itself a larger window loses at k = 1, the more the larger it is, and the age of its rows is why. With
 rows that are encoded again in time (`refresh`) most of the loss is gone, and a window of 256 does a little better than
-one of 64; beyond that nothing was gained at this length.
+one of 64; beyond that nothing was gained at this length. [Below](#as-many-rows-as-the-drift-allows): a window that
+follows its own drift.
 
 ## One new picture a step
 

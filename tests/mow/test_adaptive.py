@@ -179,6 +179,25 @@ def test_what_is_kept_for_the_whole_window_alone_says_so() -> None:
     )
 
 
+@pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+@pytest.mark.parametrize("distance", [mow.MMD(), mow.CramerWold(gamma=0.3)], ids=["mmd", "cramer-wold"])
+def test_rows_that_were_measured_over_few_count_for_all(
+    distance: mow.window.distances.KernelDistance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pushed as they were measured, they have met the newest rows alone."""
+    monkeypatch.setattr("mow.window.window.RUNNING_PAIRS", 1)
+    window = MovingWindow(30, DIM, dtype=torch.float64)
+    window.fill(rows(30))
+    for step, span in enumerate((20, 20, 5, 5, 20, 12, 20)):
+        window.measure_over(span)
+        z = rows(1, seed=step)
+        with mk.use_backend("reference"):
+            expected = distance(z, window.history(1))
+        torch.testing.assert_close(distance(z, window), expected, rtol=1e-10, atol=1e-12)
+        window.push(z)
+    assert "\n  from running sums" in distance.explain(z, window)
+
+
 def test_a_sharded_window_has_the_same_rows_and_measures() -> None:
     whole, sharded = MovingWindow(40, DIM, dtype=torch.float64), ShardedWindow(40, DIM, dtype=torch.float64)
     for window in (whole, sharded):

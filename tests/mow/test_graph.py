@@ -179,6 +179,20 @@ def test_draws_from_a_generator_of_the_users_own(where: str) -> None:
     assert_equal(eager, graphed, run(eager, 12), run(graphed, 12))
 
 
+def test_a_span_that_changes_is_captured_anew() -> None:
+    eager, graphed = (
+        trainer_of(cuda_graph=cuda_graph, adaptive=mow.AdaptiveSpan(every=9, least=3, staleness=50.0))
+        for cuda_graph in (False, True)
+    )
+    spans = set()
+    for trainer in (eager, graphed):
+        torch.manual_seed(7)
+        for _ in trainer.run(ShuffledStream(pictures(40), seed=3), 50):
+            spans.add(trainer.window.span)
+    assert_equal(eager, graphed)
+    assert len(spans) > 1 and capture(graphed).recorded > 1 and capture(graphed).replayed > 10
+
+
 def test_a_learning_rate_that_falls_is_read_by_every_replay() -> None:
     def of_tensor(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=torch.tensor(0.05), fused=True)
