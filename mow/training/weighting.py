@@ -25,7 +25,7 @@ class Weighting:
 
     def reconstruction(self, total: Tensor, k: int, root: bool) -> Tensor:
         """R, from the sum of all k errors. 0-d -> 0-d."""
-        reduced = _over(total, self.divisor(k))
+        reduced = over(total, self.divisor(k))
         return reduced.sqrt() if root else reduced
 
     def slope(self, errors: Tensor, reconstruction: Tensor, k: int, root: bool) -> Tensor:
@@ -33,10 +33,11 @@ class Weighting:
         slope = torch.ones_like(errors)
         if root:
             slope = slope / (2 * reconstruction)
-        return _over(slope, self.divisor(k))
+        return over(slope, self.divisor(k))
 
 
-def _over(value: Tensor, divisor: float) -> Tensor:
+def over(value: Tensor, divisor: float) -> Tensor:
+    """The quotient, which for 1 is the value itself: on a GPU every division is a launch."""
     return value if divisor == 1 else value / divisor
 
 
