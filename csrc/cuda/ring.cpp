@@ -1,4 +1,5 @@
-// The ops on CUDA devices.
+// A ring of rows whose head is in device memory: ops for devices alone, since on a host a window computes its slots. `head`
+// is 0-d int64, the slot that is written next.
 
 #include "cuda/ring.h"
 
@@ -34,6 +35,14 @@ void push(const Tensor& ring, const Tensor& head, const Tensor& rows) {
 }
 
 }  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mow_kernels, m) {
+  // The newest `count` rows [count, D], oldest first.
+  m.def("ring_newest(Tensor ring, Tensor head, int count) -> Tensor rows");
+
+  // Writes at most as many rows as there are slots, and moves the head.
+  m.def("ring_push(Tensor(a!) ring, Tensor(b!) head, Tensor rows) -> ()");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) {
   m.impl("ring_newest", TORCH_BOX(&newest));
