@@ -136,8 +136,8 @@ def tables(result: dict[str, Any]) -> str:
             *_table(kernels, {"static shared memory, B": "static_shared_bytes"}, registers),
             "",
             f"Instructions that a pair of rows takes at D = {COORDINATES}, by the share of multiply-adds in the",
-            "machine code of the inner loop. A multiprocessor issues 128 of them a clock, so a 128th is the floor in its",
-            "clocks; what comes once a pair, and all waiting, is beside it:",
+            "machine code of the inner loop. A multiprocessor issues 128 of them a clock, so a 128th is the floor in",
+            "its clocks; what comes once a pair, and all waiting, is beside it:",
             "",
             *_table(of_pairs, {}, instructions),
         ]
