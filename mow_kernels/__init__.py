@@ -10,6 +10,7 @@ from mow_kernels.ops.mmd import SCALES, default_scales, mmd
 from mow_kernels.ops.sliced_wasserstein import SortedProjections, draw_directions, sliced_wasserstein
 from mow_kernels.reference.sums import Pairwise, Sliced
 from mow_kernels.registry import DistanceOp, Keeps
+from mow_kernels.ring import Ring
 from mow_kernels.running import Running, RunningSums, begin_running, why_not_running
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "Explanation",
     "Keeps",
     "Pairwise",
+    "Ring",
     "Running",
     "RunningSums",
     "Sliced",

@@ -79,10 +79,14 @@ _MISSING = "the native library has no such kernels; if it is of another version,
 
 def _op(name: str, device: str) -> Callable[..., Any] | None:
     """An op of the library, if it has kernels for such a device."""
-    op = getattr(torch.ops.mow_kernels, name, None)
-    if op is None or not torch._C._dispatch_has_kernel_for_dispatch_key(f"mow_kernels::{name}", device.upper()):
-        return None
-    return op.default
+    return getattr(torch.ops.mow_kernels, name).default if has(name, device) else None
+
+
+@functools.cache
+def has(name: str, device: str) -> bool:
+    """Whether the library has kernels of an op for such a device."""
+    there = unavailable is None and hasattr(torch.ops.mow_kernels, name)
+    return there and torch._C._dispatch_has_kernel_for_dispatch_key(f"mow_kernels::{name}", device.upper())
 
 
 def _with_options(op: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from benchmarks.cases import DISTANCES, Case
 from benchmarks.gpu import children, report, suite
 from benchmarks.gpu.__main__ import app
 from benchmarks.gpu.devices import Gpu, StandIn
-from mow_kernels.registry import TABLE
+from mow_kernels.registry import BACKENDS, TABLE
 
 BACKEND = "reference" if isinstance(TABLE["mmd"]["cpp"], str) else "cpp"
 
@@ -268,6 +268,23 @@ def test_only_backends_that_can_run_take_part() -> None:
     assert suite.backends(torch.device("cpu")) == ([] if BACKEND == "reference" else ["cpp"])
     suite.probe(StandIn(), [BACKEND])
     assert Gpu.device.type == "cuda"
+
+
+def test_the_order_of_the_backends_is_what_the_newest_record_says() -> None:
+    def rows(name: str, **us: float) -> list[dict]:
+        return [{"name": name, "candidate": who, "status": "measured", "us": time} for who, time in us.items()]
+
+    def ordered(*cases: dict) -> list[str]:
+        return report.order({"backends": ["cuda", "triton"], "cases": list(cases)})
+
+    small, large = rows("small", cuda=2.0, triton=5.0, plain=1.0), rows("large", cuda=300.0, triton=100.0)
+    assert ordered(*small) == ordered() == ["cuda", "triton"]
+    assert ordered(*small, *large) == ["triton", "cuda"]
+    assert ordered(*small, *rows("huge", triton=1.0)) == ["cuda", "triton"], "what one of them has not measured"
+    assert ordered(*small, *({**row, "ok": False} for row in large)) == ["cuda", "triton"], "wrong results"
+    for path in report.runs()[-1:]:
+        content = record.read(path)
+        assert [name for name in BACKENDS if name in content["backends"]] == report.order(content)
 
 
 def test_the_page_is_made_from_the_record(tmp_path: Path) -> None:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks import machine_code
 from mow_kernels import SCALES
 from mow_kernels.triton import cramer_wold, mmd, pairs, sliced_wasserstein
 
@@ -123,60 +121,20 @@ def inspect(kernel: Kernel, target: str) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        usage = _run("cuobjdump", "--dump-resource-usage", file.name)
-        code = _run("nvdisasm", "-c", file.name)
+        usage = machine_code.run("cuobjdump", "--dump-resource-usage", file.name)
+        code = machine_code.run("nvdisasm", "-c", file.name)
     number = {key: max(map(int, re.findall(rf"{key}:(\d+)", usage))) for key in ("REG", "STACK", "LOCAL")}
     spills = len(re.findall(r"\b(?:STL|LDL)\b", code))
     return row | {
         "registers": number["REG"],
         "local": number["STACK"] + number["LOCAL"],
         "spills": spills,
-        **_loop(code),
+        **machine_code.loop(code),
     }
-
-
-def tool(name: str) -> str | None:
-    """cuobjdump or nvdisasm: on the path, beside nvcc, or in Triton."""
-    folders = [None, str(Path(triton.__file__).parent / "backends/nvidia/bin")]
-    if nvcc := shutil.which("nvcc"):
-        folders.append(str(Path(nvcc).resolve().parent))
-    return next((found for folder in folders if (found := shutil.which(name, path=folder))), None)
 
 
 @functools.cache
 def missing() -> str | None:
     """Which tool is not here, or None."""
-    absent = [name for name in ("cuobjdump", "nvdisasm") if tool(name) is None]
+    absent = [name for name in ("cuobjdump", "nvdisasm") if machine_code.tool(name) is None]
     return f"there is no {' and no '.join(absent)}" if absent else None
-
-
-def _run(name: str, *arguments: str) -> str:
-    return subprocess.run([str(tool(name)), *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def _loop(code: str) -> dict[str, Any]:
-    """Of the innermost loop with the most float32 multiply-adds: its instructions, and the share of those. And the
-    loads and stores of spilled registers within all innermost loops."""
-    operations: list[str] = []
-    labels: dict[str, int] = {}
-    loops: list[tuple[int, int]] = []
-    for line in code.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label[1]] = len(operations)
-        elif found := re.search(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)[.\s;]?.*?(?:`\((\.L_x_\d+)\))?\s*;", line):
-            operations.append(found[1])
-            if found[1] == "BRA" and found[2] in labels and labels[found[2]] < len(operations) - 1:
-                loops.append((labels[found[2]], len(operations)))
-    inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    spills = sum(operation in ("STL", "LDL") for first, last in inner for operation in operations[first:last])
-    found: dict[str, Any] = {"loop": None, "share": None, "loop_spills": spills}
-    if not inner:
-        return found
-
-    def multiply_adds(loop: tuple[int, int]) -> int:
-        return sum(operation.startswith("FFMA") for operation in operations[loop[0] : loop[1]])
-
-    first, last = max(inner, key=multiply_adds)
-    if count := multiply_adds((first, last)):
-        found |= {"loop": last - first, "share": round(count / (last - first), 3)}
-    return found

@@ -404,6 +404,11 @@ def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
                     alone.sum().item()
                 if TABLE[distance][backend].running is not None:  # type: ignore[union-attr]  # it is no reason
                     _probe_running(case, given)
+    slots, head = torch.zeros(700, 20, device=machine.device), torch.tensor(699, device=machine.device)
+    ring = mk.Ring(slots, head)
+    for rows in (1, 300):  # one launch, and one more for the head
+        ring.push(slots[:rows] + 1)
+        ring.newest(rows).sum().item()
     for backend in own:
         if not isinstance(TABLE["k_center"][backend], str):
             with mk.use_backend(backend):

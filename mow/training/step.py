@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from mow.checks import output
 from mow.training.buffers import Buffers
 from mow.training.exchange import Exchange
-from mow.training.weighting import Weighting
+from mow.training.weighting import Weighting, over
 from mow.window.distances import Distance
 from mow.window.window import MovingWindow
 
@@ -36,7 +36,7 @@ def step(
     measure: bool,
     scaler: GradScaler,
     exchange: Exchange,
-    admits: Callable[[Tensor], bool],
+    admits: Callable[[Tensor], bool] | None,
     total: int | None = None,
 ) -> dict[str, Tensor]:
     """One step of the optimiser down the cost R + weight * s * T(F), and the new latents into the window.
@@ -59,7 +59,8 @@ def step(
         measure: ask for the value of the distance too.
         scaler: scales the gradients that pass through the networks; `GradScaler(enabled=False)` leaves them.
         exchange: with the other processes.
-        admits: whether a step is taken, from a 0-d tensor that is finite only if R and the distance's gradient are.
+        admits: whether a step is taken, from a 0-d tensor that is finite only if R and the distance's gradient are;
+            None for every one, without computing that.
         total: the new elements of all processes, None where that is not known.
 
     Returns, raises:
@@ -76,19 +77,20 @@ def step(
     factor = weight * weighting.scale(present, new)
     g_z = factor * g_z
 
-    error = errors.detach().sum()
+    error = errors.detach()
+    error = error[0] if error.shape[0] == 1 else error.sum()
     reconstruction = weighting.reconstruction(exchange.sum(error) if root else error, new, root)
     g_errors = weighting.slope(errors, reconstruction, new, root)
 
     # Both gradients are known where they enter the networks, at the errors and at z.
     clear_gradients(optimizer)
-    health = reconstruction + g_z.sum()
+    health = reconstruction if admits is None else reconstruction + g_z.sum()
     if z.requires_grad:
         health = exchange.backward((errors, z), (scaler.scale(g_errors), scaler.scale(g_z)), health)
     else:  # nothing of the encoder is trained
         health = exchange.backward((errors,), (scaler.scale(g_errors),), health)
 
-    if admits(health):
+    if admits is None or admits(health):
         scaler.step(optimizer)
         scaler.update()
         if k < window.n:  # the classical method, k = n, never looks back
@@ -101,12 +103,12 @@ def step(
                     exchange.enter(rows, window)
 
     if value is None:
-        return {"reconstruction": error / len(x)}
+        return {"reconstruction": over(error, len(x))}
     agreed = exchange.agreed(error, value)
     if agreed is not error:
         reconstruction = weighting.reconstruction(agreed, new, root)
     loss = reconstruction + factor * distance.transform(value)
-    return {"loss": loss, "reconstruction": agreed / new, "distance": value}
+    return {"loss": loss, "reconstruction": over(agreed, new), "distance": value}
 
 
 LATENTS = "latents, a tensor [k, D]"

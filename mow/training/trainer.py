@@ -508,7 +508,7 @@ class Trainer:
             measure=measure,
             scaler=self.scaler,
             exchange=self.exchange,
-            admits=self._admits,
+            admits=None if self.on_nonfinite == "ignore" else self._admits,
             total=total,
         )
 

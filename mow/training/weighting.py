@@ -33,18 +33,19 @@ class Weighting:
 
     def reconstruction(self, total: Tensor, k: int, root: bool) -> Tensor:
         """R, from the sum of all k errors. 0-d -> 0-d."""
-        reduced = _over(total, self.divisor(k))
+        reduced = over(total, self.divisor(k))
         return reduced.sqrt() if root else reduced
 
     def slope(self, errors: Tensor, reconstruction: Tensor, k: int, root: bool) -> Tensor:
         """dR / d error for some of the k errors, from R. [<= k] -> [<= k]."""
         divisor = self.divisor(k)
         if root:
-            return _over(torch.ones_like(errors) / (2 * reconstruction.clamp(min=ROOT_FLOOR)), divisor)
+            return over(torch.ones_like(errors) / (2 * reconstruction.clamp(min=ROOT_FLOOR)), divisor)
         return torch.full_like(errors, 1 / divisor)
 
 
-def _over(value: Tensor, divisor: float) -> Tensor:
+def over(value: Tensor, divisor: float) -> Tensor:
+    """The quotient, which for 1 is the value itself: on a GPU every division is a launch."""
     return value if divisor == 1 else value / divisor
 
 

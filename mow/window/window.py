@@ -312,10 +312,7 @@ class MovingWindow(nn.Module):
         if self.is_on_host:
             first = self._synchronise() - rows
             return torch.cat([part for part, _ in self._parts(first % self.n, rows)])
-        return self.latents[self._ring(self.head - rows, rows)]
-
-    def _ring(self, start: Tensor, rows: int) -> Tensor:
-        return (start + torch.arange(rows, device=self.latents.device)) % self.n
+        return mk.Ring(self.latents, self.head).newest(rows)
 
     def _parts(self, first: int, rows: int) -> list[tuple[Tensor, slice]]:
         """The latents of so many rows from slot `first` on, in one piece or in two, and which of the rows each has."""
@@ -341,8 +338,7 @@ class MovingWindow(nn.Module):
                 self._watch()
                 if self._kept.in_use:
                     self._kept.push(z)
-            self.latents[self._ring(self.head, rows)] = z
-            self.head.add_(rows).remainder_(self.n)
+            mk.Ring(self.latents, self.head).push(z)
         if present != before:
             self.count.fill_(present)
         host.present = present

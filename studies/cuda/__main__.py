@@ -22,7 +22,7 @@ def run() -> None:
 def write(results: Path, docs: Path) -> list[Path]:
     """Replace the table of the page. Returns what was written."""
     found = json.loads((results / "compiler.json").read_text())
-    return page.fill(docs / PAGE, {"cuda_static": compiler.table(found)})
+    return page.fill(docs / PAGE, {"cuda_static": compiler.tables(found)})
 
 
 command.add_report(app, write, RESULTS)

@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ROOT
+from benchmarks import ROOT, machine_code
 from benchmarks.page import row
 
 ARCHITECTURES = ("80", "90a", "100", "120")
@@ -27,6 +27,12 @@ FAMILIES = {
     "10": "polynomial",
 }
 
+TILES, SINGLE = "pairwise_tiles", "float"
+"""The kernel whose loop with the most multiply-adds is that over coordinates, in which the pairs' distances add up: in
+the others it is the function of them."""
+
+COORDINATES = 64
+
 nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
 
 
@@ -36,12 +42,14 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES) -> dict[str, Any]:
     What has been compiled from the same sources is not compiled again.
 
     Raises:
-        RuntimeError: nvcc failed, with what it said.
+        RuntimeError: nvcc failed, with what it said, or there is no nvdisasm.
     """
     version = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release ([\d.]+)", version)
     assert release is not None, version
-    digest = hashlib.sha256((version + sources()).encode()).hexdigest()
+    digest = hashlib.sha256((version + sources() + Path(__file__).read_text()).encode()).hexdigest()
+    if machine_code.tool("nvdisasm") is None:
+        raise RuntimeError("there is no nvdisasm; it comes with nvcc and with Triton")
     rows: list[dict[str, Any]] = []
     for architecture in architectures:
         cached = ROOT / "build/cuda_compiler" / digest[:16] / f"{architecture}.json"
@@ -71,14 +79,17 @@ def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
     code = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
     command = [str(nvcc), "-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", code, "-Xptxas=-v"]
     with tempfile.TemporaryDirectory() as folder:
-        command += ["-fatbin", str(source), "-o", f"{folder}/kernels.fatbin"]  # the device's code alone
+        command += ["-cubin", str(source), "-o", f"{folder}/kernels.cubin"]  # the device's code alone
         finished = subprocess.run(command, capture_output=True, text=True)
-    said = finished.stdout + finished.stderr
-    if finished.returncode != 0:
-        raise RuntimeError(f"nvcc cannot compile {source.name}:\n{said}")
+        said = finished.stdout + finished.stderr
+        if finished.returncode != 0:
+            raise RuntimeError(f"nvcc cannot compile {source.name}:\n{said}")
+        code = machine_code.run("nvdisasm", "-c", f"{folder}/kernels.cubin")
+    loops = {name: machine_code.loop(of) for name, of in _functions(code)}
+    mangled = re.findall(r"Compiling entry function '(\w+)' for 'sm_", said)
     said = subprocess.run(["c++filt"], input=said, capture_output=True, text=True, check=True).stdout
     rows = []
-    for entry in said.split("Compiling entry function '")[1:]:
+    for symbol, entry in zip(mangled, said.split("Compiling entry function '")[1:], strict=True):
         signature, rest = entry.split("' for 'sm_", 1)
         name = re.search(r"(\w+)<(float|double)(?:, \(mow::Family\)(\d+))?>\(", signature)
         registers = re.search(r"Used (\d+) registers", rest)
@@ -95,22 +106,54 @@ def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
                 "registers": int(registers[1]),
                 "spilled_bytes": int(spilled[1]),
                 "static_shared_bytes": int(shared[1]) if shared else 0,
+                **{name: loops[symbol][name] for name in ("loop", "share")},
             }
         )
     return rows
 
 
-def table(result: dict[str, Any]) -> str:
-    """The Markdown table of a result."""
+def _functions(code: str) -> Iterator[tuple[str, str]]:
+    """The kernels of a listing of nvdisasm, by their symbols."""
+    for section in code.split(".section\t.text.")[1:]:
+        yield section[: section.index(",")], section
+
+
+def tables(result: dict[str, Any]) -> str:
+    """The Markdown tables of a result."""
+
+    def registers(found: dict[str, Any]) -> str:
+        return f"{found['registers']}" + (f" ({found['spilled_bytes']} B spilled)" if found["spilled_bytes"] else "")
+
+    def instructions(found: dict[str, Any]) -> str:
+        return f"{COORDINATES / found['share']:.0f}"
+
+    kernels = result["kernels"]
+    of_pairs = [found for found in kernels if (found["kernel"], found["type"]) == (TILES, SINGLE)]
+    return "\n".join(
+        [
+            f"Registers a thread by nvcc {result['nvcc']}, and what is spilled:",
+            "",
+            *_table(kernels, {"static shared memory, B": "static_shared_bytes"}, registers),
+            "",
+            f"Instructions that a pair of rows takes at D = {COORDINATES}, by the share of multiply-adds in the",
+            "machine code of the inner loop. A multiprocessor issues 128 of them a clock, so a 128th is the floor in",
+            "its clocks; what comes once a pair, and all waiting, is beside it:",
+            "",
+            *_table(of_pairs, {}, instructions),
+        ]
+    )
+
+
+def _table(
+    rows: Sequence[dict[str, Any]], further: dict[str, str], cell: Callable[[dict[str, Any]], str]
+) -> Iterator[str]:
+    """A row a kernel, with its `further` columns, a heading and a key each, and then a cell an architecture."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
-    for found in result["kernels"]:
-        kernel, shared = f"{found['source']}: {found['kernel']}", str(found["static_shared_bytes"])
-        spilled = f" ({found['spilled_bytes']} B spilled)" if found["spilled_bytes"] else ""
-        of_kernel = cells.setdefault((kernel, found["family"], found["type"], shared), {})
-        of_kernel[found["architecture"]] = f"{found['registers']}{spilled}"
-    heads = ["kernel", "function", "type", "static shared memory, B", *(f"sm_{name}" for name in ARCHITECTURES)]
-    lines = [f"Registers a thread by nvcc {result['nvcc']}, and what is spilled:", ""]
-    lines += [row(heads), "|" + " --- |" * len(heads)]
+    for found in rows:
+        keys = (f"{found['source']}: {found['kernel']}", found["family"], found["type"])
+        of_kernel = cells.setdefault((*keys, *(str(found[key]) for key in further.values())), {})
+        of_kernel[found["architecture"]] = cell(found)
+    heads = ["kernel", "function", "type", *further, *(f"sm_{name}" for name in ARCHITECTURES)]
+    yield from (row(heads), "|" + " --- |" * len(heads))
     for key in sorted(cells):
-        lines.append(row([*key, *(cells[key].get(name, "") for name in ARCHITECTURES)]))
-    return "\n".join(lines)
+        yield row([*key, *(cells[key].get(name, "") for name in ARCHITECTURES)])

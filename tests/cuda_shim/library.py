@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from filelock import FileLock  # PyTorch needs it as well
 from torch import Tensor
 
+from mow_kernels import ring
 from mow_kernels.ops import cramer_wold as cramer_wold_op
 from mow_kernels.ops import mmd as mmd_op
 from mow_kernels.ops import sliced_wasserstein as sliced_wasserstein_op
@@ -226,3 +229,38 @@ def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
     if status != 0:
         raise RuntimeError(f"k_center: CUDA error {status}")
     return indices, squared_radius, counts
+
+
+def _ring(ring: Tensor, head: Tensor, rows: Tensor | None, count: int, newest: Tensor | None) -> None:
+    numbers = (ctypes.c_int64 * 5)(ring.data_ptr(), *ring.shape, *ring.stride())
+    given = None if rows is None else (ctypes.c_int64 * 3)(rows.data_ptr(), *rows.stride())
+    single = ctypes.c_bool(ring.dtype == torch.float32)
+    status = load().cuda_shim_ring(single, numbers, _pointer(head), given, ctypes.c_int64(count), _pointer(newest))
+    if status != 0:
+        raise RuntimeError(f"ring: CUDA error {status}")
+
+
+def ring_newest(ring: Tensor, head: Tensor, count: int) -> Tensor:
+    newest = ring.new_full((count, ring.shape[1]), torch.nan)
+    _ring(ring, head, None, count, newest)
+    return newest
+
+
+def ring_push(ring: Tensor, head: Tensor, rows: Tensor) -> None:
+    _ring(ring, head, rows, len(rows), None)
+
+
+@contextlib.contextmanager
+def ring_on_the_cpu() -> Iterator[None]:
+    """Windows whose head only the device knows take the kernels for a ring here."""
+    schemas = {
+        "ring_newest": "(Tensor ring, Tensor head, int count) -> Tensor",
+        "ring_push": "(Tensor(a!) ring, Tensor(b!) head, Tensor rows) -> ()",
+    }
+    with torch.library._scoped_library("mow_kernels", "FRAGMENT") as here, pytest.MonkeyPatch.context() as patch:
+        for name, schema in schemas.items():
+            if not hasattr(torch.ops.mow_kernels, name):  # of a library without them
+                here.define(name + schema)
+            here.impl(name, globals()[name], "CPU")
+        patch.setattr(ring, "fused", lambda slots: slots.dtype in (torch.float32, torch.float64))
+        yield

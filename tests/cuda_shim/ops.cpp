@@ -5,6 +5,7 @@
 #include "cuda/cramer_wold.h"
 #include "cuda/k_center.h"
 #include "cuda/mmd.h"
+#include "cuda/ring.h"
 #include "cuda/sliced_wasserstein.h"
 #include "cuda/team.cuh"
 
@@ -92,9 +93,22 @@ int run_k_center(
 
 void nothing() {}
 
+template <class T>
+int run_ring(const int64_t* numbers, int64_t* head, const int64_t* rows, int64_t count, void* newest) {
+  const cuda::Ring<T> ring{reinterpret_cast<T*>(numbers[0]), numbers[1], numbers[2], numbers[3], numbers[4], head};
+  if (rows == nullptr) return cuda::ring_newest(ring, count, static_cast<T*>(newest), nullptr);
+  const Rows<T> fresh{reinterpret_cast<const T*>(rows[0]), count, rows[1], rows[2]};
+  return cuda::ring_push(ring, fresh, nullptr);
+}
+
 }  // namespace
 
 extern "C" {
+
+// numbers: [data, slots, D, row stride, column stride]; rows: [data, row stride, column stride], null to read the newest.
+int cuda_shim_ring(bool single, const int64_t* numbers, int64_t* head, const int64_t* rows, int64_t count, void* newest) {
+  return (single ? run_ring<float> : run_ring<double>)(numbers, head, rows, count, newest);
+}
 
 int cuda_shim_launch(unsigned blocks, unsigned rows_of_blocks, int threads, int64_t shared, int team) {
   return cuda::launch(nothing, dim3(blocks, rows_of_blocks), threads, shared, team, nullptr);

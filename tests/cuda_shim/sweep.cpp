@@ -10,6 +10,7 @@
 #include "cuda/cramer_wold.h"
 #include "cuda/k_center.h"
 #include "cuda/mmd.h"
+#include "cuda/ring.h"
 #include "cuda/sliced_wasserstein.h"
 
 extern "C" void cuda_shim_turn(int major_capability, int order);
@@ -166,6 +167,23 @@ void sweep_running(int64_t size, int64_t k, int64_t dim, bool sampled) {
   }
 }
 
+// Rows into a ring and out of it again.
+template <class T>
+void sweep_ring(int64_t size, int64_t k, int64_t dim) {
+  const std::vector<T> fresh = draw<T>(k * dim, 10);
+  for (int order = 0; order < 3; ++order) {
+    cuda_shim_turn(9, order);
+    std::vector<T> slots(size_t(size * dim)), newest(size_t(k * dim));
+    int64_t head = size - 1;
+    const cuda::Ring<T> ring{slots.data(), size, dim, dim, 1, &head};
+    bool good = cuda::ring_push(ring, rows_of(fresh, dim), nullptr) == cudaSuccess;
+    good &= cuda::ring_newest(ring, k, newest.data(), nullptr) == cudaSuccess;
+    if (good && newest == fresh && head == (size - 1 + k) % size) continue;
+    failures += 1;
+    std::printf("ring: n %ld, k %ld, D %ld, order %d\n", long(size), long(k), long(dim), order);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -178,6 +196,8 @@ int main(int count, char** arguments) {
   sweep_centers<double>(1, 1, 1);
   sweep_running<float>(70, 5, 35, false);
   sweep_running<double>(20, 1, 3, true);
+  sweep_ring<float>(7, 3, 5);
+  sweep_ring<double>(4100, 4097, 1);
   if (!quick) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
     sweep<double>(65, 64, 40, 35, true);

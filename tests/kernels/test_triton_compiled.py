@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import machine_code
 from mow_kernels.backends import triton
 
 pytestmark = pytest.mark.skipif(bool(triton.unavailable) or triton.INTERPRETED, reason="Triton has to compile here")
@@ -73,7 +74,7 @@ def test_further_kernels_compile(static, kernel: str, numbers: tuple[float, ...]
             assert row["loop_spills"] == 0 and row["shared"] < 2**16, row
 
 
-def test_the_loop_is_found(static) -> None:
+def test_the_loop_is_found() -> None:
     """In machine code made up for it: a loop of four instructions, two multiply-adds and a spill, inside another."""
     code = "\n".join(
         [
@@ -87,4 +88,4 @@ def test_the_loop_is_found(static) -> None:
             "  /*0050*/   @P2 BRA `(.L_x_0) ;",
         ]
     )
-    assert static._loop(code) == {"loop": 4, "share": 0.5, "loop_spills": 1}
+    assert machine_code.loop(code) == {"loop": 4, "share": 0.5, "loop_spills": 1}

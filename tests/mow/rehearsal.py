@@ -78,6 +78,25 @@ class Recorder(TorchDispatchMode):
                     target.copy_(source)
 
 
+def launches(operations: list[tuple[Callable[..., Any], tuple, dict, Any]]) -> list[str]:
+    """The names of those of a recording that a device would have work for, each taken for one launch.
+
+    Not views and empty memory. Nor the copies of the gradients of parameters: autograd hands on what nobody else holds,
+    and only the recording does.
+    """
+    made: dict[int, str] = {}
+    found = []
+    for function, args, kwargs, result in operations:
+        name, given = str(function), {storage(x) for x in tensors((args, kwargs))}
+        is_view = not function._schema.is_mutable and all(storage(x) in given for x in tensors(result))
+        if name == "aten.copy_.default" and made.get(storage(args[0])) == "aten.new_empty_strided.default":
+            continue
+        made |= {storage(x): name for x in tensors(result) if storage(x) not in made}
+        if not is_view and "empty" not in name and not name.startswith("profiler."):
+            found.append(name)
+    return found
+
+
 class Rehearsal:
     """Stands in for `mow.training.cuda_graph.CudaGraphs`."""
 
@@ -103,6 +122,7 @@ class Rehearsal:
             for generator, state in zip(self.generators, random, strict=True):
                 generator.set_state(state)
         self.recorded += 1
+        self.launches = launches(recorder.operations)
         failed = self.failed
 
         def replay() -> None:

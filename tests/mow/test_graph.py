@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from cuda_shim import library
 from rehearsal import DeviceGenerator, Rehearsal, as_on_a_device, torch_cuda
 from torch import Tensor, nn
 
 import mow
 from mow import MovingWindow, ShuffledStream, Trainer
+from mow.app import models
 from mow.app.options import Options
 from mow.app.run import Run
 from mow.training import cuda_graph as graph
@@ -260,6 +262,23 @@ def test_it_knows_no_trainer() -> None:
     """The module imports nothing of the package, not even for its types."""
     imported = [node for node in ast.walk(ast.parse(inspect.getsource(graph))) if isinstance(node, ast.ImportFrom)]
     assert [node.module for node in imported if (node.module or "").startswith("mow")] == []
+
+
+@pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
+@pytest.mark.parametrize("name, most", [("cramer-wold", 67), ("mmd", 67), ("sliced", 71)])
+def test_the_launches_of_a_step(name: str, most: int) -> None:
+    """At n = 64, k = 1 with the paper's networks for MNIST and Adam; the distance is one launch there."""
+    torch.manual_seed(0)
+    encoder, decoder = models.mlp_encoder((1, 28, 28), 20), models.mlp_decoder((1, 28, 28), 20)
+    window = MovingWindow(64, 20)
+    window.fill(torch.randn(64, 20))
+    with library.ring_on_the_cpu():
+        trainer = Trainer(encoder, decoder, DISTANCES[name](), window, k=1, optimizer=adam, cuda_graph=True)
+        for _ in range(4):
+            trainer.step(torch.rand(1, 1, 28, 28), measure=False)
+    launches = capture(trainer).launches
+    assert len(launches) <= most, launches
+    assert sum("mow_kernels" in launch for launch in launches) == 3  # the history, the distance, the push
 
 
 # What makes the capture void

@@ -45,6 +45,17 @@ def test_stop_in_the_warm_up_leaves_the_window_empty_and_training_can_go_on() ->
     assert training.steps_done == 4 and training.window.latents.isfinite().all()
 
 
+def test_a_gradient_of_the_distance_alone_is_looked_at() -> None:
+    """Over a window that somebody has spoilt, for elements whose reconstruction is finite."""
+    training = trainer(on_nonfinite="skip")
+    training.window.fill(torch.randn(6, 2))
+    training.window.latents[0] = math.nan
+    before = copy.deepcopy(training.encoder.state_dict())
+    training.step(torch.randn(2, 5))
+    assert training.steps_skipped == 1
+    torch.testing.assert_close(training.encoder.state_dict(), before, rtol=0, atol=0)
+
+
 class Overflows(nn.Linear):
     """Where no gradient is asked for: in the passes for the window alone."""
 

@@ -1,0 +1,56 @@
+"""What NVIDIA's machine code says of a kernel, by the tools that come with nvcc and with Triton."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def tool(name: str) -> str | None:
+    """cuobjdump or nvdisasm: on the path, beside nvcc, or in Triton."""
+    folders: list[str | None] = [None]
+    if (triton := importlib.util.find_spec("triton")) and triton.origin:
+        folders.append(str(Path(triton.origin).parent / "backends/nvidia/bin"))
+    if nvcc := shutil.which("nvcc"):
+        folders.append(str(Path(nvcc).resolve().parent))
+    return next((found for folder in folders if (found := shutil.which(name, path=folder))), None)
+
+
+def run(name: str, *arguments: str) -> str:
+    return subprocess.run([str(tool(name)), *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def loop(code: str) -> dict[str, Any]:
+    """Of the innermost loop with the most multiply-adds: its instructions, and the share of those. And the loads and
+    stores of spilled registers within all innermost loops.
+
+    Args:
+        code: of one kernel, as nvdisasm writes it.
+    """
+    operations: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    for line in code.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(operations)
+        elif found := re.search(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)[.\s;]?.*?(?:`\((\.L_x_\d+)\))?\s*;", line):
+            operations.append(found[1])
+            if found[1] == "BRA" and found[2] in labels and labels[found[2]] < len(operations) - 1:
+                loops.append((labels[found[2]], len(operations)))
+    inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    spills = sum(operation in ("STL", "LDL") for first, last in inner for operation in operations[first:last])
+    result: dict[str, Any] = {"loop": None, "share": None, "loop_spills": spills}
+    if not inner:
+        return result
+
+    def multiply_adds(loop: tuple[int, int]) -> int:
+        return sum(operation.startswith(("FFMA", "DFMA")) for operation in operations[loop[0] : loop[1]])
+
+    first, last = max(inner, key=multiply_adds)
+    if count := multiply_adds((first, last)):
+        result |= {"loop": last - first, "share": round(count / (last - first), 3)}
+    return result
