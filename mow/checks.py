@@ -22,6 +22,17 @@ def positive(name: str, value: object) -> int:
     return checked
 
 
+def expect(right: bool, name: str, value: object, allowed: str) -> None:
+    """That an argument is of the right kind: an object, not its class and not a name for it.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not right:
+        was = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+        raise TypeError(f"{name} is {was}; it must be {allowed}")
+
+
 def output(name: str, value: object, dims: int | None, form: str) -> Tensor:
     """What a network of the user's gives, where it is a tensor of so many dimensions, or of any for None.
 

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from typing import Any
 def write_whole(path: str | os.PathLike[str], content: bytes | memoryview | str) -> Path:
     """Write `content` (text as UTF-8) to `path`: a reader sees the old file or the new one, never a part of either.
 
-    A write that fails leaves the old file as it was and nothing beside it. A symbolic link is followed, not replaced.
-    Returns the path that was written.
+    Its folder is made where there is none. A write that fails leaves the old file as it was and nothing beside it. A
+    symbolic link is followed, not replaced. Returns the path that was written.
 
-    Raises TypeError for other content, and OSError as the system has it (no such folder, disk full, ...).
+    Raises TypeError for other content, and OSError as the system has it (disk full, no permission, ...), of `path`.
     """
     if isinstance(content, str):
         content = content.encode("utf-8")
@@ -26,13 +27,17 @@ def write_whole(path: str | os.PathLike[str], content: bytes | memoryview | str)
     target = Path(path).resolve()
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # in the same folder: a rename across disks is a copy
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # the bytes must be on the disk before the name points at them
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # else it hides what was wrong
+            temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            raise type(error)(error.errno, error.strerror, str(target)) from None
         raise
     return target
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 
+import mow
 from mow.app import coreset_demo, critical_batch_demo, grid_commands, launch, micro_batch_demo, pictures
 from mow.app.data import PictureWarning
 from mow.app.options import MAY_CHANGE, RUN, Options, flag
@@ -31,6 +33,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mow {mow.__version__}, PyTorch {torch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and end.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -145,6 +162,16 @@ def interpolate(
         walks = run.interpolate(ends[:rows], ends[-rows:], stages)
         pictures.save_png(pictures.interpolation_grid(walks), out)
         typer.echo(f"{rows} interpolations in {out}")
+
+
+@app.command()
+def report(folder: _Folder) -> None:
+    """Draw a run's pictures and write its report as they are now, also of a training that was interrupted."""
+    with _plain_errors():
+        run = Run.load(folder)
+        run.write_pictures()
+        run.write_report()
+        typer.echo(f"step {run.trainer.steps_done:,}: open {folder / 'report.html'}")
 
 
 @app.command()

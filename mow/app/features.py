@@ -54,7 +54,6 @@ def classifier(source: PictureData, *, cache: Path | None = None) -> Features | 
         network.load_state_dict(checkpoint.load(path, ["weights"])["weights"])
     except (FileNotFoundError, ValueError, RuntimeError):
         network = _trained(source.train[:], source.train_labels, int(source.train_labels.max()) + 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save(path, {"weights": network.state_dict()})
     network.eval()
     digest = hashlib.blake2b(digest_size=4)

@@ -17,9 +17,7 @@ import torch
 
 from mow.app.options import Options
 from mow.distributed.ranks import RankError
-
-_LAUNCHED = "MOW_LAUNCHED"
-"""In the environment of the processes that `launch` starts."""
+from mow.startup import LAUNCHED
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
@@ -45,7 +43,7 @@ def launch(words: Sequence[str], processes: int) -> None:
     with (
         tempfile.TemporaryDirectory() as logs,
         _quiet(),
-        _environment({_LAUNCHED: "1", "OMP_NUM_THREADS": f"{threads}"}),
+        _environment({LAUNCHED: "1", "OMP_NUM_THREADS": f"{threads}"}),
     ):
         config = LaunchConfig(
             min_nodes=1,
@@ -84,7 +82,7 @@ def check(processes: int, options: Options | None) -> None:
 
 def launched() -> bool:
     """Whether `launch` started this process."""
-    return _LAUNCHED in os.environ
+    return LAUNCHED in os.environ
 
 
 def hand_over(error: BaseException) -> None:

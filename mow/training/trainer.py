@@ -14,7 +14,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mow.checks import integer, number, output, positive
+from mow.checks import expect, integer, number, output, positive
 from mow.naming import named, optimizer_name
 from mow.training import checkpoint, passes, schedules
 from mow.training.buffers import Buffers
@@ -121,6 +121,18 @@ class Trainer:
         scaler: GradScaler | None = None,
         exchange: Exchange | None = None,
     ) -> None:
+        for name, part, kind in (
+            ("encoder", encoder, nn.Module),
+            ("decoder", decoder, nn.Module),
+            ("distance", distance, Distance),
+            ("window", window, nn.Module),
+        ):
+            expect(isinstance(part, kind), name, part, f"an object of {kind.__module__}.{kind.__name__}")
+        for name, function, of in (
+            ("optimizer", optimizer, "the parameters"),
+            ("scheduler", scheduler, "the optimizer"),
+        ):
+            expect(function is None or callable(function), name, function, f"None or a function of {of} that makes one")
         k, weight = integer("k", k), number("weight", weight, at_least=0)
         if not 1 <= k <= window.n:
             raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
@@ -352,7 +364,6 @@ class Trainer:
         state = state_of(self)
         path = Path(path)
         if self.exchange.first:
-            path.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save(path, state)
         return path
 

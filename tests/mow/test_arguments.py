@@ -251,3 +251,35 @@ def test_a_decoder_of_several_outputs(form: Callable[[Tensor], Any]) -> None:
 def test_latents_of_one_axis() -> None:
     with pytest.raises(ValueError, match=r"the encoder gives shape \[2\]; it must give latents, a tensor \[k, D\]$"):
         trainer(Gives(lambda z: z[:, 0])).fit(X, 3, warm_up=False)
+
+
+@pytest.mark.parametrize(
+    "name, value, was",
+    [
+        ("encoder", nn.Linear, "the class Linear"),
+        ("decoder", len, "of type builtin_function_or_method"),
+        ("distance", mow.MMD, "the class MMD"),
+        ("distance", mow.MovingWindow(4, 2), "of type MovingWindow"),
+        ("window", mow.MovingWindow, "the class MovingWindow"),
+        ("window", 64, "of type int"),
+        ("optimizer", torch.optim.SGD([torch.zeros(1)]), "of type SGD"),
+        ("scheduler", "cosine", "of type str"),
+    ],
+)
+def test_a_trainer_is_made_of_objects_not_classes_or_names(name: str, value: Any, was: str) -> None:
+    """In the other's place, too: where it was put, not at the first step."""
+    parts = {
+        "encoder": nn.Linear(3, 2),
+        "decoder": nn.Linear(2, 3),
+        "distance": mow.MMD(),
+        "window": mow.MovingWindow(4, 2),
+        name: value,
+    }
+    with pytest.raises(TypeError, match=f"^{name} is {was}; it must be (an object|None or a function) of "):
+        mow.Trainer(**parts)
+
+
+def test_latents_of_another_width_are_told_beside_the_window_s() -> None:
+    for use in (lambda each: each.step(torch.zeros(1, 3)), lambda each: each.fit(torch.zeros(9, 3), steps=1)):
+        with pytest.raises(ValueError, match=r"z has shape \[\d, 2\]; it must be \[k, 5\], k >= 1 and dim = 5"):
+            use(mow.Trainer(nn.Linear(3, 2), nn.Linear(2, 3), mow.MMD(), mow.MovingWindow(4, 5)))

@@ -208,7 +208,20 @@ def test_a_folder_that_holds_a_run(train: Train, trained: Path) -> None:
     assert contents(trained) == before
 
 
-# mow evaluate, sample, reconstruct, interpolate, encode
+# mow report, evaluate, sample, reconstruct, interpolate, encode
+
+
+def test_report_of_a_run_that_has_none(trained: Path) -> None:
+    before = contents(trained)
+    assert before.keys() < FILES
+    result = call("report", trained)
+    assert result.exit_code == 0 and result.stdout == f"step 40: open {trained / 'report.html'}\n", result.output
+    after = contents(trained)
+    assert after.keys() == FILES and before.items() <= after.items()
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"mow {mow.__version__}, PyTorch {torch.__version__}\n"
 
 
 def test_evaluate(trained: Path, read_metrics: Any) -> None:

@@ -819,3 +819,9 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     for size in (True, 32.0):
         with pytest.raises(TypeError, match="size is .*must be an int"):
             load(tmp_path, size=size)
+
+
+def test_data_that_is_not_there_is_told_before_what_goes_with_it() -> None:
+    """As `mow evaluate` does after the folder that a run was trained on was moved."""
+    with pytest.raises(DataError, match="no path that exists"):
+        load("nothing-here", size=32)

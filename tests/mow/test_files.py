@@ -80,9 +80,28 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="content must be bytes, memoryview or str, got list"):
         write_whole(tmp_path / "a", [1])  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "nowhere" / "a", b"")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_made_and_an_error_names_the_file(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "new" / "er" / "a", b"text")
+    assert path.read_bytes() == b"text"
+    with pytest.raises(OSError, match="exists|directory") as raised:
+        write_whole(path / "b", b"")
+    assert raised.value.filename == str(path)
+    long = tmp_path / ("n" * 300)
+    with pytest.raises(OSError, match="nnn"):
+        write_whole(long, b"")
+    assert os.listdir(tmp_path) == ["new"] and os.listdir(path.parent) == ["a"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError) as raised:
+        write_whole(tmp_path / "a", b"")
+    tmp_path.chmod(0o700)
+    assert raised.value.filename == str((tmp_path / "a").resolve())
 
 
 def test_a_line_that_a_kill_has_cut_is_not_read_and_gives_way(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ def load(
     name = os.fspath(data)
     path = Path(name).expanduser()
     is_folder = name not in COLLECTIONS and name.strip() != "" and path.is_dir()
+    is_file = path.suffix.lower() in (".npy", ".npz") and path.is_file()
+    if not (name in COLLECTIONS or is_folder or is_file):
+        raise DataError(_not_understood(name, path))
     if size is not None:
         _check_size(size, name, is_folder or name in COLLECTIONS and COLLECTIONS[name].size is not None)
     if name in COLLECTIONS:
@@ -74,9 +77,7 @@ def load(
         raise ValueError(f"{option} goes with {_list(NAMES)} only, but data is {name!r}")
     if is_folder:
         return read_folder(path, size=size, progress=progress)
-    if path.suffix.lower() in (".npy", ".npz") and path.is_file():
-        return read_arrays(path)
-    raise DataError(_not_understood(name, path))
+    return read_arrays(path)
 
 
 def embedded(name: str) -> PictureData:
