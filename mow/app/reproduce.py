@@ -191,15 +191,21 @@ def markdown(found: Mapping[str, Any]) -> str:
         words = [COLLECTIONS[row.data].title, row.model.upper(), str(row.k), "paper", f"{row.learning_rate:g}"]
         figures = [f"{row.figures[name]:g}" if name in row.figures else "" for name in columns]
         lines.append(_line([*words, _epochs(paper.SCHEDULES[row.data].epochs), *figures, ""]))
-        several = {recipe: of(results, row, recipe) for recipe in paper.RECIPES}
+        several = {recipe: of(results, row, recipe) for recipe in recipes(found)}
         for recipe, mine in several.items():
             if mine:
-                words = ["", "", "", recipe, f"{mine[0]['resolved']['lr']:.3g}", _epochs(mine[0]["epochs"])]
+                words = ["", "", "", recipes(found)[recipe], f"{mine[0]['resolved']['lr']:.3g}", _epochs(mine[0]["epochs"])]
                 lines.append(_line([*words, *(_spread(mine, c) for c in columns), beside(mine[0], row)]))
-        if not any(several.values()):
+        if not several["ours"]:
             why = found["missing"].get(row.data, "not asked for")
             lines.append(_line(["", "", "", "ours", *[""] * (len(columns) + 2), f"not run: {why}"]))
     return "\n".join([*lines, "", *_remarks(found, table)])
+
+
+def recipes(found: Mapping[str, Any]) -> dict[str, str]:
+    """The recipes of a report, as the names of its cells have them, to what they are called: `mow.app.paper.RECIPES`
+    and what the report has under "also"."""
+    return {name: name for name in paper.RECIPES} | found.get("also", {})
 
 
 def of(results: Mapping[str, Mapping[str, Any]], row: paper.Row, recipe: str) -> list[Mapping[str, Any]]:
@@ -252,6 +258,7 @@ def _remarks(found: Mapping[str, Any], table: paper.Table) -> list[str]:
     items.append(
         "published: the public code's cost (reference weighting, root of the reconstruction, sampled prior) with the "
         "learning rate of the paper's line and its optimiser; ours: the defaults of `mow train`."
+        + ("; ours with something: that one option beside them." if found.get("also") else ".")
     )
     if any("test_fid" in result for result in results):
         items.append("FID: 10,000 samples against the test pictures, Inception by torchmetrics.")
@@ -319,7 +326,7 @@ def draw(found: Mapping[str, Any]) -> bytes:
 
     drawn = []  # row of the paper, recipe, result
     for row in paper.table(found["what"]).rows:
-        for recipe in paper.RECIPES:
+        for recipe in recipes(found):
             drawn += [(row, recipe, result) for result in of(found["results"], row, recipe)]
     systems = list(dict.fromkeys((row.data, row.model) for row, _, _ in drawn))
     colours = dict(zip(paper.KS, ("#333333", "#00695c", "#b2182b"), strict=True))
@@ -328,7 +335,7 @@ def draw(found: Mapping[str, Any]) -> bytes:
         panels = figure.subplots(2, len(systems), squeeze=False, sharex="col")
         for row, recipe, result in drawn:
             column = panels[:, systems.index((row.data, row.model))]
-            ours, an_epoch = recipe == "ours", result["pictures"] / result["epochs"]
+            an_epoch = result["pictures"] / result["epochs"]
             for place, panel in enumerate(column, 1):
                 finite = [point for point in result["curve"] if point[place] is not None]
                 if finite:  # an axis of none has no logarithm
@@ -336,9 +343,9 @@ def draw(found: Mapping[str, Any]) -> bytes:
                         [point[0] / an_epoch for point in finite],
                         [point[place] for point in finite],
                         color=colours[row.k],
-                        linestyle="-" if ours else ":",
+                        linestyle={"ours": "-", "published": ":"}.get(recipe, "--"),
                         linewidth=1.2,
-                        label=f"k = {row.k}, {recipe}",
+                        label=f"k = {row.k}, {recipes(found)[recipe]}",
                     )
             if apart(result, row).keys() <= {"epochs"} and (last := paper.SCHEDULES[row.data].epochs):
                 at = ([last], [row.figures["test_reconstruction"]])
