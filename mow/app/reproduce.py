@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -184,6 +185,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     alone = [name for name in OURS_ALONE if any(name in result for result in results.values())]
     reported = [table.cost if name == "cost" else name for name in REPORTED]
     columns = [*reported, *alone]
+    called = recipes(found)
     head = ["data", "model", "k", "", "learning rate", "epochs"]
     head += [*REPORTED.values(), *(OURS_ALONE[name] for name in alone), "beside the paper's"]
     lines = [_line(head), "|---" * 6 + "|---:" * len(columns) + "|---|"]
@@ -191,10 +193,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         words = [COLLECTIONS[row.data].title, row.model.upper(), str(row.k), "paper", f"{row.learning_rate:g}"]
         figures = [f"{row.figures[name]:g}" if name in row.figures else "" for name in columns]
         lines.append(_line([*words, _epochs(paper.SCHEDULES[row.data].epochs), *figures, ""]))
-        several = {recipe: of(results, row, recipe) for recipe in recipes(found)}
+        several = {recipe: of(results, row, recipe) for recipe in called}
         for recipe, mine in several.items():
             if mine:
-                words = ["", "", "", recipes(found)[recipe], f"{mine[0]['resolved']['lr']:.3g}", _epochs(mine[0]["epochs"])]
+                rate, passes = mine[0]["resolved"]["lr"], _epochs(mine[0]["epochs"])
+                words = ["", "", "", called[recipe], f"{rate:.3g}", passes]
                 lines.append(_line([*words, *(_spread(mine, c) for c in columns), beside(mine[0], row)]))
         if not several["ours"]:
             why = found["missing"].get(row.data, "not asked for")
@@ -328,6 +331,7 @@ def draw(found: Mapping[str, Any]) -> bytes:
     for row in paper.table(found["what"]).rows:
         for recipe in recipes(found):
             drawn += [(row, recipe, result) for result in of(found["results"], row, recipe)]
+    styles = dict(zip(recipes(found), itertools.cycle((":", "-", "--", "-."))))  # published, ours, and the others
     systems = list(dict.fromkeys((row.data, row.model) for row, _, _ in drawn))
     colours = dict(zip(paper.KS, ("#333333", "#00695c", "#b2182b"), strict=True))
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -343,7 +347,7 @@ def draw(found: Mapping[str, Any]) -> bytes:
                         [point[0] / an_epoch for point in finite],
                         [point[place] for point in finite],
                         color=colours[row.k],
-                        linestyle={"ours": "-", "published": ":"}.get(recipe, "--"),
+                        linestyle=styles[recipe],
                         linewidth=1.2,
                         label=f"k = {row.k}, {recipes(found)[recipe]}",
                     )
@@ -359,8 +363,8 @@ def draw(found: Mapping[str, Any]) -> bytes:
                 panel.grid(which="major", color="#e6e6e6", linewidth=0.8)
         panels[0, 0].set_ylabel("test reconstruction")
         panels[1, 0].set_ylabel("test Cramer-Wold distance")
-        handles, labels = panels[0, -1].get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
+        each = (panel.get_legend_handles_labels() for panel in panels[0])
+        unique = {label: handle for of_panel in each for handle, label in zip(*of_panel, strict=True)}
         panels[1, -1].legend(unique.values(), unique.keys(), frameon=False, fontsize=8)
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=120)

@@ -266,7 +266,7 @@ def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], I
     lines = []
     for report in found:
         words = reproduce.recipes(report)
-        for line, pair in ((line, pair) for line in paper.table(report["what"]).rows for pair in sides(line)):
+        for line, pair in ((each, pair) for each in paper.table(report["what"]).rows for pair in sides(each)):
             before, after = (
                 {r["resolved"]["seed"]: r for r in reproduce.of(report["results"], *side)} for side in pair
             )
