@@ -160,7 +160,8 @@ def test_a_change_is_told_from_the_defaults() -> None:
     assert "k = 64, ours with the root / k = 1, ours with the root | reconstruction | 1 | 7.00 | 7.00 |" in page
     assert page.count("epochs: ") == 1, "there is no k = 1 of the defaults"
     lines = [line.split(" | ")[3:8] for line in reproduce.markdown(both).splitlines() if line.startswith("|  |  |")]
-    assert [line[0] for line in lines[:3]] == ["ours", "ours with the root", "ours"]
+    assert [line[0] for line in lines[:4]] == ["ours", "ours with the root", "ours", "ours with the root"]
+    assert reproduce.markdown(both).count("| not run: ") == len(paper.TABLES["table1"].rows) - 1, "ours at k = 1, too"
     assert reproduce.markdown(both).count("| ours with the root | 0.01 | 20 | 7 |") == 2
     assert "ours with something: that one option beside them" in reproduce.markdown(both)
     assert reproduce.draw(both).startswith(b"\x89PNG")
