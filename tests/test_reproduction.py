@@ -17,7 +17,9 @@ pytest.importorskip("scipy")
 
 from mow.app import data, paper, reproduce
 from mow.app.data import DataError
+from mow.app.options import Options
 from studies.reproduction import experiment, report, tables
+from studies.reproduction.__main__ import RESULTS
 
 
 def result(row: paper.Row, recipe: str, seed: int = 0, **scores: Any) -> dict[str, Any]:
@@ -124,10 +126,49 @@ def test_pairs_are_of_one_seed() -> None:
         for recipe, off, seeds in (("published", 0, (0, 1, 3)), ("ours", 0.5, (0, 1, 2)))
         for seed in seeds
     }
-    page = report.paired_table([found(row, **several)], lambda line: ((line, "published"), (line, "ours")))
+    page = report.paired_table([found(row, **several)], lambda line: [((line, "published"), (line, "ours"))])
     line = next(line for line in page.splitlines() if "| reconstruction |" in line)
     assert "MNIST, WAE, 20 epochs: k = 64, published / k = 64, ours" in line
     assert "| 2 | 10.50 | 10.00 | -0.50 [-0.50, -0.50] | better |" in line
+
+
+def test_what_is_called_ours_is_the_defaults() -> None:
+    """And what is called after a change has that change alone, in all results that are kept."""
+    followed = ("model", "data", "architecture", "dim", "k", "n", "steps", "seed", "threads", "device")
+    followed += ("log_every", "evaluate_every", "checkpoint_every", "data_dir")
+    seen = []
+    for path in sorted(RESULTS.glob("table?*.json")):
+        change = path.stem.partition("-")[2]
+        for cell, one in json.loads(path.read_text())["results"].items():
+            if "-ours-" in cell:
+                chosen = {name: one["resolved"][name] for name in followed}
+                chosen |= {"data": "fashion-mnist", **tables.CHANGES.get(change, {})}
+                expected = dataclasses.asdict(Options(**chosen).resolved())
+                known = one["resolved"].keys() - {"data", "data_dir"}
+                assert {name: one["resolved"][name] for name in known} == {name: expected[name] for name in known}, cell
+                seen.append(change)
+    assert set(seen) >= {"", *tables.CHANGES} and {f"ours-{name}" for name in tables.CHANGES} < report.OURS.keys()
+
+
+def test_a_change_is_told_from_the_defaults() -> None:
+    """Lines and pairs of a change are its own, on both sides; of the defaults, those without."""
+    many, one = paper.ROWS[0], paper.ROWS[2]
+    plain = {"what": "table1", "missing": {}, "results": {f"{_of(many)}-ours-seed0": result(many, "ours")}}
+    rooted = {f"{_of(row)}-ours-seed0": result(row, "ours", test_reconstruction=7.0) for row in (many, one)}
+    both = report.with_changes("table1", {"table1": plain, "table1-root": {**plain, "results": rooted}})
+    page = report.paired_table([both], lambda row: report._one_against_many(row, report.OURS))
+    assert "k = 64, ours with the root / k = 1, ours with the root | reconstruction | 1 | 7.00 | 7.00 |" in page
+    assert page.count("epochs: ") == 1, "there is no k = 1 of the defaults"
+    lines = [line.split(" | ")[3:8] for line in reproduce.markdown(both).splitlines() if line.startswith("|  |  |")]
+    assert [line[0] for line in lines[:4]] == ["ours", "ours with the root", "ours", "ours with the root"]
+    assert reproduce.markdown(both).count("| not run: ") == len(paper.TABLES["table1"].rows) - 1, "ours at k = 1, too"
+    assert reproduce.markdown(both).count("| ours with the root | 0.01 | 20 | 7 |") == 2
+    assert "ours with something: that one option beside them" in reproduce.markdown(both)
+    assert reproduce.draw(both).startswith(b"\x89PNG")
+
+
+def _of(row: paper.Row) -> str:
+    return f"{row.data}-{row.model}-k{row.k}"
 
 
 def test_where_a_run_heads() -> None:

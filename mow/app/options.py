@@ -130,11 +130,7 @@ class Options:
     drop_last: bool = option(
         False, "Begin the next pass in place of a batch of less than k.", MODEL, spelling="--drop-last"
     )
-    root: bool | None = option(
-        None,
-        "Root of the reconstruction, as the public code does (default: where the distance has no logarithm).",
-        MODEL,
-    )
+    root: bool = option(False, "Root of the reconstruction, as the public code does.", MODEL)
     on_nonfinite: str | None = option(
         None,
         "At a loss that is NaN or infinite (default: stop; ignore with --cuda-graph).",
@@ -183,7 +179,6 @@ class Options:
         else:
             dim, is_folder = collection.dim or ARCHITECTURES[own_architecture].dim, False
         own_size = architecture.shape[1] if architecture.shape and is_folder else None
-        log = MODELS[self.model].log if self.log is None else self.log
         return dataclasses.replace(
             self,
             architecture=name,
@@ -192,10 +187,7 @@ class Options:
             data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
             dim=dim if self.dim is None else self.dim,
             lr=default_learning_rate(self.k) if self.lr is None else self.lr,
-            log=log,
-            # A distance without logarithm is far below 1 beside errors of 5 to 100. The root weighs it by twice itself,
-            # whatever the pictures: docs/reproduction.md.
-            root=not log and WEIGHTINGS[self.weighting].root if self.root is None else self.root,
+            log=MODELS[self.model].log if self.log is None else self.log,
             device=_device(self.device),
         )
 

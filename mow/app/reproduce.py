@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -184,6 +185,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     alone = [name for name in OURS_ALONE if any(name in result for result in results.values())]
     reported = [table.cost if name == "cost" else name for name in REPORTED]
     columns = [*reported, *alone]
+    called = recipes(found)
     head = ["data", "model", "k", "", "learning rate", "epochs"]
     head += [*REPORTED.values(), *(OURS_ALONE[name] for name in alone), "beside the paper's"]
     lines = [_line(head), "|---" * 6 + "|---:" * len(columns) + "|---|"]
@@ -191,15 +193,22 @@ def markdown(found: Mapping[str, Any]) -> str:
         words = [COLLECTIONS[row.data].title, row.model.upper(), str(row.k), "paper", f"{row.learning_rate:g}"]
         figures = [f"{row.figures[name]:g}" if name in row.figures else "" for name in columns]
         lines.append(_line([*words, _epochs(paper.SCHEDULES[row.data].epochs), *figures, ""]))
-        several = {recipe: of(results, row, recipe) for recipe in paper.RECIPES}
+        several = {recipe: of(results, row, recipe) for recipe in called}
         for recipe, mine in several.items():
             if mine:
-                words = ["", "", "", recipe, f"{mine[0]['resolved']['lr']:.3g}", _epochs(mine[0]["epochs"])]
+                rate, passes = mine[0]["resolved"]["lr"], _epochs(mine[0]["epochs"])
+                words = ["", "", "", called[recipe], f"{rate:.3g}", passes]
                 lines.append(_line([*words, *(_spread(mine, c) for c in columns), beside(mine[0], row)]))
-        if not any(several.values()):
+        if not several["ours"]:
             why = found["missing"].get(row.data, "not asked for")
             lines.append(_line(["", "", "", "ours", *[""] * (len(columns) + 2), f"not run: {why}"]))
     return "\n".join([*lines, "", *_remarks(found, table)])
+
+
+def recipes(found: Mapping[str, Any]) -> dict[str, str]:
+    """The recipes of a report, as the names of its cells have them, to what they are called: `mow.app.paper.RECIPES`
+    and what the report has under "also"."""
+    return {name: name for name in paper.RECIPES} | found.get("also", {})
 
 
 def of(results: Mapping[str, Mapping[str, Any]], row: paper.Row, recipe: str) -> list[Mapping[str, Any]]:
@@ -252,6 +261,7 @@ def _remarks(found: Mapping[str, Any], table: paper.Table) -> list[str]:
     items.append(
         "published: the public code's cost (reference weighting, root of the reconstruction, sampled prior) with the "
         "learning rate of the paper's line and its optimiser; ours: the defaults of `mow train`."
+        + ("; ours with something: that one option beside them." if found.get("also") else ".")
     )
     if any("test_fid" in result for result in results):
         items.append("FID: 10,000 samples against the test pictures, Inception by torchmetrics.")
@@ -319,8 +329,9 @@ def draw(found: Mapping[str, Any]) -> bytes:
 
     drawn = []  # row of the paper, recipe, result
     for row in paper.table(found["what"]).rows:
-        for recipe in paper.RECIPES:
+        for recipe in recipes(found):
             drawn += [(row, recipe, result) for result in of(found["results"], row, recipe)]
+    styles = dict(zip(recipes(found), itertools.cycle((":", "-", "--", "-."))))  # published, ours, and the others
     systems = list(dict.fromkeys((row.data, row.model) for row, _, _ in drawn))
     colours = dict(zip(paper.KS, ("#333333", "#00695c", "#b2182b"), strict=True))
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -328,7 +339,7 @@ def draw(found: Mapping[str, Any]) -> bytes:
         panels = figure.subplots(2, len(systems), squeeze=False, sharex="col")
         for row, recipe, result in drawn:
             column = panels[:, systems.index((row.data, row.model))]
-            ours, an_epoch = recipe == "ours", result["pictures"] / result["epochs"]
+            an_epoch = result["pictures"] / result["epochs"]
             for place, panel in enumerate(column, 1):
                 finite = [point for point in result["curve"] if point[place] is not None]
                 if finite:  # an axis of none has no logarithm
@@ -336,9 +347,9 @@ def draw(found: Mapping[str, Any]) -> bytes:
                         [point[0] / an_epoch for point in finite],
                         [point[place] for point in finite],
                         color=colours[row.k],
-                        linestyle="-" if ours else ":",
+                        linestyle=styles[recipe],
                         linewidth=1.2,
-                        label=f"k = {row.k}, {recipe}",
+                        label=f"k = {row.k}, {recipes(found)[recipe]}",
                     )
             if apart(result, row).keys() <= {"epochs"} and (last := paper.SCHEDULES[row.data].epochs):
                 at = ([last], [row.figures["test_reconstruction"]])
@@ -352,8 +363,8 @@ def draw(found: Mapping[str, Any]) -> bytes:
                 panel.grid(which="major", color="#e6e6e6", linewidth=0.8)
         panels[0, 0].set_ylabel("test reconstruction")
         panels[1, 0].set_ylabel("test Cramer-Wold distance")
-        handles, labels = panels[0, -1].get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
+        each = (panel.get_legend_handles_labels() for panel in panels[0])
+        unique = {label: handle for of_panel in each for handle, label in zip(*of_panel, strict=True)}
         panels[1, -1].legend(unique.values(), unique.keys(), frameon=False, fontsize=8)
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=120)

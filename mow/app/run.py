@@ -63,7 +63,6 @@ class Run:
     def __init__(self, options: Options, out: Path, source: PictureData) -> None:
         self.options, self.out, self.source = options, out, source
         assert options.dim is not None and options.architecture is not None  # they are resolved
-        assert options.root is not None
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times

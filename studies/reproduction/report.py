@@ -6,8 +6,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +77,35 @@ def write(results: Path, docs: Path) -> list[Path]:
         "weights": weights_table(stages["weight"]),
     }
     kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("table?*.json"))}
-    for name, found in kept.items():
-        if name.partition("-")[2] in CHANGES:  # held against the same published runs
-            published = kept[found["what"]]["results"].items()
-            found["results"] |= {cell: result for cell, result in published if "-published-" in cell}
-    short = {what: kept.get(what, reproduce.report(what, {}, MISSING)) for what in paper.TABLES}
+    short = {what: with_changes(what, kept) for what in paper.TABLES}
     sections |= {
-        "published": paired_table(kept.values(), lambda row: ((row, "published"), (row, "ours"))),
-        "one": paired_table(kept.values(), partial(_one_against_many, "ours")),
-        "weakness": paired_table(short.values(), partial(_one_against_many, "published")),
+        "published": paired_table(short.values(), lambda row: [((row, "published"), (row, of)) for of in OURS]),
+        "one": paired_table(short.values(), lambda row: _one_against_many(row, OURS)),
+        "weakness": paired_table(short.values(), lambda row: _one_against_many(row, ["published"])),
         "heads": heads(kept[name] for name in kept if name.endswith("-long")),
         "tables": tables(short.values()),
     }
     images = {"reproduction.png": draw(stages["compare"])}
-    shown = {name: found for name, found in kept.items() if name in short or heads([found]) != NOT_YET}
+    shown = {name: found for name, found in short.items() if found["results"]}
+    shown |= {name: found for name, found in kept.items() if heads([found]) != NOT_YET}
     images |= {f"reproduction-{name}.png": reproduce.draw(found) for name, found in shown.items()}
     return fill(docs / PAGE, sections, images)
+
+
+OURS = {"ours": "ours", "ours-root": "ours with the root", "ours-lambda3": "ours with lambda = 3"}
+"""The defaults and each of `CHANGES` from them, to what they are called."""
+
+
+def with_changes(what: str, kept: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The report of a table together with its runs of `CHANGES`, as recipes of their own: ours-CHANGE."""
+    nothing = reproduce.report(what, {}, MISSING)
+    found = kept.get(what, nothing)
+    results, also = dict(found["results"]), {}
+    for change in CHANGES:
+        changed = kept.get(f"{what}-{change}", nothing)["results"]
+        results |= {cell.replace("-ours-", f"-ours-{change}-"): result for cell, result in changed.items()}
+        also |= {f"ours-{change}": OURS[f"ours-{change}"]} if changed else {}
+    return {**found, "results": results, "also": also}
 
 
 def setup(compared: Runs) -> str:
@@ -249,23 +261,21 @@ Side = tuple[paper.Row, str]
 """A row of the paper's and a recipe."""
 
 
-def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], tuple[Side, Side] | tuple[()]]) -> str:
-    """Differences of runs that share a seed, for the rows of the paper for which `sides` names two of them."""
+def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], Iterable[tuple[Side, Side]]]) -> str:
+    """Differences of runs that share a seed, for the pairs that `sides` names at a row of the paper."""
     lines = []
     for report in found:
-        for line in paper.table(report["what"]).rows:
-            if not (pair := sides(line)):
-                continue
+        words = reproduce.recipes(report)
+        for line, pair in ((each, pair) for each in paper.table(report["what"]).rows for pair in sides(each)):
             before, after = (
                 {r["resolved"]["seed"]: r for r in reproduce.of(report["results"], *side)} for side in pair
             )
             if seeds := sorted(before.keys() & after.keys()):
-                names = [f"k = {side[0].k}, {side[1]}" for side in pair]
+                names = [f"k = {row.k}, {words[recipe]}" for row, recipe in pair]
                 passes = before[seeds[0]]["epochs"]
                 first = (
                     f"{COLLECTIONS[line.data].title}, {line.model.upper()}, {passes:.2g} epochs: {' / '.join(names)}"
                 )
-                first += _changed(after[seeds[0]]["resolved"])
                 for score, (title, form) in _WEIGHED.items():
                     if all(score in of[seed] for of in (before, after) for seed in seeds):
                         values = {
@@ -278,16 +288,9 @@ def paired_table(found: Iterable[dict[str, Any]], sides: Callable[[paper.Row], t
     return "\n".join([head, "|---|---|---:|---:|---:|---:|---|", *lines]) if lines else "Not measured."
 
 
-def _one_against_many(recipe: str, line: paper.Row) -> tuple[Side, Side] | tuple[()]:
-    """k = 64 and k = 1 by a recipe, at the row with k = 1."""
-    return ((_of_k(line, 64), recipe), (line, recipe)) if line.k == 1 else ()
-
-
-def _changed(options: dict[str, Any]) -> str:
-    """In words, how a run of ours differs from the defaults."""
-    if options["weight"] != 1:
-        return f", lambda = {options['weight']:g}"
-    return "" if options["root"] or options["log"] else ", without the root"
+def _one_against_many(line: paper.Row, recipes: Iterable[str]) -> list[tuple[Side, Side]]:
+    """k = 64 and k = 1 by each recipe, at the row with k = 1."""
+    return [((_of_k(line, 64), recipe), (line, recipe)) for recipe in recipes] if line.k == 1 else []
 
 
 def _of_k(line: paper.Row, k: int) -> paper.Row:

@@ -152,8 +152,7 @@ def test_the_models_and_their_defaults(model: str, kind: type, options: OptionsO
     run = Run.start(options(model=model, k=4, dim=None), tmp_path)
     assert type(run.trainer.distance) is kind and run.trainer.distance.prior == "normal"
     assert run.trainer.distance.log == (model == "cwae")
-    assert run.trainer.weighting == "compensated" and run.trainer.reencode
-    assert run.trainer.root is not run.trainer.distance.log
+    assert run.trainer.weighting == "compensated" and run.trainer.reencode and not run.trainer.root
     assert isinstance(run.trainer.optimizer, torch.optim.Adam)
     assert run.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (4 / 64) ** 0.5)
     assert run.trainer.window.dim == 32
