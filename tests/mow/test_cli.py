@@ -374,7 +374,7 @@ def test_reproduce(pictures_file: Path, tmp_path: Path) -> None:
     "words, parts",
     [
         (["encode", "RUN", "--out", "z.txt"], ["out is", "z.txt", ".npy or .npz"]),
-        (["encode", "RUN", "--out", "no/where/z.npy"], ["no/where"]),
+        (["encode", "RUN", "--out", "trained/checkpoint.pt/z.npy"], ["checkpoint.pt"]),
         (["grid", "k", "--out", "g"], ["'k' is no assignment"]),
         (["grid", "k=1,2", "z=1", "--out", "g"], ["z is no option"]),
         (["reproduce", "table9"], ["what is 'table9'"]),
@@ -516,7 +516,9 @@ def test_resume_to_no_steps(trained: Path) -> None:
 
 
 def test_a_sample_that_cannot_be_written(trained: Path, tmp_path: Path) -> None:
-    assert_refused(call("sample", trained, "--out", tmp_path / "nowhere" / "samples.png"), "nowhere")
+    (tmp_path / "file").touch()
+    assert_refused(call("sample", trained, "--out", tmp_path / "file" / "samples.png"), "file")
+    assert call("sample", trained, "--out", tmp_path / "new" / "samples.png").exit_code == 0
 
 
 def test_a_full_disk(train: Train, tmp_path: Path, small_files: Any) -> None:
