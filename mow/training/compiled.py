@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.func import functional_call, vjp
+from torch.fx import Graph
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mow.checks import output
@@ -49,7 +50,8 @@ class SGDRule:
     nesterov: bool
     maximize: bool
 
-    counted: ClassVar[tuple[str, ...]] = ()
+    counts: ClassVar[bool] = False
+    """Whether the update depends on how many there were, which the optimiser keeps as "step"."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ class AdamRule:
     maximize: bool
     decoupled_weight_decay: bool
 
-    counted: ClassVar[tuple[str, ...]] = ("step",)
+    counts: ClassVar[bool] = True
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -181,7 +183,7 @@ class _Built:
     buffers: list[Tensor]
     together: list[_Together] | None
     """None where the optimiser's own `step()` does the update."""
-    counts: list[Tensor]
+    counts: Tensor | None
     """How often each has been updated, where the optimiser counts."""
     ran: bool
     """Whether it has come to its middle, and so has been compiled."""
@@ -264,7 +266,8 @@ class CompiledStep:
 
         if self._after_eager:
             clear_gradients(optimizer)
-            self._steps = [float(built.counts[one.members[0]]) for one in built.together or () if built.counts]
+            first = [one.members[0] for one in built.together or ()]
+            self._steps = [0.0] * len(first) if built.counts is None else built.counts[first].tolist()
             self._after_eager = False
         try:
             latents, gradients = self._run(built, between, self._factors(built, optimizer), x)
@@ -281,8 +284,8 @@ class CompiledStep:
                 with torch.no_grad(), Buffers(encoder):
                     latents = encoder(x)
         else:
-            if built.counts:
-                torch._foreach_add_(built.counts, 1)
+            if built.counts is not None:
+                built.counts += 1
                 self._steps = [steps + 1 for steps in self._steps]
             optimizer._opt_called = True  # type: ignore[attr-defined]  # what its step() tells PyTorch's schedulers
         if again:
@@ -321,12 +324,9 @@ class CompiledStep:
 
     def _factors(self, built: _Built, optimizer: Optimizer) -> Tensor:
         """What the learning rate and the number of steps come to, for each of `together`."""
-        groups, steps = optimizer.param_groups, self._steps or [0.0] * len(built.together or ())
+        groups, both = optimizer.param_groups, zip(built.together or (), self._steps, strict=True)
         return torch.tensor(
-            [
-                one.rule.factors(groups[one.group], count)
-                for one, count in zip(built.together or (), steps, strict=True)
-            ],
+            [one.rule.factors(groups[one.group], steps) for one, steps in both],
             dtype=built.trained[0].dtype,
             device=built.trained[0].device,
         )
@@ -358,18 +358,20 @@ class CompiledStep:
         buffers = list(dict.fromkeys(buffer for module in (encoder, decoder) for buffer in module.buffers()))
         together: list[_Together] | None = None
         state: list[list[Tensor]] = []
-        counts: list[Tensor] = []
+        counts: Tensor | None = None
         if rules is not None:
             kept = [(optimizer.state.get(parameter, {}), rules[group]) for parameter, group in groups.items()]
-            if any(
-                not isinstance(one.get(name), Tensor) for one, rule in kept for name in (*rule.counted, *rule.reads)
-            ):
+            if any(not isinstance(one.get(name), Tensor) for one, rule in kept for name in rule.reads):
                 return None
             state = [[one[name] for name in rule.reads] for one, rule in kept]
-            counts = [one[name] for one, rule in kept for name in rule.counted]
+            if trained and all(rule.counts for rule in rules):
+                counts = torch.stack([one["step"] for one, _ in kept])
+                for (one, _), count in zip(kept, counts, strict=True):
+                    one["step"] = count  # a view, so that one addition is enough for all
+            updated = [0.0] * len(trained) if counts is None else counts.tolist()
             alike: dict[tuple[int, float], list[int]] = {}
-            for index, group in enumerate(groups.values()):
-                alike.setdefault((group, float(counts[index]) if counts else 0.0), []).append(index)
+            for index, place in enumerate(zip(groups.values(), updated, strict=True)):
+                alike.setdefault(place, []).append(index)
             together = [_Together(group, tuple(members), rules[group]) for (group, _), members in alike.items()]
         if not trained:
             return None
@@ -450,9 +452,27 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _backend(graph: Any, inputs: Any, options: Any = None) -> Any:
-    from torch._inductor.compile_fx import compile_fx  # which takes seconds to import
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # which take seconds to import
 
-    return compile_fx(graph, inputs, decompositions=_decompositions())
+    def inner(graph: Any, *further: Any, **options: Any) -> Any:
+        read_where_it_is_written(graph.graph)
+        graph.recompile()
+        return compile_fx_inner(graph, *further, **options)
+
+    return compile_fx(graph, inputs, inner_compile=inner, decompositions=_decompositions())
+
+
+def read_where_it_is_written(graph: Graph) -> None:
+    """What reads a new value of an input, such as the pass that encodes again, reads it from the input's own memory.
+
+    Else the graph would write the weights twice: for itself, and in the end to where they belong.
+    """
+    copy, order = torch.ops.aten.copy_.default, {node: place for place, node in enumerate(graph.nodes)}
+    for node in [node for node in graph.nodes if node.target is copy and node.args[0].op == "placeholder"]:
+        to, value = node.args[:2]
+        if all(order[user] < order[value] for user in to.users if user not in (node, value)):
+            value.append(node)
+            value.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: user is not node)
 
 
 @functools.cache
