@@ -138,7 +138,11 @@ _library.impl("between", torch.library.fallthrough_kernel, "Autograd")  # a dist
 @torch.library.impl(_library, "between", "CompositeExplicitAutograd")
 def _between(z: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
     _thread.entered = True
-    return _thread.between(z, errors)
+    try:
+        return _thread.between(z, errors)
+    except BaseException as error:
+        _thread.error = error  # C++ lies between this and the caller, and would make a RuntimeError of it
+        raise
 
 
 @torch.library.register_fake("mow::between", lib=_library)
@@ -187,6 +191,8 @@ class _Built:
     """How often each has been updated, where the optimiser counts."""
     ran: bool
     """Whether it has come to its middle, and so has been compiled."""
+    factors: tuple[list[tuple[float, ...]], Tensor] | None = None
+    """Those of the last step."""
 
 
 class CompiledStep:
@@ -305,11 +311,14 @@ class CompiledStep:
             What `between` raises; nothing has been written then, but buffers.
         """
         before, _thread.between, _thread.entered = getattr(_thread, "between", None), between, False
+        _thread.error = None
         began = time.perf_counter()
         try:
             with torch.no_grad():
                 return built.function(built.trained, built.state, built.buffers, factors, x)
         except Exception as error:
+            if _thread.error is not None:
+                raise _thread.error from None
             if built.ran or _thread.entered:
                 raise
             self.forget()
@@ -317,7 +326,7 @@ class CompiledStep:
                 f"compile is True and the step cannot be compiled; use compile=False ({type(error).__name__}: {error})"
             ) from error
         finally:
-            _thread.between = before
+            _thread.between, _thread.error = before, None
             if not built.ran and _thread.entered:
                 built.ran = True
                 self.seconds += time.perf_counter() - began
@@ -325,11 +334,11 @@ class CompiledStep:
     def _factors(self, built: _Built, optimizer: Optimizer) -> Tensor:
         """What the learning rate and the number of steps come to, for each of `together`."""
         groups, both = optimizer.param_groups, zip(built.together or (), self._steps, strict=True)
-        return torch.tensor(
-            [one.rule.factors(groups[one.group], steps) for one, steps in both],
-            dtype=built.trained[0].dtype,
-            device=built.trained[0].device,
-        )
+        values = [one.rule.factors(groups[one.group], steps) for one, steps in both]
+        if built.factors is None or built.factors[0] != values:
+            like = built.trained[0]
+            built.factors = values, torch.tensor(values, dtype=like.dtype, device=like.device)
+        return built.factors[1]
 
     def _ready(
         self, encoder: nn.Module, decoder: nn.Module, optimizer: Optimizer, x: Tensor, again: bool
@@ -459,7 +468,9 @@ def _backend(graph: Any, inputs: Any, options: Any = None) -> Any:
         graph.recompile()
         return compile_fx_inner(graph, *further, **options)
 
-    return compile_fx(graph, inputs, inner_compile=inner, decompositions=_decompositions())
+    return compile_fx(
+        graph, inputs, inner_compile=inner, config_patches={"cpp_wrapper": True}, decompositions=_decompositions()
+    )
 
 
 def read_where_it_is_written(graph: Graph) -> None:
