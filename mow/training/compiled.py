@@ -488,7 +488,8 @@ def read_where_it_is_written(graph: Graph) -> None:
 
 @functools.cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Inductor's, and products over few rows as sums of outer products."""
+    """Inductor's, products over few rows as sums of outer products, and a row times a matrix as sums that the graph's
+    own code computes together with what follows."""
     from torch._inductor.decomposition import select_decomp_table
 
     table = dict(select_decomp_table())
@@ -500,7 +501,14 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
             return sum(a[:, i : i + 1] * b[i : i + 1] for i in range(rows))
         return NotImplemented if own is None else own(a, b, *further, **options)
 
-    return {**table, torch.ops.aten.mm.default: mm}
+    own_addmm = table.get(torch.ops.aten.addmm.default)
+
+    def addmm(bias: Tensor, a: Tensor, b: Tensor, **options: Any) -> Any:
+        if a.device.type == "cpu" and a.shape[0] == 1 and a.dtype in _WIDE and not options and b.stride(0) == 1:
+            return ((a * b.t()).sum(1) + bias).unsqueeze(0)
+        return NotImplemented if own_addmm is None else own_addmm(bias, a, b, **options)
+
+    return {**table, torch.ops.aten.mm.default: mm, torch.ops.aten.addmm.default: addmm}
 
 
 _WIDE = (torch.float32, torch.float64)
