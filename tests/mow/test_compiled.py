@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import mow
 from mow import MovingWindow, ShuffledStream, Trainer
+from mow.app.cli import app
+from mow.app.options import Options
 from mow.training import compiled
 from mow.training.compiled import CompiledStep
+from mow.training.precision import Frugal
 from mow.window.distances import Distance
 
 WIDTH, DIM, N, K = 5, 3, 8, 3
@@ -334,6 +338,56 @@ def test_importing_mow_does_not_import_the_compiler() -> None:
 
     code = "import sys, mow; sys.exit('torch._inductor.compile_fx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# The command line
+
+
+@pytest.mark.usefixtures("as_it_stands")
+def test_the_command_line_says_what_compiling_took_and_resumes_to_the_bit(pictures_file: Path, tmp_path: Path) -> None:
+    given = ["train", "--data", str(pictures_file), "--n", "16", "--dim", "4", "--compile", "--checkpoint-every", "5"]
+    for name, steps in (("whole", "20"), ("parts", "11")):
+        ran = CliRunner().invoke(app, [*given, "--steps", steps, "--out", str(tmp_path / name)])
+        assert ran.exit_code == 0 and ran.output.count("compiled in 0 s") == 1, ran.output
+    again = CliRunner().invoke(app, ["train", "--resume", str(tmp_path / "parts"), "--steps", "20"])
+    assert again.exit_code == 0 and "compiled in" in again.output, again.output
+    one, two = (torch.load(tmp_path / name / "checkpoint.pt")["trainer"] for name in ("whole", "parts"))
+    torch.testing.assert_close(two, one, rtol=0, atol=0)
+
+
+def test_the_options_of_a_run_that_cannot_be_had_together() -> None:
+    with pytest.raises(ValueError, match="compile is True and checkpointing True"):
+        Options(compile=True, checkpointing=True).resolved()
+
+
+@pytest.mark.usefixtures("as_it_stands")
+def test_half_precision() -> None:
+    def made(compile: bool) -> Trainer:
+        torch.manual_seed(0)
+        networks = (Frugal(net, precision="bf16") for net in (nn.Linear(WIDTH, DIM), nn.Linear(DIM, WIDTH)))
+        return Trainer(*networks, mow.MMD(), MovingWindow(N, DIM), k=K, compile=compile)
+
+    eager, other = made(False), made(True)
+    for trainer in (eager, other):
+        run(trainer, 10, pictures().float())
+    torch.testing.assert_close(other.state_dict(), eager.state_dict(), rtol=1e-2, atol=1e-3)
+
+
+# What the compiler is given
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_new_value_is_read_where_it_is_written_unless_the_old_one_is_still_read(late: bool) -> None:
+    graph, ops = torch.fx.Graph(), torch.ops.aten
+    weight, gradient = graph.placeholder("weight"), graph.placeholder("gradient")
+    new = graph.call_function(ops.add.Tensor, (weight, gradient))
+    again = graph.call_function(ops.mul.Tensor, (new, new))
+    old = [graph.call_function(ops.neg.default, (weight,))] * late
+    copy = graph.call_function(ops.copy_.default, (weight, new))
+    graph.output((again, *old))
+    compiled.read_where_it_is_written(graph)
+    graph.lint()
+    assert again.args == ((new, new) if late else (copy, copy)) and copy.args == (weight, new)
 
 
 # Compiled
