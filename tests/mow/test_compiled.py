@@ -382,7 +382,7 @@ def test_a_new_value_is_read_where_it_is_written_unless_the_old_one_is_still_rea
     weight, gradient = graph.placeholder("weight"), graph.placeholder("gradient")
     new = graph.call_function(ops.add.Tensor, (weight, gradient))
     again = graph.call_function(ops.mul.Tensor, (new, new))
-    old = [graph.call_function(ops.neg.default, (weight,))] * late
+    old = [graph.call_function(ops.neg.default, (weight,))] if late else []
     copy = graph.call_function(ops.copy_.default, (weight, new))
     graph.output((again, *old))
     compiled.read_where_it_is_written(graph)
