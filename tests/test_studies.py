@@ -28,9 +28,10 @@ from studies.micro_batches import report as micro_batches
 from studies.neighbours import report as neighbours
 from studies.pythae import report as pythae
 from studies.reproduction import report as reproduction
+from studies.steps import report as steps
 
 REPORTS = [core_sets, cuda, distributed, high_resolution, kernels, larger_windows, micro_batches, neighbours, pythae]
-REPORTS += [choosing, reproduction]
+REPORTS += [choosing, reproduction, steps]
 COMMAND = re.compile(r"python -m ((?:benchmarks|studies)(?:\.[a-z_]+)?)\b(?!\.)(?: ([a-z]+)\b)?")
 
 

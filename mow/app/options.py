@@ -149,6 +149,7 @@ class Options:
         None, "Of PyTorch on the CPU (default: 1 for small steps, else all cores).", RUN, within=POSITIVE_COUNT
     )
     cuda_graph: bool = option(False, "The whole step in one CUDA graph.", RUN)
+    compile: bool = option(False, "The whole step by torch.compile, for small networks on a CPU.", RUN)
     precision: str = option(
         "fp32", "Of encoder and decoder; distance and errors are float32.", RUN, choices=get_args(Precision)
     )
@@ -217,6 +218,10 @@ class Options:
         if self.cuda_graph and (self.precision == "fp16" or self.checkpointing):
             other = "checkpointing is True" if self.checkpointing else "precision is 'fp16'"
             raise ValueError(f"cuda_graph is True and {other}, which asks the host within a step; use one of the two")
+        if self.compile and self.checkpointing:
+            raise ValueError(
+                "compile is True and checkpointing True, which a compiled step cannot do; use one of the two"
+            )
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Options)}

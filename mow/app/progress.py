@@ -36,7 +36,13 @@ def train_and_show(run: Run, console: Console) -> None:
     with Progress(*columns, console=console, refresh_per_second=4, disable=lines is not None) as progress:
         task = progress.add_task("", total=options.steps, completed=run.trainer.steps_done, losses="")
 
+        compiled, seconds = run.trainer.compiled, 0.0
+
         def on_step(step: int, record: dict[str, Any] | None) -> None:
+            nonlocal seconds
+            if compiled is not None and compiled.seconds != seconds:
+                console.print(f"step {step:>9,}   compiled in {compiled.seconds - seconds:.0f} s")
+                seconds = compiled.seconds
             if record is None:
                 return
             reconstruction = number_text(record["reconstruction"], ".1f")

@@ -92,6 +92,7 @@ class Run:
             adaptive=AdaptiveSpan() if options.adaptive else None,
             root=options.root,
             cuda_graph=options.cuda_graph,
+            compile=options.compile,
             on_nonfinite=options.on_nonfinite,
             scaler=torch.amp.GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
         )

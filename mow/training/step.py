@@ -6,6 +6,7 @@ Source: "One-element Batch Training by Moving Window" (2019), section 3, algorit
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,22 +70,11 @@ def step(
     z = output("encoder", exchange.encode(encoder, x, total), 2, LATENTS)
     errors = squared_errors(decoder(z), x)
 
-    # F over [history; z], and its gradient for z alone.
-    rows = exchange.receive(z, window)
-    new = rows.shape[0]
-    present = max(new, min(window.span, len(window) + new))
-    g_z, value = exchange.gradient(distance, rows, window, measure)
-    factor = weight * weighting.scale(present, new)
-    g_z = factor * g_z
-
-    error = errors.detach()
-    error = error[0] if error.shape[0] == 1 else error.sum()
-    reconstruction = weighting.reconstruction(exchange.sum(error) if root else error, new, root)
-    g_errors = weighting.slope(errors, reconstruction, new, root)
+    found = slopes(z, errors, distance, window, exchange, weight, weighting, root, measure, admits is not None)
 
     # Both gradients are known where they enter the networks, at the errors and at z.
     clear_gradients(optimizer)
-    health = reconstruction if admits is None else reconstruction + g_z.sum()
+    g_z, g_errors, health = found.g_z, found.g_errors, found.health
     if z.requires_grad:
         health = exchange.backward((errors, z), (scaler.scale(g_errors), scaler.scale(g_z)), health)
     else:  # nothing of the encoder is trained
@@ -100,15 +90,72 @@ def step(
                         again = encoder(x)
                     exchange.push(again, window)
                 else:
-                    exchange.enter(rows, window)
+                    exchange.enter(found.rows, window)
 
-    if value is None:
-        return {"reconstruction": over(error, len(x))}
-    agreed = exchange.agreed(error, value)
-    if agreed is not error:
-        reconstruction = weighting.reconstruction(agreed, new, root)
-    loss = reconstruction + factor * distance.transform(value)
-    return {"loss": loss, "reconstruction": over(agreed, new), "distance": value}
+    return found.results(len(x), distance, exchange, weighting, root)
+
+
+class Slopes(NamedTuple):
+    """The gradients of the cost R + weight * s * T(F) where they enter the networks, and what they came from."""
+
+    g_z: Tensor
+    """For this process's latents z [k, D]."""
+    g_errors: Tensor
+    """For its errors [k]."""
+    health: Tensor
+    """0-d, finite only if R and the distance's gradient are."""
+    rows: Tensor
+    """The new latents of all processes."""
+    error: Tensor
+    """The sum of `errors`, 0-d."""
+    reconstruction: Tensor
+    """R, 0-d; without a root of this process's errors alone."""
+    factor: float
+    """weight * s."""
+    value: Tensor | None
+    """F, 0-d, where it was asked for."""
+
+    def results(
+        self, k: int, distance: Distance, exchange: Exchange, weighting: Weighting, root: bool
+    ) -> dict[str, Tensor]:
+        """What a step returns."""
+        if self.value is None:
+            return {"reconstruction": self.error if k == 1 else self.error / k}
+        new, reconstruction = self.rows.shape[0], self.reconstruction
+        agreed = exchange.agreed(self.error, self.value)
+        if agreed is not self.error:
+            reconstruction = weighting.reconstruction(agreed, new, root)
+        loss = reconstruction + self.factor * distance.transform(self.value)
+        return {"loss": loss, "reconstruction": over(agreed, new), "distance": self.value}
+
+
+def slopes(
+    z: Tensor,
+    errors: Tensor,
+    distance: Distance,
+    window: MovingWindow,
+    exchange: Exchange,
+    weight: float,
+    weighting: Weighting,
+    root: bool,
+    measure: bool,
+    looked_at: bool,
+) -> Slopes:
+    """The middle of a step: F over [history; z], with its gradient for z alone, and R; arguments as of `step`, and
+    whether anybody looks at `health`, for whom alone it is computed."""
+    rows = exchange.receive(z, window)
+    new = rows.shape[0]
+    present = max(new, min(window.span, len(window) + new))
+    g_z, value = exchange.gradient(distance, rows, window, measure)
+    factor = weight * weighting.scale(present, new)
+    g_z = factor * g_z
+
+    error = errors.detach()
+    error = error[0] if error.shape[0] == 1 else error.sum()
+    reconstruction = weighting.reconstruction(exchange.sum(error) if root else error, new, root)
+    g_errors = weighting.slope(errors, reconstruction, new, root)
+    health = reconstruction + g_z.sum() if looked_at else reconstruction
+    return Slopes(g_z, g_errors, health, rows, error, reconstruction, factor, value)
 
 
 LATENTS = "latents, a tensor [k, D]"

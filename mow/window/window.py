@@ -234,8 +234,7 @@ class MovingWindow(nn.Module):
                 `mow_kernels.check_finite()` alone; the window stays as it was.
         """
         self._check(z)
-        z = z.detach()[-self.n :].to(self.latents.dtype)
-        self._append(z, self.present)
+        self._append(self._own(z), self.present)
 
     @torch.no_grad()
     def fill(self, z: Tensor) -> None:
@@ -246,7 +245,7 @@ class MovingWindow(nn.Module):
         self._check(z)
         self.head.zero_()
         self.count.zero_()
-        self._append(z.detach()[-self.n :].to(self.latents.dtype), 0)
+        self._append(self._own(z), 0)
 
     @property
     def is_small(self) -> bool:
@@ -321,6 +320,11 @@ class MovingWindow(nn.Module):
             return [(latents[first : first + rows], slice(None))]
         return [(latents[first:], slice(before)), (latents[: rows - before], slice(before, None))]
 
+    def _own(self, z: Tensor) -> Tensor:
+        """The rows of z that a window of this size and dtype takes."""
+        z = z.detach()
+        return (z if z.shape[0] <= self.n else z[-self.n :]).to(self.latents.dtype)
+
     def _append(self, z: Tensor, before: int) -> None:
         """`push` of rows of the window's dtype, at most n of them, after the `before` that are present."""
         rows, host = z.shape[0], self.host
@@ -329,8 +333,9 @@ class MovingWindow(nn.Module):
             first = self._synchronise()
             if self._kept.in_use:
                 self._kept.push(z)
-            for part, rows_of in self._parts(first, rows):
-                part.copy_(z[rows_of])
+            parts = self._parts(first, rows)
+            for part, rows_of in parts:
+                part.copy_(z if len(parts) == 1 else z[rows_of])
             host.position = (first + rows) % self.n
             self.head.fill_(host.position)
         else:
