@@ -204,6 +204,10 @@ class CompiledStep:
     optimiser is none of `RULES` or has hooks: then the graph gives them their gradients, and `optimizer.step()` is
     called as ever.
 
+        >>> trainer = mow.Trainer(encoder, decoder, mow.CramerWold(), window, compile=True)
+        >>> trainer.compiled.seconds        # nothing is compiled before there is a step
+        0.0
+
     Args:
         optimizer: the step's.
     """

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compile
 
 
 @pytest.fixture(autouse=True)
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def device() -> Iterator[None]:  # set up before what a test patches, and so torn down after it
     with library.ring_on_the_cpu():
         yield
     library.turn()

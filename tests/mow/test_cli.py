@@ -93,7 +93,7 @@ def test_train(train: Train, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["cwae", "wae", "swae"])
-@pytest.mark.parametrize("k", [1, 32, 64])
+@pytest.mark.parametrize("k", [1, pytest.param(32, marks=pytest.mark.long), 64])
 def test_the_nine_main_jobs(
     model: str, k: int, pictures_file: Path, tmp_path: Path, assert_same_run: Any, no_pages: None
 ) -> None:
