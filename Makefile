@@ -20,12 +20,12 @@ help:
 	@echo "make release    build the wheel and the source archive into dist, check and try both"
 	@echo "make clean      remove what was built"
 
-# The native library is built while pip collects the rest; Python compiles what it imports, pip would compile everything.
+# The native library is built while pip collects the rest.
 $(VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --upgrade "$(TORCH)" "setuptools>=77" wheel cmake ninja
+	$(BIN)/pip install --quiet --upgrade "$(TORCH)" "setuptools>=77" wheel cmake ninja
 	$(BIN)/python setup.py build_ext --inplace >$(VENV)/native.log 2>&1 & \
-	MOW_BUILD=0 MOW_CUDA= $(BIN)/pip install --quiet --no-compile --no-build-isolation --editable ".[dev]" && wait $$!
+	MOW_BUILD=0 MOW_CUDA= $(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]" && wait $$!
 	$(BIN)/python -m mow_kernels
 	@touch $@
 
