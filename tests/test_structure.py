@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from marks import needs_native
 
 import mow
 import mow_kernels as mk
-from mow_kernels import native
 from mow_kernels.registry import BACKENDS, OPS, TABLE, Implementation, Op
 
 ROOT = Path(mow.__file__).resolve().parents[1]
@@ -169,7 +169,7 @@ def files_entered(call: Callable[[], Any]) -> list[str]:
     return [str(Path(path).relative_to(ROOT)) for path in entered]
 
 
-@pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+@needs_native
 @pytest.mark.parametrize(
     "n, moving, most_files, most_returns", [(64, False, 5, 1), (512, False, 6, 2), (512, True, 6, 2)]
 )

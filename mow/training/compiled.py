@@ -252,7 +252,7 @@ class CompiledStep:
         admits: Callable[[Tensor], bool] | None,
         total: int | None = None,
     ) -> dict[str, Tensor]:
-        """A step; arguments, result and errors as of `mow.training.step.step`.
+        """A step; signature, result and errors of `mow.training.step.step`, in whose place the trainer calls it.
 
         Raises:
             RuntimeError: the step cannot be compiled. Nothing has changed.
@@ -389,7 +389,7 @@ class CompiledStep:
         if not trained:
             return None
         traced = repr(self._key[1:]), tuple(map(id, trained)), None if together is None else tuple(together)
-        key = (*self._key[0], *traced)  # type: ignore[misc]  # a tuple
+        key = (*self._key[0], *traced)  # type: ignore[misc]  # mypy takes the declared tuple for any iterable
         if ran := key in self._functions:
             function = self._functions[key]
         else:
@@ -432,7 +432,7 @@ def _traceable(
             z = encode(trained, now, x)
             return (z, squared_errors(decode(trained, now, z), x)), now
 
-        (z, errors), pull, now = vjp(forward, trained, has_aux=True)  # type: ignore[misc]  # three, with has_aux
+        (z, errors), pull, now = vjp(forward, trained, has_aux=True)  # type: ignore[misc]  # has_aux gives three, the stubs two
         (gradients,) = pull(torch.ops.mow.between(z, errors))
         for buffer, value in zip(buffers, now, strict=True):
             buffer.copy_(value)

@@ -120,7 +120,7 @@ class Slopes(NamedTuple):
     ) -> dict[str, Tensor]:
         """What a step returns."""
         if self.value is None:
-            return {"reconstruction": self.error if k == 1 else self.error / k}
+            return {"reconstruction": over(self.error, k)}
         new, reconstruction = self.rows.shape[0], self.reconstruction
         agreed = exchange.agreed(self.error, self.value)
         if agreed is not self.error:

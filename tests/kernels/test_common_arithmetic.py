@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from cuda_shim import library
+from marks import needs_compiler
 from torch import Tensor
 
 from mow_kernels.ops import cramer_wold, mmd
@@ -15,7 +16,7 @@ from mow_kernels.reference import laplace
 from mow_kernels.reference.mmd import KERNELS
 from mow_kernels.reference.sliced_wasserstein import quantile_coupling
 
-pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
+pytestmark = needs_compiler
 
 F32, F64 = torch.float32, torch.float64
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

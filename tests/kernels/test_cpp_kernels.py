@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from bounds import CRAMER_WOLD, STRIDES, SWEEP, UNBIASED, VARIANTS, check_pairs, draw, grows, priors, run, usable
+from marks import needs_native
 from torch import Tensor
 
 from mow_kernels import native
 from mow_kernels.registry import OPS, TABLE
 
-pytestmark = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+pytestmark = needs_native
 
 check = functools.partial(check_pairs, "cpp")
 

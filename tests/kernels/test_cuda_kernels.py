@@ -31,11 +31,12 @@ from bounds import (
     usable,
 )
 from cuda_shim import library
+from marks import needs_compiler
 
 from mow_kernels.backends import cuda
 from mow_kernels.registry import OPS, TABLE
 
-pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
+pytestmark = needs_compiler
 
 BOTH = [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])]
 SIZES = [  # n, k, m, D

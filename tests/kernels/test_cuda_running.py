@@ -10,18 +10,18 @@ import pytest
 import torch
 from bounds import SWEEP, VARIANTS, draw
 from cuda_shim import library
+from marks import needs_compiler, needs_native
 from test_running import check, measured, pushed_and_filled, running
 from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow_kernels import native
 from mow_kernels.backends import cuda
 from mow_kernels.registry import TABLE
 
 pytestmark = [
-    pytest.mark.skipif(library.compiler is None, reason="no C++ compiler"),
-    pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable)),
+    needs_compiler,
+    needs_native,
 ]
 
 

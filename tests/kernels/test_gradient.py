@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from bounds import STRIDES, draw
+from marks import needs_native
 from torch import Tensor
 
 import mow_kernels as mk
-from mow_kernels import native
 
 CALLS: list[tuple[Any, dict[str, Any]]] = [
     (mk.mmd, {}),
@@ -22,11 +22,10 @@ CALLS: list[tuple[Any, dict[str, Any]]] = [
 ]
 SIZES = [(2, 1, 2, 3), (9, 9, 4, 5), (64, 1, 20, 64), (65, 33, 33, 40), (300, 7, 5, 299), (700, 130, 8, 500)]
 LARGE = (2600, 3, 4, 1700)  # several pieces
-native_only = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
 CASES = [
     *(("reference", *size) for size in SIZES),
     pytest.param("reference", *LARGE, marks=pytest.mark.long),
-    *(pytest.param("cpp", *size, marks=native_only) for size in (*SIZES, LARGE)),
+    *(pytest.param("cpp", *size, marks=needs_native) for size in (*SIZES, LARGE)),
 ]
 
 

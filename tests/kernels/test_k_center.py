@@ -14,14 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import needs_native
 from torch import Tensor
 
 import mow_kernels as mk
-from mow_kernels import native
 from mow_kernels.backends import cuda
 from mow_kernels.registry import OPS, TABLE
 
-needs_native = pytest.mark.skipif(native.unavailable is not None, reason=f"cpp: {native.unavailable}")
 DTYPES = [torch.float32, torch.float64]
 
 

@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 import pytest
-
-from mow_kernels import native
+from marks import needs_native
 
 PROGRAM = """
 import os, signal, sys, threading
@@ -39,7 +38,7 @@ print("handled")
 """
 
 
-@pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+@needs_native
 @pytest.mark.parametrize(
     "names", [["value"], pytest.param(["gradient", "directions", "k_center"], marks=pytest.mark.long)], ids=str
 )

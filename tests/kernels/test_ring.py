@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from cuda_shim import library
+from marks import needs_compiler
 
 import mow
 import mow_kernels as mk
 from mow_kernels import ring
 
-pytestmark = pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
+pytestmark = needs_compiler
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ import torch
 from bounds import SWEEP, VARIANTS, absolute_terms, draw, public
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import needs_native
 from torch import Tensor
 
 import mow_kernels as mk
-from mow_kernels import native
 from mow_kernels.registry import OPS, TABLE
 
-pytestmark = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+pytestmark = needs_native
 
 UNBIASED = {"estimator": "unbiased"}
 

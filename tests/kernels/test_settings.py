@@ -8,25 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from marks import needs_native
 
 import mow_kernels as mk
-from mow_kernels import native
-
-needs_cpp = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
 
 
 def backend_here() -> str | None:
     return mk.explain(mk.mmd, torch.zeros(3, 2)).backend
 
 
-@needs_cpp
+@needs_native
 def test_another_thread_does_not_see_the_choice() -> None:
     with ThreadPoolExecutor(1) as other, mk.use_backend("reference"):
         assert backend_here() == "reference"
         assert other.submit(backend_here).result() == "cpp"
 
 
-@needs_cpp
+@needs_native
 def test_blocks_that_end_in_another_order_than_they_began() -> None:
     began, ended = threading.Event(), threading.Event()
 
@@ -47,7 +45,7 @@ def test_blocks_that_end_in_another_order_than_they_began() -> None:
     assert mk.use_backend.active == ()
 
 
-@needs_cpp
+@needs_native
 def test_a_decorated_function_on_several_threads() -> None:
     both = threading.Barrier(2, timeout=10)
 
@@ -80,7 +78,7 @@ def test_checks_of_another_thread() -> None:
             assert mk.mmd(broken).isnan()
 
 
-@needs_cpp
+@needs_native
 def test_a_compiled_function_follows_the_choice() -> None:
     graphs: list[str] = []
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from marks import needs_native
 from torch import Tensor, nn
 
 import mow
 import mow_kernels as mk
 from mow import AdaptiveSpan, MovingWindow, ShuffledStream, Trainer
 from mow.distributed import ShardedWindow
-from mow_kernels import native
 
 WIDTH, DIM = 5, 2
 DISTANCES: dict[str, Callable[[], mow.window.distances.Distance]] = {
@@ -114,7 +114,7 @@ def test_the_span_stays_while_the_best_is_near_it() -> None:
     window.fill(torch.zeros(400, DIM))
     for wanted, expected in ((100, 100), (119, 100), (84, 100), (121, 121), (9, 16), (1000, 400)):
         span.drift = {}
-        span.best = lambda wanted=wanted: float(wanted)  # type: ignore[method-assign]
+        span.best = lambda wanted=wanted: float(wanted)  # type: ignore[method-assign]  # what it says, without a drift
         assert span.update(window, [], torch.zeros(0, DIM), k=1) == window.span == expected
     assert span.update(window, [], torch.zeros(0, DIM), k=30) == 400
 
@@ -163,7 +163,7 @@ def test_a_span_that_is_none(span: int, said: str) -> None:
         window.at([1])
 
 
-@pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+@needs_native
 def test_what_is_kept_for_the_whole_window_alone_says_so() -> None:
     kept = mk.SortedProjections(8, mk.draw_directions(torch.zeros(1, 3), 4))
     kept.measure_over(8)
@@ -179,7 +179,7 @@ def test_what_is_kept_for_the_whole_window_alone_says_so() -> None:
     )
 
 
-@pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+@needs_native
 @pytest.mark.parametrize("distance", [mow.MMD(), mow.CramerWold(gamma=0.3)], ids=["mmd", "cramer-wold"])
 def test_rows_that_were_measured_over_few_count_for_all(
     distance: mow.window.distances.KernelDistance, monkeypatch: pytest.MonkeyPatch

@@ -87,7 +87,10 @@ def run(trainer: Trainer, steps: int, data: Tensor | None = None, **options: Any
     stream: Any = pictures() if data is None else data
     if trainer.position is None:
         stream = ShuffledStream(stream, seed=3)
-    measured = lambda step: step % 2 == 0  # noqa: E731
+
+    def measured(step: int) -> bool:
+        return step % 2 == 0
+
     return [dict(result) for result in trainer.run(stream, steps, measured=measured, **options)]
 
 

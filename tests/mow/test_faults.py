@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from marks import needs_gloo, needs_permissions
 from torch import Tensor, nn
 
 import mow
@@ -122,7 +122,7 @@ def test_a_folder_that_is_gone(options: Any, tmp_path: Path, assert_same_run: Sa
     assert_same_run(whole, out)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write to any folder")
+@needs_permissions
 def test_a_folder_without_permission(options: Any, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
@@ -280,10 +280,6 @@ def is_nan(parameter: Tensor) -> bool:
 
 # A rank that dies
 
-
-needs_gloo = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no torch.distributed with gloo"
-)
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 

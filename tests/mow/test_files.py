@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from marks import needs_permissions
 
 from mow.files import append_json_line, json_text, number_text, read_json_lines, write_whole
 
@@ -96,7 +97,7 @@ def test_a_folder_is_made_and_an_error_names_the_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["new"] and os.listdir(path.parent) == ["a"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs_permissions
 def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError) as raised:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from cuda_shim import library
+from marks import needs_compiler
 from rehearsal import DeviceGenerator, Rehearsal, as_on_a_device, torch_cuda
 from torch import Tensor, nn
 
@@ -264,7 +265,7 @@ def test_it_knows_no_trainer() -> None:
     assert [node.module for node in imported if (node.module or "").startswith("mow")] == []
 
 
-@pytest.mark.skipif(library.compiler is None, reason="no C++ compiler")
+@needs_compiler
 @pytest.mark.parametrize("name, most", [("cramer-wold", 67), ("mmd", 67), ("sliced", 71)])
 def test_the_launches_of_a_step(name: str, most: int) -> None:
     """At n = 64, k = 1 with the paper's networks for MNIST and Adam; the distance is one launch there."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from marks import needs_gloo
 from typer.testing import CliRunner
 
 import mow
@@ -26,10 +26,6 @@ from mow.training import checkpoint
 
 ROOT = Path(mow.__file__).parents[1]
 SMALL = ["--n", "8", "--dim", "2", "--seed", "0"]
-
-needs_gloo = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no torch.distributed with gloo"
-)
 
 
 def command(*words: object) -> subprocess.Popen[str]:

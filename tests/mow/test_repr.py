@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from marks import needs_native
 from torch import nn
 
 import mow
 import mow_kernels as mk
 from mow.app.data import PictureData
 from mow.neighbours.gan import GANTrainer
-from mow_kernels import native
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_sampler() -> None:
     assert repr(mow.CoresetSampler(torch.ones(9, 4), 2)) == "CoresetSampler(features=[9, 4], batch_size=2, factor=8)"
 
 
-@pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+@needs_native
 def test_running_sums() -> None:
     sums = mk.RunningSums(mk.mmd, 16, 2, estimator="biased")
     assert repr(sums) == "RunningSums(mmd, 16, 2, estimator='biased'; rows=0)"

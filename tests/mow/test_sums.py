@@ -11,15 +11,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import needs_native
 from torch import Tensor
 
 import mow
 import mow_kernels as mk
 from mow import MovingWindow, Trainer
 from mow.window import window
-from mow_kernels import native
 
-pytestmark = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
+pytestmark = needs_native
 
 DIM = 3
 DISTANCES: dict[str, Callable[[], mow.window.distances.Distance]] = {

@@ -577,7 +577,7 @@ def test_gradients_are_those_of_one_step() -> None:
     replaced = trainer_of(optimizer=sgd)
     calls: list[None] = []
     original = replaced.optimizer.zero_grad
-    replaced.optimizer.zero_grad = lambda *_: (calls.append(None), original())  # type: ignore[method-assign]
+    replaced.optimizer.zero_grad = lambda *_: (calls.append(None), original())  # type: ignore[method-assign]  # of this instance
     for trainer in (plain, own, replaced):
         trainer.optimizer.param_groups[0]["lr"] = 0.01
         for _ in range(3):
