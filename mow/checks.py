@@ -6,7 +6,7 @@ from torch import Tensor
 
 import mow_kernels as mk
 
-integer, number = mk.checks.integer, mk.checks.number
+flag, integer, number = mk.checks.flag, mk.checks.integer, mk.checks.number
 
 
 def positive(name: str, value: object) -> int:
@@ -19,6 +19,19 @@ def positive(name: str, value: object) -> int:
     checked = integer(name, value, " >= 1")
     if checked < 1:
         raise ValueError(f"{name} is {checked}; it must be >= 1")
+    return checked
+
+
+def natural(name: str, value: object) -> int:
+    """An integer >= 0.
+
+    Raises:
+        TypeError: no integer.
+        ValueError: below 0.
+    """
+    checked = integer(name, value, " >= 0")
+    if checked < 0:
+        raise ValueError(f"{name} is {checked}; it must be >= 0")
     return checked
 
 

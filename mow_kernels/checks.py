@@ -23,7 +23,7 @@ from mow_kernels.settings import Setting
 
 WIDE = (torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
-_DTYPES = (*WIDE, *HALVES)
+DTYPES = (*WIDE, *HALVES)
 
 
 class check_finite(Setting):
@@ -51,7 +51,7 @@ def rows(name: str, value: object, *, batch: bool = False) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {type(value).__name__}; it must be a tensor [rows, D]")
-    if value.dtype not in _DTYPES:
+    if value.dtype not in DTYPES:
         raise TypeError(f"{name} has dtype {value.dtype}; it must be float16, bfloat16, float32 or float64")
     if value.dim() not in ((2, 3) if batch else (2,)) or value.shape[-1] == 0 or len(value) == 0 < value.dim() - 2:
         also = ", or [B, rows, D] with B >= 1 for a batch of windows" if batch else ""
@@ -101,6 +101,17 @@ def integer(name: str, value: object, allowed: str = "") -> int:
     except TypeError:
         pass
     raise TypeError(f"{name} is {value!r}; it must be an integer{allowed}")
+
+
+def flag(name: str, value: object) -> bool:
+    """A bool as Python has it, NumPy's included; what is merely true or false, such as "no", is none.
+
+    Raises:
+        TypeError: no bool.
+    """
+    if type(value).__name__ not in ("bool", "bool_"):  # NumPy's have either name, by its version
+        raise TypeError(f"{name} is {value!r}; it must be True or False")
+    return bool(value)
 
 
 def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mow_kernels import architectures, native
+from mow_kernels import architectures, checks, native
 
 
 class Ring:
@@ -24,9 +24,17 @@ class Ring:
     Args:
         slots: [n, D], written in place.
         head: 0-d int64 on the same device, the slot that is written next.
+
+    Raises:
+        TypeError: one of them is no such tensor, by name.
     """
 
     def __init__(self, slots: Tensor, head: Tensor) -> None:
+        for name, tensor, dims, dtypes in (("slots", slots, 2, checks.DTYPES), ("head", head, 0, (torch.int64,))):
+            if not (isinstance(tensor, Tensor) and tensor.dim() == dims and tensor.dtype in dtypes):
+                was = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+                form = "floating-point rows [n, D]" if dims else "a 0-d tensor of int64"
+                raise TypeError(f"{name} is {was}; it must be {form}")
         self._slots, self._head = slots, head
 
     def newest(self, count: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import mow_kernels as mk
 from mow.adapters.both import both
+from mow.checks import expect, number
 
 LOSSES = ("gaussian", "laplacian", "energy", "imq", "cramer_wold", "sliced_wasserstein")
 
@@ -66,8 +67,7 @@ class SamplesLoss(nn.Module):
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(map(repr, LOSSES))}")
-        if not 0 < blur < float("inf"):
-            raise ValueError(f"blur is {blur!r}; it must be finite and > 0")
+        blur = number("blur", blur, above=0)
         if kernel is not None:
             raise ValueError(f"kernel is {kernel!r}; it must be None: the loss names the kernel")
         if potentials:
@@ -84,6 +84,8 @@ class SamplesLoss(nn.Module):
         if len(samples) != 2:
             raise ValueError(f"there are {len(samples)} arguments; they must be x and y, without weights or labels")
         x, y = samples
+        for name, sample in (("x", x), ("y", y)):
+            expect(isinstance(sample, Tensor), name, sample, "a tensor")
         if x.dim() != y.dim() or x.dim() not in (2, 3) or (x.dim() == 3 and len(x) != len(y)):
             shapes = f"x has shape {list(x.shape)} and y {list(y.shape)}"
             raise ValueError(f"{shapes}; they must be [N, D] and [M, D], or [B, N, D] and [B, M, D]")

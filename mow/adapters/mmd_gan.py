@@ -8,6 +8,7 @@ from torch import Tensor
 
 import mow_kernels as mk
 from mow.adapters.both import both
+from mow.checks import expect
 
 
 def mix_rq_mmd2(
@@ -67,7 +68,9 @@ def mix_rbf_mmd2(
     Source: Li et al., "MMD GAN: Towards Deeper Understanding of Moment Matching Network", NIPS 2017.
     """
     _equal(wts)
-    scales = [sigma**2 / X.shape[1] for sigma in sigmas]
+    expect(isinstance(X, Tensor), "X", X, "a tensor [n, D]")
+    widths = mk.checks.positive_numbers("sigmas", sigmas)
+    scales = [sigma**2 / X.shape[-1] for sigma in widths]
     return both(mk.mmd, X, Y, kernel="gaussian", scales=scales, estimator="biased" if biased else "unbiased")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
+import typing
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
+from mow import checks
 from mow.app.architectures import ARCHITECTURES
 from mow.app.autoencoders import MODELS
 from mow.app.data import COLLECTIONS
@@ -168,7 +171,8 @@ class Options:
             ValueError: an option out of range, by name. (What the trainer and the distance take is checked by them.)
         """
         plain = {name: value.item() for name, value in vars(self).items() if isinstance(value, np.generic)}
-        if plain:  # a checkpoint holds no NumPy numbers
+        plain |= {name: os.fspath(value) for name, value in vars(self).items() if isinstance(value, os.PathLike)}
+        if plain:  # a checkpoint holds no NumPy numbers, and no paths
             return dataclasses.replace(self, **plain).resolved()
         self._check()
         collection = COLLECTIONS.get(self.data)
@@ -208,6 +212,7 @@ class Options:
     def _check(self) -> None:
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
+            _check_type(name, value)
             about(field).check(name, value)
             if (of := about(field).of) and getattr(self, of[0]) != of[1] and value != field.default:
                 raise ValueError(f"{name} is {value} and {of[0]} {getattr(self, of[0])!r}; it is of {of[1]}")
@@ -223,6 +228,23 @@ class Options:
                 "compile is True and checkpointing True, which a compiled step cannot do; use one of the two"
             )
 
+
+def _check_type(name: str, value: Any) -> None:
+    """Raises TypeError, by name, for a value of another kind than the option's; from Python there may be any."""
+    kinds = typing.get_args(_KINDS[name]) or (_KINDS[name],)
+    if value is None and type(None) in kinds:
+        return
+    if bool in kinds:
+        checks.flag(name, value)
+    elif int in kinds:
+        checks.integer(name, value)
+    elif float in kinds:
+        checks.expect(isinstance(value, int | float) and not isinstance(value, bool), name, value, "a number")
+    else:
+        checks.expect(isinstance(value, str), name, value, "a str")
+
+
+_KINDS = typing.get_type_hints(Options)
 
 FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 """The options by name."""

@@ -8,14 +8,14 @@ The folder holds metrics.jsonl, checkpoint.pt, samples.png, reconstructions.png,
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import math
 import multiprocessing
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,8 +60,10 @@ class Run:
     folder. The run is the same whatever the number of ranks, which may change from one resumption to the next.
     """
 
-    def __init__(self, options: Options, out: Path, source: PictureData) -> None:
-        self.options, self.out, self.source = options, out, source
+    def __init__(self, options: Options, out: Path, shape: Sequence[int], load: Callable[[], PictureData]) -> None:
+        self.options, self.out, self.shape = options, out, tuple(shape)
+        """shape: of a picture [C, H, W]."""
+        self._load, self._position = load, {"epoch": 0, "offset": 0}
         assert options.dim is not None and options.architecture is not None  # they are resolved
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -71,10 +73,8 @@ class Run:
         self.ranks = Ranks.of()
         window = (ShardedWindow if options.shard else MovingWindow)(options.n, options.dim, device=options.device)
         distance = _distance(options, options.dim)
-        with torch.random.fork_rng():  # an option that the distance refuses shows now, not at the first step
-            copy.deepcopy(distance).measure(torch.zeros(2, options.dim, device=options.device))
         architecture = ARCHITECTURES[options.architecture]
-        networks = architecture.build(source.train.shape[1:], options.dim)
+        networks = architecture.build(self.shape, options.dim)
         self.encoder, self.decoder = (_frugal(options, network).to(options.device) for network in networks)
         kind = DistributedTrainer if options.shard or self.ranks.size > 1 else Trainer
         self.trainer: Trainer = kind(
@@ -96,10 +96,24 @@ class Run:
             on_nonfinite=options.on_nonfinite,
             scaler=torch.amp.GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
         )
-        self.stream = ShuffledStream(source.train, options.seed, drop_last=options.drop_last)
         self.seconds = 0.0
         self.saved_step: int | None = None
         """The step of the checkpoint, None where there is none yet."""
+
+    @cached_property
+    def source(self) -> PictureData:
+        """The data set, read when it is first asked for: a folder of pictures takes a while, and samples need none.
+
+        Raises:
+            ValueError: it is not the one that the run was trained on.
+        """
+        return self._load()
+
+    @cached_property
+    def stream(self) -> ShuffledStream:
+        stream = ShuffledStream(self.source.train, self.options.seed, drop_last=self.options.drop_last)
+        stream.seek(**self._position)
+        return stream
 
     @classmethod
     def start(cls, options: Options, out: Path) -> Run:
@@ -123,7 +137,7 @@ class Run:
         source = _load(options)
         if options.threads is None and options.k * source.train[0].numel() <= SINGLE_THREAD_VALUES:
             options = dataclasses.replace(options, threads=1)
-        run = cls(options, out, source)
+        run = cls(options, out, source.train.shape[1:], lambda: source)
         if run.ranks.rank == 0:
             scores = run.evaluate()
             out.mkdir(parents=True, exist_ok=True)
@@ -145,6 +159,7 @@ class Run:
         if others := changes.keys() - set(MAY_CHANGE):
             raise ValueError(f"{', '.join(sorted(others))} changes as a run goes on; only {', '.join(MAY_CHANGE)} may")
         run = cls.load(out, **changes)
+        _ = run.source  # that it is the right one shows before anything is written
         if run.ranks.rank == 0:
             run._cut_metrics()
         return run
@@ -156,7 +171,7 @@ class Run:
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
             CheckpointError: the checkpoint is damaged or foreign.
-            ValueError: the data set is not the one that the run was trained on, or a change is out of range.
+            ValueError: a change is out of range.
             RankError: rank 0 could not read the checkpoint.
         """
         path = out / "checkpoint.pt"
@@ -171,12 +186,16 @@ class Run:
         options = Options(**{"architecture": "mnist", **state["options"]})  # the only one before there was a choice
         if changes:
             options = dataclasses.replace(options, **changes).resolved()
-        source = data.embedded(options.data) if state["data"]["embedded"] else _load(options)
-        if _fingerprint(source) != state["data"]:
-            raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
-        run = cls(options, out, source)
+
+        def load() -> PictureData:
+            source = data.embedded(options.data) if state["data"]["embedded"] else _load(options)
+            if _fingerprint(source) != state["data"]:
+                raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
+            return source
+
+        run = cls(options, out, state["data"]["shape"][1:], load)
         run.trainer.load_state_dict(state["trainer"])
-        run.stream.seek(**state["stream"])
+        run._position = state["stream"]
         run.seconds, run.saved_step = state["seconds"], run.trainer.steps_done
         torch.set_rng_state(state["random"])
         if options.device == "cuda":
@@ -273,7 +292,7 @@ class Run:
         """count pictures decoded from the prior [count, C, H, W]."""
         like = self.trainer.window.latents
         latents = priors.sample(self.options.prior, count, like, torch.Generator().manual_seed(seed))
-        return passes.decode(self.decoder, latents, batch=passes.at_once(self.source.test.shape[1:]))
+        return passes.decode(self.decoder, latents, batch=passes.at_once(self.shape))
 
     def write_pictures(self) -> None:
         """samples.png, reconstructions.png and interpolations.png."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mow.app import pictures
 from mow.app.report import write_report
+from mow.checks import expect
 from mow.files import json_text, number_text, write_whole
 from mow.naming import optimizer_name
 from mow.training.stream import Pictures, ShuffledStream
@@ -43,8 +44,9 @@ def report(
     Raises:
         ValueError: nothing was measured yet: `fit` does.
         FileExistsError: the folder holds a run of `mow train`.
-        TypeError: test is nothing that `fit` takes.
+        TypeError: trainer is none, or test nothing that `fit` takes.
     """
+    expect(isinstance(trainer, Trainer), "trainer", trainer, "a mow.Trainer")
     folder = Path(folder)
     path = folder / "report.html"
     if not trainer.exchange.first:

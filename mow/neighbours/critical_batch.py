@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mow.checks import integer, positive
+from mow.checks import expect, integer, number, positive
 from mow.naming import named
 from mow.neighbours.pieces import LISTENERS
 
@@ -219,7 +219,7 @@ class GradientNoiseScale:
         decay: of the running averages, in [0, 1).
 
     Raises:
-        ValueError: no parameter that requires grad; a decay out of range.
+        TypeError, ValueError: no iterable; no parameter in it that requires grad; a decay out of range.
 
     Source: McCandlish et al. 2018 (arXiv 1812.06162), appendix A.1.
     """
@@ -232,12 +232,14 @@ class GradientNoiseScale:
     """The rows of these pieces, as far as they were told."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, decay: float = 0.99) -> None:
+        iterable = isinstance(parameters, Iterable) and not isinstance(parameters, str)
+        expect(iterable, "parameters", parameters, "an iterable of parameters, such as module.parameters()")
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         if not self._parameters:
             raise ValueError("parameters holds none that requires grad; it must hold one at least")
-        if not 0 <= decay < 1:
+        if not 0 <= number("decay", decay, at_least=0) < 1:
             raise ValueError(f"decay is {decay!r}; it must be in [0, 1)")
-        self.decay = decay
+        self.decay = float(decay)
         self._averages = torch.zeros(3, device=self._parameters[0].device)  # |G|^2, tr(Sigma), and the weights' sum
         self._handles = [parameter.register_hook(self._hook(i)) for i, parameter in enumerate(self._parameters)]
         self._forget()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Optimizer
 
-from mow.checks import integer, number, positive
+from mow.checks import expect, integer, number, positive
 from mow.naming import named, optimizer_name
 from mow.training.buffers import Buffers
 from mow.training.nonfinite import ON_NONFINITE, admits
@@ -79,6 +79,9 @@ class GANTrainer:
         seed: int = 0,
         on_nonfinite: str = "stop",
     ) -> None:
+        for name, network in (("generator", generator), ("discriminator", discriminator)):
+            expect(isinstance(network, nn.Module), name, network, "an object of torch.nn.Module")
+        expect(callable(optimizer), "optimizer", optimizer, "a function of parameters and a learning rate")
         lr_discriminator = number("lr_discriminator", lr_discriminator, above=0)
         lr_generator = number("lr_generator", lr_generator, above=0)
         penalty, seed = number("penalty", penalty, at_least=0), integer("seed", seed)

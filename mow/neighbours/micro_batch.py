@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mow.checks import number, positive
+from mow.checks import expect, number, positive
 from mow.neighbours.pieces import LISTENERS
 from mow.training.buffers import Buffers, Called
 
@@ -91,6 +91,7 @@ def accumulate(
         TypeError, ValueError: a bad argument or loss, by name.
         What the device raises when memory runs out with `floor` rows.
     """
+    expect(callable(loss_fn), "loss_fn", loss_fn, "a function")
     work = _Work(loss_fn, tensors, micro_batch, device, floor)
     weigh = _weighing(len(tensors[0]), reduction, count)
 
@@ -146,6 +147,8 @@ def accumulate_coupled(
         What `accumulate` raises; TypeError if encode returns neither a tensor nor a tuple of them; ValueError if it
         returns another number of rows, or no latents that need a gradient.
     """
+    for name, function in (("encode", encode), ("loss_fn", loss_fn)):
+        expect(callable(function), name, function, "a function")
     work = _Work(encode, tensors, micro_batch, device, floor)
     weigh = _weighing(len(tensors[0]), reduction, count)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mow.checks import positive
+from mow.checks import flag, natural, positive
 from mow.training.history import Callback, History, Record
 from mow.training.passes import at_once, evaluating, taken_by
 from mow.training.progress import shown
@@ -34,7 +34,9 @@ def fit(
     progress: bool | None,
 ) -> History:
     """`Trainer.fit`; arguments and errors as there."""
-    log_every, test_every = positive("log_every", log_every), positive("test_every", test_every)
+    steps, log_every = natural("steps", steps), positive("log_every", log_every)
+    test_every = positive("test_every", test_every)
+    progress = None if progress is None else flag("progress", progress)
     told = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for callback in told:
         if not callable(callback):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mow.checks import expect
 from mow.training.buffers import Buffers
 from mow.training.trainer import Trainer
 from mow.window.distances import Distance
@@ -48,6 +49,7 @@ class Frugal(nn.Module):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
+        expect(isinstance(module, nn.Module), "module", module, "an object of torch.nn.Module")
         if precision != "fp32" and precision not in _HALVES:
             raise ValueError(f"precision is {precision!r}; it must be fp32, bf16 or fp16")
         if channels_last:

@@ -14,7 +14,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mow.checks import expect, integer, number, output, positive
+from mow.checks import expect, flag, integer, natural, number, output, positive
 from mow.naming import named, optimizer_name
 from mow.training import checkpoint, passes, schedules
 from mow.training.buffers import Buffers
@@ -126,18 +126,23 @@ class Trainer:
         scaler: GradScaler | None = None,
         exchange: Exchange | None = None,
     ) -> None:
-        for name, part, kind in (
+        needed: tuple[tuple[str, object, type], ...] = (
             ("encoder", encoder, nn.Module),
             ("decoder", decoder, nn.Module),
             ("distance", distance, Distance),
             ("window", window, nn.Module),
-        ):
+        )
+        further = ("adaptive", adaptive, AdaptiveSpan), ("scaler", scaler, GradScaler), ("exchange", exchange, Exchange)
+        for name, part, kind in (*needed, *(each for each in further if each[1] is not None)):
             expect(isinstance(part, kind), name, part, f"an object of {kind.__module__}.{kind.__name__}")
         for name, function, of in (
             ("optimizer", optimizer, "the parameters"),
             ("scheduler", scheduler, "the optimizer"),
         ):
             expect(function is None or callable(function), name, function, f"None or a function of {of} that makes one")
+        reencode, root = flag("reencode", reencode), flag("root", root)
+        cuda_graph, compile = flag("cuda_graph", cuda_graph), flag("compile", compile)
+        distance.check(window.dim)
         k, weight = integer("k", k), number("weight", weight, at_least=0)
         if not 1 <= k <= window.n:
             raise ValueError(f"k is {k}; it must be from 1 to the window's n = {window.n}")
@@ -284,6 +289,7 @@ class Trainer:
             ValueError: drop_last where no batch of k would be left, with refresh, or beside a stream.
             What `step` and `ShuffledStream` raise.
         """
+        steps, drop_last, warm_up = natural("steps", steps), flag("drop_last", drop_last), flag("warm_up", warm_up)
         stream = self._stream_of(pictures, drop_last)
         if drop_last and not stream.drop_last:
             raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")

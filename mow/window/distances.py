@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import mow_kernels as mk
-from mow.checks import positive
+from mow.checks import flag, positive
 from mow.window import priors
 from mow.window.kept import Following
 from mow.window.priors import Prior, PriorWindow
@@ -43,7 +43,7 @@ class Distance(nn.Module):
     def __init__(self, prior: str | Prior | PriorWindow = "normal", *, log: bool = False) -> None:
         super().__init__()
         self.prior = prior if isinstance(prior, PriorWindow) else priors.named(prior)
-        self.log = log
+        self.log = flag("log", log)
 
     def arguments(self) -> dict[str, Any]:
         """What it was made with, by name, as far as it is kept; for its repr."""
@@ -134,6 +134,9 @@ class Distance(nn.Module):
         """The derivative of the logarithm with its tangent, at F."""
         return value.clamp(min=LOG_FLOOR).reciprocal()
 
+    def check(self, dim: int) -> None:
+        """Raises what a measurement of latents of this width would raise for its options; a trainer asks for it."""
+
     def prepare(self, z: Tensor) -> None:
         """What has to happen before each measurement of new rows z [k, D]; for a distance that counts them."""
 
@@ -177,6 +180,11 @@ class KernelDistance(Distance):
         super().__init_subclass__(**options)
         if vars(cls).keys() & {"measure", "value"}:
             cls.by_its_row = False
+
+    def check(self, dim: int = 2) -> None:
+        given = next(self.buffers(recurse=False), None)
+        z = torch.zeros(2, dim) if given is None or given.dim() != 2 else given.new_zeros(2, len(given))
+        mk.explain(self.function, z, None, self.prior if isinstance(self.prior, str) else z, **self.options(z))
 
     def options(self, z: Tensor) -> dict[str, Any]:
         """All options of the function, for new rows z [k, D]."""
@@ -310,6 +318,7 @@ class MMD(KernelDistance):
         self.kernel, self.scales, self.estimator = kernel, scales, estimator
         self.further = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         self._fitted: tuple[Any, tuple[float, ...] | None] = None, None
+        self.check()
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | self.further
@@ -347,6 +356,7 @@ class CramerWold(KernelDistance):
     ) -> None:
         super().__init__(prior, log=log)
         self.gamma, self.phi = gamma, phi
+        self.check()
 
     function = staticmethod(mk.cramer_wold)
 
@@ -391,6 +401,7 @@ class SlicedWasserstein(KernelDistance):
         self._drawn: Tensor | None = None
         self._uses = 0
         self.register_buffer("directions", directions if isinstance(directions, Tensor) else None)
+        self.check()
 
     function = staticmethod(mk.sliced_wasserstein)
 

@@ -131,6 +131,8 @@ class MovingWindow(nn.Module):
     ) -> None:
         super().__init__()
         self.n, self.dim = positive("n", n), positive("dim", dim)
+        if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)):
+            raise TypeError(f"dtype is {dtype!r}; it must be a floating-point torch.dtype or None")
         self.register_buffer("latents", torch.zeros(n, dim, dtype=dtype, device=device))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64, device=device))

@@ -122,7 +122,11 @@ def _check(
     degree: int | None = None,
     coef0: float | None = None,
     gamma: float | None = None,
+    **unknown: object,
 ) -> Call:
+    if unknown:
+        names = ", ".join(["kernel", "scales", "estimator", *KernelOptions.__annotations__])
+        raise TypeError(f"{next(iter(unknown))} is no option of mmd; they are {names}")
     if kernel not in KERNELS:
         checks.choice("kernel", kernel, tuple(KERNELS))
     if kernel in _SCALED and alphas is None is linear is degree is coef0 is gamma:

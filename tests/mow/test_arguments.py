@@ -15,9 +15,13 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, Weighte
 
 import mow
 import mow_kernels as mk
+from mow.adapters.geomloss import SamplesLoss
+from mow.adapters.mmd_gan import mix_rbf_mmd2
 from mow.app.options import Options
+from mow.app.trained import report
 from mow.neighbours.coreset import CoresetPrior
 from mow.neighbours.gan import GANTrainer
+from mow.training.precision import Frugal
 
 EIGHT, TWO = np.int64(8), np.int32(2)
 
@@ -283,3 +287,63 @@ def test_latents_of_another_width_are_told_beside_the_window_s() -> None:
     for use in (lambda each: each.step(torch.zeros(1, 3)), lambda each: each.fit(torch.zeros(9, 3), steps=1)):
         with pytest.raises(ValueError, match=r"z has shape \[\d, 2\]; it must be \[k, 5\], k >= 1 and dim = 5"):
             use(mow.Trainer(nn.Linear(3, 2), nn.Linear(2, 3), mow.MMD(), mow.MovingWindow(4, 5)))
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "a class for a generator": (lambda: GANTrainer(nn.Linear, nn.Linear(2, 1), 2), "generator is the class Linear"),
+    "no discriminator": (lambda: GANTrainer(nn.Linear(2, 2), len, 2), "discriminator is of type builtin"),
+    "an optimiser's name": (
+        lambda: GANTrainer(nn.Linear(2, 2), nn.Linear(2, 1), 2, optimizer="adam"),
+        "optimizer is of type str",
+    ),
+    "no module": (lambda: Frugal("bf16"), "module is of type str"),
+    "a dtype's name": (lambda: mow.MovingWindow(8, 2, dtype="float32"), "dtype is 'float32'"),
+    "a window of integers": (lambda: mow.MovingWindow(8, 2, dtype=torch.int64), "dtype is torch.int64"),
+    "a word for log": (lambda: mow.CramerWold(log="no"), "log is 'no'; it must be True or False"),
+    "an unknown kernel": (lambda: mow.MMD(kernel="cosine"), "kernel is 'cosine'"),
+    "a scale": (lambda: mow.MMD(scales=3), "scales is 3"),
+    "an option of another kernel": (lambda: mow.MMD(degree=2), "degree is 2 and kernel 'imq'"),
+    "an option of none": (lambda: mow.MMD(width=2), "width is no option of mmd"),
+    "no closed form": (lambda: mow.MMD(kernel="laplacian"), "kernel is 'laplacian'"),
+    "a gamma": (lambda: mow.CramerWold(gamma=0), "gamma is 0"),
+    "flat directions": (lambda: mow.SlicedWasserstein(directions=torch.zeros(3)), r"directions has shape \[3\]"),
+    "a width that a distance has not": (
+        lambda: mow.Trainer(nn.Linear(3, 1), nn.Linear(1, 3), mow.CramerWold(phi="asymptotic"), mow.MovingWindow(8, 1)),
+        "phi is 'asymptotic' and current has D = 1",
+    ),
+    "a switch for a span": (lambda: trainer(adaptive=True), "adaptive is of type bool"),
+    "no scaler": (lambda: trainer(scaler=True), "scaler is of type bool"),
+    "no exchange": (lambda: trainer(exchange=2), "exchange is of type int"),
+    **{
+        name: (lambda name=name: trainer(**{name: "no"}), f"{name} is 'no'; it must be True or False")
+        for name in ("root", "reencode", "compile", "cuda_graph")
+    },
+    "steps": (lambda: trainer().fit(torch.rand(9, 5), "3"), "steps is '3'"),
+    "fewer steps than none": (lambda: trainer().fit(torch.rand(9, 5), -1), "steps is -1"),
+    "how it is shown": (lambda: trainer().fit(torch.rand(9, 5), 1, progress="bar"), "progress is 'bar'"),
+    "a report of a class": (lambda: report(mow.Trainer, "nowhere"), "trainer is the class Trainer"),
+    "no loss": (lambda: mow.accumulate(3, torch.zeros(3, 2)), "loss_fn is of type int"),
+    "no encoder": (lambda: mow.accumulate_coupled(3, len, torch.zeros(3, 2)), "encode is of type int"),
+    "parameters of a module": (lambda: mow.GradientNoiseScale(nn.Linear(2, 1)), "parameters is of type Linear"),
+    "a decay": (lambda: mow.GradientNoiseScale([], decay="slow"), "parameters holds none"),
+    "slots": (lambda: mk.Ring("slots", torch.tensor(0)), "slots is str"),
+    "a head that is none": (lambda: mk.Ring(torch.zeros(3, 2), torch.zeros(())), r"head is torch.float32 \[\]"),
+    "an option in words": (lambda: Options(n="64").resolved(), "n is '64'; it must be an integer"),
+    "half a step": (lambda: Options(steps=1.5).resolved(), "steps is 1.5; it must be an integer"),
+    "a rate in words": (lambda: Options(lr="fast").resolved(), "lr is of type str; it must be a number"),
+    "a switch in words": (lambda: Options(root="no").resolved(), "root is 'no'; it must be True or False"),
+    "a blur": (lambda: SamplesLoss("gaussian", blur="wide"), "blur is 'wide'"),
+    "no sample": (lambda: SamplesLoss("energy")(X.numpy(), X), "x is of type ndarray"),
+    "widths": (lambda: mix_rbf_mmd2(X, X, sigmas=("wide",)), r"sigmas\[0\] is 'wide'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_the_argument_is_named_where_it_was_given(what: str) -> None:
+    call, message = WRONG[what]
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        call()
+
+
+def test_a_path_is_an_option_as_its_text_is(tmp_path: Path) -> None:
+    assert Options(data_dir=tmp_path).resolved() == Options(data_dir=str(tmp_path)).resolved()  # type: ignore[arg-type]  # as people give it

@@ -501,7 +501,7 @@ def test_checkpoints_that_are_none(use: str, trained: Path, tmp_path: Path) -> N
     assert not (tmp_path / "samples.png").exists() and not (tmp_path / "samples.npy").exists()
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", [use for use in USES if use != "sample"])
 def test_other_pictures(use: str, train: Train, tmp_path: Path, other_pictures: Any, no_pages: None) -> None:
     path, out = other_pictures(tmp_path / "own.npz"), tmp_path / "run"
     assert train(out, "--data", path).exit_code == 0
@@ -509,6 +509,13 @@ def test_other_pictures(use: str, train: Train, tmp_path: Path, other_pictures: 
     np.savez(path, np.zeros((200, 8, 8), np.uint8))
     assert_refused(call(*USES[use](out)), "own.npz", "is not what")
     assert contents(out) == before
+
+
+def test_samples_need_no_pictures(train: Train, tmp_path: Path, other_pictures: Any, no_pages: None) -> None:
+    path, out = other_pictures(tmp_path / "own.npz"), tmp_path / "run"
+    assert train(out, "--data", path).exit_code == 0
+    path.unlink()
+    assert call(*USES["sample"](out)).exit_code == 0 and (tmp_path / "samples.png").exists()
 
 
 def test_resume_to_no_steps(trained: Path) -> None:
