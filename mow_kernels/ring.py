@@ -37,6 +37,9 @@ class Ring:
                 raise TypeError(f"{name} is {was}; it must be {form}")
         self._slots, self._head = slots, head
 
+    def __repr__(self) -> str:
+        return f"Ring(slots={list(self._slots.shape)}, device={str(self._slots.device)!r})"
+
     def newest(self, count: int) -> Tensor:
         """The newest rows [count, D], oldest first, a copy; count <= n."""
         if fused(self._slots):

@@ -32,6 +32,9 @@ class Setting(ContextDecorator):
         self._value = value
         self._tokens: list[Token[Any]] = []
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._value!r})"
+
     def __enter__(self) -> None:
         self._tokens.append(self._here.set(self._value))
         with _LOCK:

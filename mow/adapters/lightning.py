@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from mow.naming import named
 from mow.training.buffers import Buffers
 from mow.training.nonfinite import FiniteRows
 from mow.window.window import MovingWindow
@@ -50,6 +51,9 @@ class WindowCallback(lightning.Callback):
     ) -> None:
         self.window, self.encode, self.warm_up = window, encode, warm_up
         self._finite = FiniteRows(on_nonfinite)
+
+    def __repr__(self) -> str:
+        return named(self, window=self.window, warm_up=self.warm_up, rows_left_out=self.rows_left_out)
 
     @property
     def rows_left_out(self) -> int:

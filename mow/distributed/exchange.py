@@ -14,6 +14,7 @@ from mow.checks import integer
 from mow.distributed.gathering import Gathering, gather
 from mow.distributed.ranks import Ranks, lost_rank_errors
 from mow.distributed.sharded_window import ShardedWindow
+from mow.naming import named
 from mow.training.exchange import Exchange
 from mow.window.distances import Distance
 from mow.window.window import MovingWindow
@@ -51,6 +52,9 @@ class RankExchange(Exchange):
             self._networks = DistributedDataParallel(networks, process_group=group)
         self._encoded_again: tuple[Tensor, Sequence[int]] | None = None
         """This rank's latents that are not in the window yet, and how many each rank has."""
+
+    def __repr__(self) -> str:
+        return named(self, rank=self.ranks.rank, ranks=self.ranks.size)
 
     _gathering: Gathering
     _counts: Sequence[int]

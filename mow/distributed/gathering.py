@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mow.checks import positive
 from mow.distributed.ranks import Ranks
+from mow.naming import named
 
 _all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
 """PyTorch renamed it in 2.13, and may have been built without either."""
@@ -36,6 +37,9 @@ class Gathering:
                 padded[: len(part), :-1], padded[: len(part), -1] = part.detach(), 1
             self._gathered = block.new_empty(ranks.size, *block.shape)
             self._work = _all_gather(self._gathered, block[None], group=ranks.group, async_op=True)
+
+    def __repr__(self) -> str:
+        return named(self, parts=tuple(self._parts), ranks=self._ranks.size)
 
     def wait(self) -> tuple[Tensor, ...]:
         """The rows of all ranks in rank order, [K, D] for each part; K is the sum of the ranks' k.

@@ -25,6 +25,7 @@ from torch.fx import Graph
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mow.checks import output
+from mow.naming import named, optimizer_name
 from mow.training.buffers import Buffers
 from mow.training.exchange import Exchange
 from mow.training.step import LATENTS, Slopes, clear_gradients, slopes, squared_errors, step
@@ -213,10 +214,13 @@ class CompiledStep:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.seconds = 0.0
+        self._optimizer, self.seconds = optimizer, 0.0
         """What compiling has taken so far."""
         self.forget()
         optimizer.register_load_state_dict_post_hook(lambda optimizer: self._collect())
+
+    def __repr__(self) -> str:
+        return named(self, optimizer=optimizer_name(self._optimizer), seconds=self.seconds)
 
     def forget(self) -> None:
         """Compile the step anew: after a change of the modules' attributes or hooks, which is not noticed."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from mow.naming import named, optimizer_name
+
 T = TypeVar("T")
 
 WARM_UP = 3
@@ -141,6 +143,9 @@ class GraphedStep:
         optimizer.register_load_state_dict_pre_hook(_still_capturable)
         optimizer.register_load_state_dict_post_hook(lambda optimizer: self.forget())
         self.forget()
+
+    def __repr__(self) -> str:
+        return named(self, optimizer=optimizer_name(self._optimizer), graphs=len(self._recorded))
 
     def forget(self) -> None:
         """Capture the step anew, after further `WARM_UP` eager ones."""

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mow.checks import positive
+from mow.naming import named
 
 
 class Cosine(LRScheduler):
@@ -34,6 +35,9 @@ class Cosine(LRScheduler):
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
         self.steps = positive("steps", steps)
         super().__init__(optimizer)
+
+    def __repr__(self) -> str:
+        return named(self, steps=self.steps, steps_done=self.last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         share = (1 + math.cos(math.pi * min(1.0, self.last_epoch / self.steps))) / 2

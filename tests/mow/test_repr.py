@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +16,9 @@ from torch import nn
 
 import mow
 import mow_kernels as mk
-from mow.app.data import PictureData
+from mow.app.data import LazyPictures, PictureData
 from mow.neighbours.gan import GANTrainer
+from mow.training.compiled import CompiledStep
 
 
 @pytest.mark.parametrize(
@@ -82,3 +89,30 @@ def test_neighbours() -> None:
     fitted = mow.fit_critical_batch([1, 4, 16, 64], [4000, 1100, 390, 210])
     assert repr(fitted).startswith("CriticalBatch(measurements=4, hyperbola=LawFit(law='hyperbola', critical_batch=")
     assert "tensor" not in repr(fitted) and "\n" not in repr(fitted)
+
+
+def test_the_rest(tmp_path: Path) -> None:
+    lazy = LazyPictures(tmp_path, ["a.png", "b.png"], np.load, (1, 8, 8))
+    assert repr(lazy) == f"LazyPictures(folder={str(tmp_path)!r}, shape=[2, 1, 8, 8], left_out=0)"
+    optimizer = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1)
+    assert repr(mow.Cosine(optimizer, 30)) == "Cosine(steps=30, steps_done=0)"
+    assert repr(mk.Ring(torch.zeros(4, 2), torch.tensor(0))) == "Ring(slots=[4, 2], device='cpu')"
+    assert repr(mk.use_backend("reference")) == "use_backend('reference')"
+    assert repr(CompiledStep(optimizer)) == "CompiledStep(optimizer=SGD(lr=0.1), seconds=0)"
+
+
+def public_classes() -> Iterator[type]:
+    """Those that the pages of the reference name, or that a module has which they name."""
+    for page in Path(__file__).parents[2].glob("docs/api/*.md"):
+        for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+            parent, _, name = path.rpartition(".")
+            found = getattr(importlib.import_module(parent), name)
+            within = vars(found).values() if inspect.ismodule(found) else [found]
+            classes = [each for each in within if inspect.isclass(each) and not each.__name__.startswith("_")]
+            yield from (each for each in classes if each.__module__.partition(".")[0] in ("mow", "mow_kernels"))
+
+
+def test_every_public_class_says_what_it_is() -> None:
+    classes = list(public_classes())
+    assert len(classes) > 30
+    assert [each for each in classes if each.__repr__ is object.__repr__] == []

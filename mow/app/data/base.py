@@ -18,6 +18,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from mow.app.display import tracked
+from mow.naming import Word, named
 
 SHOWN = 20
 """Pictures that a notebook shows of a data set."""
@@ -79,6 +80,9 @@ class LazyPictures(Sequence[Tensor]):
         self.shape = torch.Size((len(self.names), *shape))
         self.left_out: dict[str, str] = {}
         """Files for which others stand in, and why."""
+
+    def __repr__(self) -> str:
+        return named(self, folder=str(self.folder), shape=Word(list(self.shape)), left_out=len(self.left_out))
 
     def __len__(self) -> int:
         return len(self.names)
