@@ -46,7 +46,7 @@ VARIANTS = [
     *(("cramer_wold", options) for options in CRAMER_WOLD),
     *(("mmd", options) for options in FURTHER),
 ]
-AGAIN = (MMD[2], MMD[4], FURTHER[3], FURTHER[5])  # of a family that has another variant
+AGAIN = (MMD[2], MMD[4], FURTHER[2], FURTHER[5])  # of a family that has another variant
 SWEEP = [pytest.param(*each, marks=[pytest.mark.long] if each[1] in AGAIN else []) for each in VARIANTS]
 STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda x: x.T.contiguous().T,
