@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from mow.checks import output
 from mow.training.buffers import Buffers
 from mow.training.exchange import Exchange
 from mow.training.step import LATENTS, Slopes, clear_gradients, slopes, squared_errors, step
-from mow.training.step_graph import CompiledGraph, Function, Network, Result, Together, middle, traceable
+from mow.training.step_graph import CompiledGraph, Function, Network, Together, middle, traceable
 from mow.training.updates import rules_of
 from mow.training.weighting import Weighting
 from mow.window.distances import Distance
@@ -40,6 +40,8 @@ class _Built:
     trained: list[Tensor]
     inputs: list[Tensor]
     """They, the buffers, and what the optimiser keeps of each of them, as far as the update reads it."""
+    buffers: int
+    """How many."""
     together: list[Together] | None
     """None where the optimiser's own `step()` does the update."""
     counts: Tensor | None
@@ -56,8 +58,8 @@ class CompiledStep:
     Compiled are the steps with k elements, once the optimiser has its state, which an eager step sets up. Another shape
     or dtype, training mode or option of the optimiser is compiled anew; the learning rate, the number of rows in the
     window and all that the distance does are not in the graph. Parameters have no `grad` afterwards, unless the
-    optimiser is none of `mow.training.updates.RULES` or has hooks: then the graph gives them their gradients, and `optimizer.step()` is
-    called as ever.
+    optimiser is none of `mow.training.updates.RULES` or has hooks: then the graph gives them their gradients, and
+    `optimizer.step()` is called as ever.
 
         >>> trainer = mow.Trainer(encoder, decoder, mow.CramerWold(), window, compile=True)
         >>> trainer.compiled.seconds        # nothing is compiled before there is a step
@@ -123,7 +125,6 @@ class CompiledStep:
 
         def between(z: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal found
-            z = z.clone()  # the graph uses the memory again
             found = slopes(z, errors, distance, window, exchange, weight, weighting, root, measure, admits is not None)
             if admits is not None and not admits(found.health):
                 raise Refused
@@ -134,35 +135,39 @@ class CompiledStep:
             first = [one.members[0] for one in built.together or ()]
             self._steps = [0.0] * len(first) if built.counts is None else built.counts[first].tolist()
             self._after_eager = False
+        before = Buffers(encoder, decoder) if built.buffers and admits is not None else None  # as in the eager step
         try:
-            latents, gradients = self._run(built, between, self._factors(built, optimizer), x)
+            _, _, *given = self._run(built, between, self._factors(built, optimizer), x)
+            before = None
         except Refused:
             assert found is not None
             return found.results(len(x), distance, exchange, weighting, root)
+        finally:
+            if before is not None:
+                before.restore()
         assert found is not None
         if built.together is None:
-            for parameter, gradient in zip(built.trained, gradients, strict=True):
+            for parameter, gradient in zip(built.trained, given, strict=True):
                 parameter.grad = gradient
             optimizer.step()
             self._after_eager = True
             if again:
                 with torch.no_grad(), Buffers(encoder):
-                    latents = encoder(x)
+                    given = [encoder(x)]
         else:
             if built.counts is not None:
                 built.counts += 1
                 self._steps = [steps + 1 for steps in self._steps]
             optimizer._opt_called = True  # type: ignore[attr-defined]  # what its step() tells PyTorch's schedulers
         if again:
-            assert latents is not None
-            exchange.push(latents, window)
+            exchange.push(given[0], window)
         elif k < window.n:
             exchange.enter(found.rows, window)
         return found.results(len(x), distance, exchange, weighting, root)
 
     def _run(
         self, built: _Built, between: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], factors: Tensor, x: Tensor
-    ) -> Result:
+    ) -> Sequence[Tensor]:
         """The graph with this in its middle.
 
         Raises:
@@ -255,7 +260,7 @@ class CompiledStep:
             whole = traceable(encode, decode, sizes, together, again)
             function = self._functions[key] = CompiledGraph(whole, len(trained) + len(buffers))
         inputs = [*trained, *buffers, *itertools.chain(*state)]
-        return _Built(function, trained, inputs, together, counts, ran)
+        return _Built(function, trained, inputs, len(buffers), together, counts, ran)
 
 
 def _used(encoder: nn.Module, decoder: nn.Module, optimizer: Optimizer, x: Tensor) -> dict[Tensor, int]:

@@ -21,14 +21,15 @@ from torch.fx import Graph
 from mow.training.step import squared_errors
 from mow.training.updates import Rule
 
+ROW = True
 OUTER_PRODUCTS = 8
 """Up to so many rows, a product of matrices [a, rows] and [rows, b] is a sum of outer products to the compiler, which
 then fuses it with what reads it."""
 
-Result = tuple[Tensor | None, Sequence[Tensor]]
-"""The latents under the new weights, if they are wanted, and the gradients that an optimiser has yet to take."""
-Function = Callable[[list[Tensor], Tensor, Tensor], Result]
-"""A step as a function of the tensors that live on, the factors of the updates, and the new elements."""
+Function = Callable[[list[Tensor], Tensor, Tensor], Sequence[Tensor]]
+"""A step as a function of the tensors that live on, the factors of the updates, and the new elements. It gives what its
+middle was given, whose memory the graph would use again else, and either the latents under the new weights, if they are
+wanted, or the gradients that an optimiser has yet to take."""
 
 
 # Its middle
@@ -98,7 +99,7 @@ def traceable(
         again: encode the elements once more in the end.
     """
 
-    def whole(inputs: list[Tensor], factors: Tensor, x: Tensor) -> Result:
+    def whole(inputs: list[Tensor], factors: Tensor, x: Tensor) -> Sequence[Tensor]:
         rest = iter(inputs)
         trained, buffers, *state = ([next(rest) for _ in range(size)] for size in sizes)
 
@@ -112,7 +113,7 @@ def traceable(
         for buffer, value in zip(buffers, now, strict=True):
             buffer.copy_(value)
         if together is None:
-            return None, gradients
+            return z, errors, *gradients
         updates = [
             (member, one.rule, row.unbind())
             for one, row in zip(together, factors.unbind(), strict=True)
@@ -126,7 +127,7 @@ def traceable(
             values = rule.update(p, gradients[member], kept, row)
             for written, value in zip((p, *kept), values, strict=True):
                 written.copy_(value)
-        return encode(trained, [buffer.clone() for buffer in buffers], x) if again else None, ()
+        return (z, errors, encode(trained, [buffer.clone() for buffer in buffers], x)) if again else (z, errors)
 
     return whole
 
@@ -176,6 +177,8 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         rows = a.shape[1]
         if a.device.type == "cpu" and 1 <= rows <= (OUTER_PRODUCTS if a.dtype in _WIDE else 1) and a.shape[0] > rows:
             return functools.reduce(torch.add, (a[:, i : i + 1] * b[i : i + 1] for i in range(rows)))
+        if ROW and a.shape[0] == 1 and a.device.type == "cpu" and b.stride(1) == 1 and a.dtype in _WIDE:
+            return (a.t() * b).sum(0, keepdim=True)
         return NotImplemented if own is None else own(a, b, *further, **options)
 
     own_addmm = table.get(torch.ops.aten.addmm.default)
@@ -224,19 +227,18 @@ class CompiledGraph:
         """The list for which there is a way that passes torch.compile by."""
         self._watched: list[Tensor] = []
 
-    def __call__(self, inputs: list[Tensor], factors: Tensor, x: Tensor) -> Result:
+    def __call__(self, inputs: list[Tensor], factors: Tensor, x: Tensor) -> Sequence[Tensor]:
         if inputs is self._inputs and self._looked() == self._before:
             arguments = self._arguments.copy()
             for place, value in zip(self._places, (factors, x), strict=True):
                 if place is not None:
                     arguments[place] = value
-            found = self._function(*arguments)
-            return (found[0], ()) if self._encodes else (None, found)
+            return self._function(*arguments)
         self._call = self._inputs = None
-        result = self._asked(inputs, factors, x)
+        results: Sequence[Tensor] = self._asked(inputs, factors, x)
         if self._call is not None:
-            self._learn(inputs, factors, x, result)
-        return result
+            self._learn(inputs, factors, x, results)
+        return results
 
     def _backend(self, graph: Any, inputs: Any, options: Any = None) -> Callable[..., Any]:
         function = inductor(graph, inputs)
@@ -248,22 +250,17 @@ class CompiledGraph:
 
         return noted
 
-    def _learn(self, inputs: list[Tensor], factors: Tensor, x: Tensor, result: Result) -> None:
+    def _learn(self, inputs: list[Tensor], factors: Tensor, x: Tensor, results: Sequence[Tensor]) -> None:
         """From the call that was asked for: which of its arguments change from one to the next."""
         assert self._call is not None
         (function, arguments, found), self._call = self._call, None
-        latents, gradients = result
         places = {id(each): place for place, each in enumerate(arguments)}
         known = {id(each) for each in (*inputs, factors, x)}
-        expected = [*([] if latents is None else [latents]), *gradients]
-        if not places.keys() <= known or [*map(id, found)] != [*map(id, expected)]:
+        if not places.keys() <= known or [*map(id, found)] != [*map(id, results)]:
             return  # a subclass of tensors, which torch.compile takes apart
-        self._function, self._encodes = function, latents is not None
+        self._function = function
         self._places = places.get(id(factors)), places.get(id(x))
-        self._arguments = [each for each in arguments]
-        for place in self._places:
-            if place is not None:
-                self._arguments[place] = None
+        self._arguments = list(arguments)
         self._settings = torch._C._dynamo.guards.GlobalStateGuard()
         self._inputs, self._watched = inputs, inputs[: self._owned]
         self._before = self._looked()
