@@ -61,26 +61,35 @@ def step(
         scaler: scales the gradients that pass through the networks; `GradScaler(enabled=False)` leaves them.
         exchange: with the other processes.
         admits: whether a step is taken, from a 0-d tensor that is finite only if R and the distance's gradient are;
-            None for every one, without computing that.
+            None for every one, without computing that. Of one that is not taken, or raises, no buffer is written.
         total: the new elements of all processes, None where that is not known.
 
     Returns, raises:
         as `mow.Trainer.step`.
     """
-    z = output("encoder", exchange.encode(encoder, x, total), 2, LATENTS)
-    errors = squared_errors(decoder(z), x)
+    before = None if admits is None else Buffers(encoder, decoder)
+    try:
+        z = output("encoder", exchange.encode(encoder, x, total), 2, LATENTS)
+        errors = squared_errors(decoder(z), x)
 
-    found = slopes(z, errors, distance, window, exchange, weight, weighting, root, measure, admits is not None)
+        found = slopes(z, errors, distance, window, exchange, weight, weighting, root, measure, admits is not None)
 
-    # Both gradients are known where they enter the networks, at the errors and at z.
-    clear_gradients(optimizer)
-    g_z, g_errors, health = found.g_z, found.g_errors, found.health
-    if z.requires_grad:
-        health = exchange.backward((errors, z), (scaler.scale(g_errors), scaler.scale(g_z)), health)
-    else:  # nothing of the encoder is trained
-        health = exchange.backward((errors,), (scaler.scale(g_errors),), health)
+        # Both gradients are known where they enter the networks, at the errors and at z.
+        clear_gradients(optimizer)
+        g_z, g_errors, health = found.g_z, found.g_errors, found.health
+        if z.requires_grad:
+            health = exchange.backward((errors, z), (scaler.scale(g_errors), scaler.scale(g_z)), health)
+        else:  # nothing of the encoder is trained
+            health = exchange.backward((errors,), (scaler.scale(g_errors),), health)
 
-    if admits is None or admits(health):
+        admitted = admits is None or admits(health)
+        if admitted:
+            before = None
+    finally:
+        if before is not None:  # the step is not taken, or did not come so far
+            before.restore()
+
+    if admitted:
         scaler.step(optimizer)
         scaler.update()
         if k < window.n:  # the classical method, k = n, never looks back

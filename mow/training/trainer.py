@@ -201,8 +201,6 @@ class Trainer:
         self._position: dict[str, int] | None = None
         self._stream: ShuffledStream | None = None
         """The one that is read, while `run` is under way."""
-        self._before: Buffers | None = None
-        """The networks' as they were before the step that is under way, until it is admitted."""
         self._finite = self.exchange.accepted = FiniteRows(on_nonfinite)  # it does not know the trainer: no cycle
         self.graph = self._graphed() if cuda_graph else None
         self.compiled = CompiledStep(self.optimizer) if compile else None
@@ -507,17 +505,6 @@ class Trainer:
 
     def _step(self, x: Tensor, measure: bool, total: int | None = None) -> dict[str, Tensor]:
         """`step` but for the counts: what a CUDA graph captures."""
-        if self.on_nonfinite == "ignore":
-            return self._taken(x, measure, total)
-        self._before = Buffers(self.encoder, self.decoder)
-        try:
-            return self._taken(x, measure, total)
-        finally:
-            if self._before is not None:  # the step was not admitted, or did not come so far
-                self._before.restore()
-                self._before = None
-
-    def _taken(self, x: Tensor, measure: bool, total: int | None) -> dict[str, Tensor]:
         return (step if self.compiled is None else self.compiled)(
             self.encoder,
             self.decoder,
@@ -547,8 +534,6 @@ class Trainer:
                 f"{self.steps_done} (on_nonfinite='skip' would go on without it; a lower learning rate may avoid it)"
             ),
         )
-        if admitted:
-            self._before = None
         self.steps_skipped += not admitted
         return admitted
 

@@ -1,4 +1,4 @@
-"""CPU time of a training step, by four loops that take turns, and the floor of the bytes that have to move."""
+"""The time of a training step, by four loops that take turns, and the floor of the bytes that have to move."""
 
 from __future__ import annotations
 
@@ -34,12 +34,23 @@ class Case:
     architecture: str
     optimizer: str
     k: int
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.architecture}-{self.optimizer}-k{self.k}" + f"-{self.threads}-threads" * (self.threads > 1)
 
 
-CASES = [
-    *(Case("mnist", optimizer, k) for k in (1, 8, 64) for optimizer in OPTIMIZERS),
-    *(Case("small", optimizer, 1) for optimizer in OPTIMIZERS),
-]
+CASES = {
+    case.name: case
+    for case in (
+        *(Case("mnist", optimizer, k) for k in (1, 8, 64) for optimizer in OPTIMIZERS),
+        *(Case("mnist", optimizer, 1, threads=2) for optimizer in OPTIMIZERS),
+        *(Case("small", optimizer, 1) for optimizer in OPTIMIZERS),
+        *(Case("fashion-mnist", optimizer, 1) for optimizer in OPTIMIZERS),
+    )
+}
+"""By name; what decides most comes first."""
 
 
 def networks(case: Case) -> tuple[nn.Module, nn.Module]:
@@ -93,19 +104,25 @@ LOOPS: dict[str, Callable[[Case], Callable[[Tensor], None]]] = {
 
 
 def measured(case: Case, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Seconds of CPU time a step of each loop; the samples of a round are taken one after another in random order."""
+    """Seconds of a step of each loop; the samples of a round are taken one after another in random order.
+
+    On one thread they are the processor's, on several the clock's.
+    """
+    torch.set_num_threads(case.threads)
+    torch.set_flush_denormal(True)
+    clock = time.thread_time if case.threads == 1 else time.perf_counter
     load_before, pictures = list(os.getloadavg()), torch.rand(256, case.k, *SHAPE)
     steps: dict[str, tuple[Callable[[Tensor], None], Iterator[Tensor]]] = {}
     first: dict[str, float] = {}
-    for name, make in LOOPS.items():
-        step, stream = make(case), itertools.cycle(pictures.unbind())
+    for name in reversed(LOOPS):  # ours is compiled first, and so with what the compiler does once
+        step, stream = LOOPS[name](case), itertools.cycle(pictures.unbind())
         began = time.perf_counter()
         for _ in range(3):
             step(next(stream))
         first[name] = time.perf_counter() - began
         steps[name] = step, stream
-    repeats = {name: max(1, round(SAMPLE_SECONDS / _seconds(*steps[name], 3))) for name in steps}
-    taken: dict[str, list[float]] = {name: [] for name in steps}
+    repeats = {name: max(1, round(SAMPLE_SECONDS / _seconds(clock, *steps[name], 3))) for name in steps}
+    taken: dict[str, list[float]] = {name: [] for name in LOOPS}
     shuffle = random.Random(SEED).shuffle
     gc.collect()
     gc.disable()
@@ -114,7 +131,7 @@ def measured(case: Case, rounds: int = ROUNDS) -> dict[str, Any]:
             order = list(steps)
             shuffle(order)
             for name in order:
-                taken[name].append(_seconds(*steps[name], repeats[name]))
+                taken[name].append(_seconds(clock, *steps[name], repeats[name]))
     finally:
         gc.enable()
     seconds = {name: {**summary(values), "least": min(values)} for name, values in taken.items()}
@@ -123,12 +140,13 @@ def measured(case: Case, rounds: int = ROUNDS) -> dict[str, Any]:
         "architecture": case.architecture,
         "optimizer": case.optimizer,
         "k": case.k,
+        "threads": case.threads,
         "seconds": _short(seconds),
-        "ratios": _short({name: ratios(taken[name], taken["ours, compiled"]) for name in steps}),
-        "first_three_steps": {name: record.short(value) for name, value in first.items()},
+        "ratios": _short({name: ratios(taken[name], taken["ours, compiled"]) for name in LOOPS}),
+        "first_three_steps": {name: record.short(first[name]) for name in LOOPS},
         "weights": parts,
         "bytes": bytes_moved(case, *parts),
-        "bandwidth": record.short(bandwidth(sum(parts))),
+        "bandwidth": record.short(bandwidth(sum(parts), clock)),
         "load_before": load_before,
         "load_after": list(os.getloadavg()),
     }
@@ -148,21 +166,21 @@ def bytes_moved(case: Case, encoder: int, decoder: int) -> int:
     return 4 * (2 * weights + 2 * weights + state + (encoder if case.k < N else 0))
 
 
-def bandwidth(weights: int) -> float:
+def bandwidth(weights: int, clock: Callable[[], float]) -> float:
     """Bytes a second, read and written, of a copy as large as the weights, from one step's memory to another's."""
     source, to = torch.rand(weights), torch.empty(weights)
 
     def copy(_: object) -> None:
         to.copy_(source)
 
-    return 2 * 4 * weights / min(_seconds(copy, itertools.repeat(None), 20) for _ in range(30))
+    return 2 * 4 * weights / min(_seconds(clock, copy, itertools.repeat(None), 20) for _ in range(30))
 
 
-def _seconds(call: Callable[[Any], object], stream: Iterator[Any], repeats: int) -> float:
-    began = time.thread_time()
+def _seconds(clock: Callable[[], float], call: Callable[[Any], object], stream: Iterator[Any], repeats: int) -> float:
+    began = clock()
     for _ in range(repeats):
         call(next(stream))
-    return (time.thread_time() - began) / repeats
+    return (clock() - began) / repeats
 
 
 def _short(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -21,7 +21,7 @@ import mow
 from mow import MovingWindow, ShuffledStream, Trainer
 from mow.app.cli import app
 from mow.app.options import Options
-from mow.training import compiled
+from mow.training import compiled, step_graph
 from mow.training.compiled import CompiledStep
 from mow.training.precision import Frugal
 from mow.window.distances import Distance
@@ -55,7 +55,7 @@ DISTANCES: dict[str, Callable[[], Distance]] = {
 @pytest.fixture
 def as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is compiled."""
-    monkeypatch.setattr(compiled, "compiled", lambda function: function)
+    monkeypatch.setattr(compiled, "CompiledGraph", lambda function, owned: function)
 
 
 def trainer_of(distance: Distance | None = None, *, compile: bool, batch_norm: bool = True, **options: Any) -> Trainer:
@@ -311,11 +311,11 @@ def test_networks_are_refused_as_by_the_eager_step() -> None:
 
 
 def test_what_cannot_be_compiled_is_an_error_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(graph: Any, inputs: Any, **options: Any) -> Any:
+    def refuse(graph: Any, inputs: Any) -> Any:
         raise ImportError("no compiler")
 
     trainer = trainer_of(compile=True, optimizer=OPTIMIZERS["sgd"])
-    monkeypatch.setattr(compiled, "_backend", refuse)
+    monkeypatch.setattr(step_graph, "inductor", refuse)
     before = copy.deepcopy(trainer.state_dict())
     with pytest.raises(
         RuntimeError, match="(?s)compile is True and the step cannot be compiled; use compile=False .*no compiler"
@@ -329,7 +329,7 @@ def test_a_distance_raises_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> No
         def value(self, z: Tensor, history: Tensor | None, prior: Tensor | str) -> Tensor:
             raise KeyError("mine")
 
-    monkeypatch.setattr(compiled, "compiled", lambda function: function)
+    monkeypatch.setattr(compiled, "CompiledGraph", lambda function, owned: function)
     trainer = trainer_of(Broken(), compile=True, optimizer=OPTIMIZERS["sgd"])
     with pytest.raises(KeyError, match="mine"):
         trainer.step(pictures()[:K])
@@ -388,7 +388,7 @@ def test_a_new_value_is_read_where_it_is_written_unless_the_old_one_is_still_rea
     old = [graph.call_function(ops.neg.default, (weight,))] if late else []
     copy = graph.call_function(ops.copy_.default, (weight, new))
     graph.output((again, *old))
-    compiled.read_where_it_is_written(graph)
+    step_graph.read_where_it_is_written(graph)
     graph.lint()
     assert again.args == ((new, new) if late else (copy, copy)) and copy.args == (weight, new)
 
