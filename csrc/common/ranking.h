@@ -1,4 +1,4 @@
-// Sorting projections and coupling two sorted samples by their quantiles, on the host or the device.
+// Directions, sorting projections and coupling two sorted samples by their quantiles, on the host or the device.
 #pragma once
 
 #include <cmath>
@@ -112,6 +112,14 @@ struct Coupling {
     }
   }
 };
+
+// What a draw from N(0, I) is divided by to be a direction, from the sum of its squares: that of
+// torch.nn.functional.normalize.
+template <class T>
+MOW_HD T norm_of_draw(T squares) {
+  const T norm = std::sqrt(squares), least = T(1e-12);
+  return norm > least ? norm : least;
+}
 
 // |d|^p and its derivative.
 struct PowerCost {

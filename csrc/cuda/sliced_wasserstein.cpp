@@ -12,13 +12,15 @@ std::tuple<Tensor, Tensor> run(
     const std::optional<Tensor>& normal, double p, Wanted wanted) {
   return with_dtype(current, [&]<class T>(T) {
     DeviceCall<T> call(current, history, prior, wanted);
-    const Rows<T> columns = rows_of<T>(directions);
+    const int64_t row = directions.dim() - 2, column = row + 1;
     const Sliced<T> problem{
         call.samples,
-        {columns.data, directions.size(1), columns.column_stride, columns.row_stride},
+        {static_cast<const T*>(directions.data_ptr()), directions.size(column), directions.stride(column),
+         directions.stride(row)},
         prior ? nullptr : static_cast<const double*>(normal->data_ptr()),
         p,
-        call.results};
+        call.results,
+        row > 0};
     return call.run(sliced_scratch(problem), [&](void* scratch, cudaStream_t stream) {
       return sliced_wasserstein(problem, scratch, stream);
     });

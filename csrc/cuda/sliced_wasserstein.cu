@@ -7,6 +7,7 @@
 //   - large ones: runs of kRun entries by the same network, then merged pairwise, where an entry finds its place by binary
 //     search in the other run. No two entries are equal, so no merge has a tie to break. log2(n / kRun) passes over
 //     the entries; up to 4096 rows (2048 in double precision) there is none.
+// Draws are divided by their norms as they are projected on, or in a launch of its own where there are several anyway.
 // The gradient alone of few current rows (counts_ranks) sorts no window: it counts the entries below theirs.
 
 #include "cuda/sliced_wasserstein.h"
@@ -61,6 +62,15 @@ __device__ void sort_runs(Entry<T>* entries, int size, int total, int threads) {
 // Whether the ranks of k current rows are counted where no value is wanted: each takes a pass over the window.
 MOW_HD bool counts_ranks(int64_t k) { return k <= 64; }
 
+// The norm of a draw, for all lanes of the warp.
+template <class T>
+__device__ T warp_norm(const Line<T>& draw, int64_t dim) {
+  T squares = 0;
+  for (int64_t d = threadIdx.x % 32; d < dim; d += 32) squares += draw.data[d * draw.stride] * draw.data[d * draw.stride];
+  for (int other = 16; other > 0; other /= 2) squares += __shfl_xor_sync(0xffffffff, squares, other);
+  return norm_of_draw(squares);
+}
+
 // The row of a rank in one direction: the cost and, for a current row, the slope, both times `whole`.
 template <class T>
 __device__ double match_rank(
@@ -78,7 +88,7 @@ __device__ double match_rank(
 }
 
 // A whole small window by one team, `group` directions at a time. Shared memory: sums, the block's gradient [k, D], the
-// entries of the window and of the prior [group, size] each, the slopes [group, k].
+// entries of the window and of the prior [group, size] each, the norms of the directions [group], the slopes [group, k].
 template <class T>
 __global__ void __launch_bounds__(kThreads) sliced_window(
     const __grid_constant__ Sliced<T> p, Coupling coupling, int group, int size) {
@@ -93,7 +103,8 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
   double* const gradient = reinterpret_cast<double*>(memory + sizeof sums);
   auto* const window = reinterpret_cast<Entry<T>*>(gradient + (needs_grad ? (k * dim + 1) / 2 * 2 : 0));
   Entry<T>* const prior = window + group * size;
-  T* const slopes = reinterpret_cast<T*>(prior + (m > 0 ? group * size : 0));
+  T* const norms = reinterpret_cast<T*>(prior + (m > 0 ? group * size : 0));
+  T* const slopes = norms + group;
 
   const Sequence<T> rows{samples.history, samples.current}, prior_rows{samples.prior, Rows<T>{}};
   const double weight = 1 / (double(coupling.whole) * double(count));
@@ -105,6 +116,11 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
   for (int64_t first = count * Team::rank() / Team::size(); first < end; first += group) {
     const int here = int(end - first < group ? end - first : group);
     const int samples_here = m > 0 ? 2 : 1;
+    for (int direction = threadIdx.x / 32; direction < here; direction += kWarps) {
+      const T norm = p.drawn ? warp_norm(line_of(p.directions, first + direction), dim) : T(1);
+      if (threadIdx.x % 32 == 0) norms[direction] = norm;
+    }
+    __syncthreads();
     for (int i = threadIdx.x; i < samples_here * group * size; i += kThreads) {
       const int row = i % size, direction = i / size % group;
       const bool of_window = i / size < group;
@@ -121,7 +137,7 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
           }
           sum += run;
         }
-        entry = Entry<T>::of(sum, uint32_t(row));
+        entry = Entry<T>::of(sum / norms[direction], uint32_t(row));
       }
       window[i] = entry;
     }
@@ -135,7 +151,7 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
         for (int other = 16; other > 0; other /= 2) rank += __shfl_xor_sync(0xffffffff, rank, other);
         double slope;
         match_rank(p, coupling, rank, entry.value(), sorted, i / k, true, slope);
-        if (threadIdx.x % 32 == 0) slopes[i] = T(weight * slope);
+        if (threadIdx.x % 32 == 0) slopes[i] = T(weight * slope) / norms[i / k];
       }
     } else {
       sort_runs(window, size, samples_here * group * size, kThreads);
@@ -147,7 +163,7 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
       const int row = int(entry.row());
       double slope;
       total += weight * match_rank(p, coupling, rank, entry.value(), sorted, direction, needs_grad && row >= h, slope);
-      if (needs_grad && row >= h) slopes[direction * k + row - h] = T(weight * slope);
+      if (needs_grad && row >= h) slopes[direction * k + row - h] = T(weight * slope) / norms[direction];
     }
     __syncthreads();
     for (int64_t i = threadIdx.x; needs_grad && i < k * dim; i += kThreads) {
@@ -161,6 +177,16 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
     }
   }
   block_results(total, m > 0 ? 0 : p.bins[0], needs_grad ? gradient : nullptr, k * dim, sums, p.results);
+}
+
+// Draws -> directions [L, D], a warp each.
+template <class T>
+__global__ void __launch_bounds__(kThreads) normalise(Rows<T> draws, int64_t dim, T* directions) {
+  const int64_t direction = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (direction >= draws.count) return;
+  const Line<T> draw = line_of(draws, direction);
+  const T norm = warp_norm(draw, dim);
+  for (int64_t d = threadIdx.x % 32; d < dim; d += 32) directions[direction * dim + d] = draw.data[d * draw.stride] / norm;
 }
 
 // The projections of a tile of 64 rows, blockIdx.x, on 64 directions, blockIdx.y: each(row, direction, their number) for those
@@ -334,7 +360,7 @@ struct Plan {
   int64_t team, group, size, shared;  // there
   int64_t chunk;                      // directions whose entries are held at once
   bool counting;                      // there is no window to be sorted
-  int64_t window, prior, totals, slopes, ranks, scratch;  // bytes; each array of entries to be sorted is there twice
+  int64_t window, prior, totals, slopes, units, ranks, scratch;  // bytes; each array of entries to be sorted is there twice
 
   explicit Plan(const Sliced<T>& p) : Plan() {
     const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
@@ -344,7 +370,7 @@ struct Plan {
     static const int64_t most_entries = threshold("MOW_CUDA_SINGLE_SLICED", 16384);
     if (n <= 256 && m <= 256 && (n + m) * count <= most_entries && (n + m) * count * dim <= 1 << 20) {
       size = power_of_two_from(std::max(n, m));
-      const int64_t per_direction = (m > 0 ? 2 : 1) * size * entry + (needs_grad ? k * int64_t(sizeof(T)) : 0);
+      const int64_t per_direction = (m > 0 ? 2 : 1) * size * entry + (needs_grad ? k + 1 : 1) * int64_t(sizeof(T));
       team = team_size(count);
       group = std::clamp<int64_t>((32 << 10) / per_direction, 1, ceil_divide(count, team));
       const int64_t gradient = needs_grad ? (k * dim + 1) / 2 * 2 * int64_t(sizeof(double)) : 0;
@@ -358,8 +384,9 @@ struct Plan {
     prior = chunk * m * entry;
     totals = counting ? 0 : ceil_divide(n, kThreads) * count * int64_t(sizeof(double));
     slopes = needs_grad ? chunk * k * int64_t(sizeof(T)) : 0;
+    units = p.drawn ? count * dim * int64_t(sizeof(T)) : 0;
     ranks = counting ? chunk * k * int64_t(sizeof(unsigned)) : 0;
-    scratch = (counting ? 1 : 2) * window + 2 * prior + totals + slopes + ranks;
+    scratch = (counting ? 1 : 2) * window + 2 * prior + totals + slopes + units + ranks;
   }
 
  private:
@@ -394,7 +421,7 @@ cudaError_t sort_projections(
 }
 
 template <class T>
-cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* scratch, cudaStream_t stream) {
+cudaError_t run_large(Sliced<T> p, const Plan<T>& plan, unsigned char* scratch, cudaStream_t stream) {
   const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
   const int64_t count = p.directions.count;
   const auto take = [&](int64_t bytes) {
@@ -408,7 +435,15 @@ cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* sc
   for (auto& prior : priors) prior = reinterpret_cast<Entry<T>*>(take(plan.prior));
   auto* const totals = reinterpret_cast<double*>(take(plan.totals));
   auto* const slopes = reinterpret_cast<T*>(take(plan.slopes));
+  auto* const units = reinterpret_cast<T*>(take(plan.units));
   auto* const ranks = reinterpret_cast<unsigned*>(take(plan.ranks));
+  if (p.drawn) {
+    const dim3 blocks(unsigned(ceil_divide(count, kWarps)));
+    const auto failed = launch(normalise<T>, blocks, kThreads, 0, 1, stream, p.directions, dim, units);
+    if (failed != cudaSuccess) return failed;
+    p.directions = {units, count, dim, 1};
+    p.drawn = false;
+  }
 
   const Rows<T> none{};
   const Sequence<T> rows{p.samples.history, p.samples.current};

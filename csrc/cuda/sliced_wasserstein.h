@@ -13,6 +13,7 @@ struct Sliced {
   const double* bins;
   double p;
   Results<T> results;
+  bool drawn = false;  // the directions are draws from N(0, I), to be divided by their norms
 };
 
 template <class T>

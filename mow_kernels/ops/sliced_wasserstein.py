@@ -71,9 +71,21 @@ def draw_directions(current: Tensor, count: int, generator: torch.Generator | No
     Returns:
         [D, count].
     """
+    return reference.unit(_normals(current, count, generator)).to(current)
+
+
+def _normals(current: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Draws from N(0, I) in float32 [1, D, count], on the device of what draws them."""
     device = current.device if generator is None else generator.device
-    drawn = torch.randn(current.shape[-1], count, dtype=torch.float32, device=device, generator=generator)
-    return torch.nn.functional.normalize(drawn, dim=0).to(current)
+    return torch.randn(1, current.shape[-1], count, dtype=torch.float32, device=device, generator=generator)
+
+
+def _directions(current: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """What every backend takes for that many directions: draws [1, D, count], which it normalises itself and so in no
+    launch of its own; or in float64 directions [D, count], which are normalised in float32 and then cast."""
+    if current.dtype == torch.float64:
+        return draw_directions(current, count, generator)
+    return _normals(current, count, generator).to(current.device)
 
 
 def _check(
@@ -97,7 +109,7 @@ def _check(
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator is {generator!r}; it must be a torch.Generator or None")
     return Call(
-        OP, sample, {"directions": functools.partial(draw_directions, count=directions, generator=generator), "p": p}
+        OP, sample, {"directions": functools.partial(_directions, count=directions, generator=generator), "p": p}
     )
 
 
@@ -150,7 +162,7 @@ def _to_normal(n: int, dim: int, *, directions: Tensor, p: float) -> Sliced:
         axes = torch.eye(current.shape[1], dtype=current.dtype, device=current.device)  # the columns as they are
         return sliced_wasserstein(current, history, directions=axes)
 
-    return Sliced(directions, over)
+    return Sliced(reference.unit(directions), over)
 
 
 class SortedProjections(Running):

@@ -138,7 +138,9 @@ def _cramer_wold(history: Tensor, prior: Tensor | None, *, gamma: float, phi: st
 def _sliced_wasserstein(history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float) -> Call:
     def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
         bins = sliced_wasserstein_op.normal_bins(len(x) + len(history)) if prior is None else None
-        numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
+        columns = directions.reshape(directions.shape[-2:])
+        given = (columns.data_ptr(), columns.shape[1], *columns.stride()[::-1], directions.dim() == 3)
+        numbers = (ctypes.c_int64 * 5)(*given)
         rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
         return _call("sliced_wasserstein", x, history, prior, needs_grad, *rest, **measured)
 

@@ -43,13 +43,13 @@ int run_cramer_wold(
   return cuda::cramer_wold(CramerWoldTable{phi, size}, gamma, samples, results, memory.data(), nullptr);
 }
 
-// directions: [data, L, row stride, column stride] of [L, D].
+// directions: [data, L, row stride, column stride] of [L, D], and whether they are draws.
 template <class T>
 int run_sliced(
     const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value, void* g_current) {
   const Rows<T> rows{reinterpret_cast<const T*>(directions[0]), directions[1], directions[2], directions[3]};
   const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
-  const cuda::Sliced<T> problem{samples_of<T>(numbers), rows, bins, p, results};
+  const cuda::Sliced<T> problem{samples_of<T>(numbers), rows, bins, p, results, directions[4] != 0};
   auto memory = scratch(cuda::sliced_scratch(problem));
   return cuda::sliced_wasserstein(problem, memory.data(), nullptr);
 }

@@ -43,6 +43,7 @@ def test_every_kernel_compiles(architecture: str) -> None:
             "sort_tiles",
             "merge_runs",
             "match_ranks",
+            "normalise",
             "push_rows",
             "copy_newest",
             "write_rows",
