@@ -53,8 +53,9 @@ struct Entry<float> {
 
   MOW_HD static Entry of(float x, uint32_t row) { return {uint64_t(encode(x)) << 32 | row}; }
   MOW_HD static Entry last() { return {~uint64_t(0)}; }
-  MOW_HD float value() const { return decode<float>(uint32_t(bits >> 32)); }
+  MOW_HD float value() const { return decode<float>(order()); }
   MOW_HD uint32_t row() const { return uint32_t(bits); }
+  MOW_HD uint32_t order() const { return uint32_t(bits >> 32); }
   MOW_HD friend bool operator<(const Entry& a, const Entry& b) { return a.bits < b.bits; }
 };
 
@@ -66,6 +67,7 @@ struct alignas(16) Entry<double> {
   MOW_HD static Entry last() { return {~uint64_t(0), ~uint64_t(0)}; }
   MOW_HD double value() const { return decode<double>(key); }
   MOW_HD uint32_t row() const { return uint32_t(index); }
+  MOW_HD uint64_t order() const { return key; }
   MOW_HD friend bool operator<(const Entry& a, const Entry& b) {
     return a.key < b.key || (a.key == b.key && a.index < b.index);
   }

@@ -10,25 +10,10 @@
 // Draws are divided by their norms as they are projected on, or in a launch of its own where there are several anyway.
 // The gradient alone of few current rows (counts_ranks) sorts no window: it counts the entries below theirs.
 
-#include "cuda/sliced_wasserstein.h"
-
-#include <cuda_runtime.h>
-
-#include <algorithm>
-#include <cstdint>
-
-#include "common/ranking.h"
-#include "cuda/block.cuh"
-#include "cuda/team.cuh"
+#include "cuda/sliced_wasserstein.cuh"
 
 namespace mow::cuda {
 namespace {
-
-constexpr int kSortThreads = 1024;
-template <class T>
-constexpr int kRun = (32 << 10) / int(sizeof(Entry<T>));  // entries that a block sorts in shared memory
-
-constexpr int kTileRows = 64;  // rows, and directions, of a block that projects
 
 // A sample or N(0, I), projected and sorted: entries [directions, count], or the means of the normal's quantile bins.
 template <class T>
@@ -41,23 +26,6 @@ struct Sorted {
     return bins ? T(bins[rank]) : entries[direction * count + rank].value();
   }
 };
-
-// Sorts each of the runs of `size` entries, a power of two, in shared memory. The blocks' threads must have written them.
-template <class T>
-__device__ void sort_runs(Entry<T>* entries, int size, int total, int threads) {
-  for (int run = 2; run <= size; run *= 2) {
-    for (int step = run / 2; step > 0; step /= 2) {
-      __syncthreads();
-      for (int i = threadIdx.x; i < total / 2; i += threads) {
-        const int low = 2 * i - (i & (step - 1)), high = low + step;
-        const bool descending = run < size && (low & run) != 0;
-        const Entry<T> a = entries[low], b = entries[high];
-        if ((b < a) != descending) entries[low] = b, entries[high] = a;
-      }
-    }
-  }
-  __syncthreads();
-}
 
 // Whether the ranks of k current rows are counted where no value is wanted: each takes a pass over the window.
 MOW_HD bool counts_ranks(int64_t k) { return k <= 64; }
@@ -189,57 +157,6 @@ __global__ void __launch_bounds__(kThreads) normalise(Rows<T> draws, int64_t dim
   for (int64_t d = threadIdx.x % 32; d < dim; d += 32) directions[direction * dim + d] = draw.data[d * draw.stride] / norm;
 }
 
-// The projections of a tile of 64 rows, blockIdx.x, on 64 directions, blockIdx.y: each(row, direction, their number) for those
-// of a thread, also beyond the last; 16 neighbouring threads have the same directions.
-template <class T, class Each>
-__device__ void project_tile(const Sequence<T>& rows, const Sequence<T>& directions, int64_t dim, const Each& each) {
-  constexpr int P = kTileRows / 16;
-  alignas(16) __shared__ T row_tile[kDepth][kTileStride<T, kTileRows>];
-  alignas(16) __shared__ T direction_tile[kDepth][kTileStride<T, kTileRows>];
-  const int64_t first_row = int64_t(blockIdx.x) * kTileRows, first_direction = int64_t(blockIdx.y) * kTileRows;
-  const int row = threadIdx.x % 16 * P, direction = threadIdx.x / 16 * P;
-  T sum[P][P] = {};
-  for (int64_t start = 0; start < dim; start += kDepth) {
-    __syncthreads();
-    load_tile<T, kTileRows>(row_tile, rows, first_row, start, dim);
-    load_tile<T, kTileRows>(direction_tile, directions, first_direction, start, dim);
-    __syncthreads();
-    T run[P][P] = {};
-    const int depth = int(dim - start < kDepth ? dim - start : kDepth);
-#pragma unroll 4
-    for (int d = 0; d < depth; ++d) {
-#pragma unroll
-      for (int i = 0; i < P; ++i) {
-#pragma unroll
-        for (int j = 0; j < P; ++j) run[i][j] += direction_tile[d][direction + i] * row_tile[d][row + j];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < P; ++i) {
-#pragma unroll
-      for (int j = 0; j < P; ++j) sum[i][j] += run[i][j];
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < P; ++i) each(first_row + row, first_direction + direction + i, sum[i]);
-}
-
-// entries [directions, rows], whose rows are numbered from `number` on; zeroes as many ranks, if there are any.
-template <class T>
-__global__ void __launch_bounds__(kThreads) project(
-    Sequence<T> rows, Sequence<T> directions, int64_t dim, int64_t number, Entry<T>* entries, unsigned* ranks) {
-  const int64_t count = rows.count();
-  project_tile(rows, directions, dim, [&](int64_t row, int64_t direction, const auto& sums) {
-    for (const T sum : sums) {
-      if (row < count && direction < directions.count()) {
-        entries[direction * count + row] = Entry<T>::of(sum, uint32_t(number + row));
-        if (ranks != nullptr) ranks[direction * count + row] = 0;
-      }
-      ++row;
-    }
-  });
-}
-
 // Adds to ranks [directions, k] how many of the rows' entries, which are stored nowhere, are below current [directions, k].
 template <class T>
 __global__ void __launch_bounds__(kThreads) count_ranks(
@@ -274,30 +191,6 @@ __global__ void __launch_bounds__(kThreads) match_current(
   slopes[at] = T(1 / (double(coupling.whole) * double(p.directions.count)) * slope);
 }
 
-// Sorts run blockIdx.x of direction blockIdx.y in place. Shared memory: `size` entries, a power of two.
-template <class T>
-__global__ void __launch_bounds__(kSortThreads) sort_tiles(Entry<T>* entries, int64_t count, int size) {
-  auto* const run = reinterpret_cast<Entry<T>*>(dynamic_shared());
-  entries += blockIdx.y * count;
-  const int64_t first = int64_t(blockIdx.x) * size;
-  for (int i = threadIdx.x; i < size; i += kSortThreads) run[i] = first + i < count ? entries[first + i] : Entry<T>::last();
-  sort_runs(run, size, size, kSortThreads);
-  for (int i = threadIdx.x; i < size && first + i < count; i += kSortThreads) entries[first + i] = run[i];
-}
-
-// Merges pairs of neighbouring runs of `width` entries of direction blockIdx.y.
-template <class T>
-__global__ void __launch_bounds__(kThreads) merge_runs(
-    const Entry<T>* from, Entry<T>* to, int64_t count, int64_t width) {
-  from += blockIdx.y * count, to += blockIdx.y * count;
-  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= count) return;
-  const int64_t run = i / width, pair = run / 2 * 2 * width;
-  const int64_t other = run % 2 == 0 ? pair + width : pair, left = count - other;
-  const int64_t size = left < 0 ? 0 : left < width ? left : width;
-  to[pair + (i - run * width) + count_below(from + other, size, from[i])] = from[i];
-}
-
 // Ranks blockIdx.x * kThreads... of direction blockIdx.y: their part of the mean cost -> totals [directions, blocks], and
 // the slopes [directions, k].
 template <class T>
@@ -317,40 +210,6 @@ __global__ void __launch_bounds__(kThreads) match_ranks(
   }
   total = block_sum(total, sums);
   if (threadIdx.x == 0) totals[direction * gridDim.x + blockIdx.x] = total;
-}
-
-// g_current [k, D], set or added to: slopes [directions, k] times the directions.
-template <class T>
-__global__ void __launch_bounds__(kThreads) spread(
-    const __grid_constant__ Sliced<T> p, const T* slopes, int64_t first, int64_t here) {
-  const int64_t k = p.samples.current.count, dim = p.samples.dim;
-  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= k * dim) return;
-  const int64_t row = i / dim, d = i % dim;
-  double sum = first > 0 ? double(p.results.g_current[i]) : 0;
-  for (int64_t direction = 0; direction < here; ++direction) {
-    const Line<T> theta = line_of(p.directions, first + direction);
-    sum += double(slopes[direction * k + row]) * double(theta.data[d * theta.stride]);
-  }
-  p.results.g_current[i] = T(sum);
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads) sliced_finish(
-    const double* totals, int64_t count, const double* bins, Results<T> results) {
-  __shared__ double sums[kWarps];
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += totals[i];
-  sum = block_sum(sum, sums);
-  if (threadIdx.x == 0) *results.value = T(sum + (bins ? bins[0] : 0));
-}
-
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-int64_t power_of_two_from(int64_t count) {
-  int64_t size = 2;
-  while (size < count) size *= 2;
-  return size;
 }
 
 // How a problem is run. But for the team it depends on the sizes alone and not on the device.
@@ -393,10 +252,6 @@ struct Plan {
   Plan() = default;
 };
 
-dim3 project_blocks(int64_t rows, int64_t directions) {
-  return dim3(unsigned(ceil_divide(rows, kTileRows)), unsigned(ceil_divide(directions, kTileRows)));
-}
-
 // Projects a sample on directions and sorts; the result lies in `entries` or in `spare`.
 template <class T>
 cudaError_t sort_projections(
@@ -405,17 +260,7 @@ cudaError_t sort_projections(
   auto failed = launch(
       project<T>, project_blocks(count, here), kThreads, 0, 1, stream, rows, directions, dim, int64_t{0}, entries,
       static_cast<unsigned*>(nullptr));
-  if (failed != cudaSuccess) return failed;
-  const int64_t size = std::min<int64_t>(kRun<T>, power_of_two_from(count));
-  const dim3 runs(unsigned(ceil_divide(count, size)), unsigned(here));
-  failed = launch(
-      sort_tiles<T>, runs, kSortThreads, size * int64_t(sizeof(Entry<T>)), 1, stream, entries, count, int(size));
-  const dim3 blocks(unsigned(ceil_divide(count, kThreads)), unsigned(here));
-  for (int64_t width = size; width < count && failed == cudaSuccess; width *= 2) {
-    failed = launch(
-        merge_runs<T>, blocks, kThreads, 0, 1, stream, static_cast<const Entry<T>*>(entries), spare, count, width);
-    std::swap(entries, spare);
-  }
+  if (failed == cudaSuccess) failed = sort_entries(entries, spare, count, here, stream);
   sorted = {entries, count, nullptr};
   return failed;
 }

@@ -165,6 +165,10 @@ def _to_normal(n: int, dim: int, *, directions: Tensor, p: float) -> Sliced:
     return Sliced(reference.unit(directions), over)
 
 
+_STATE = 8
+"""Keys that take as much as the state of the ring, which a GPU keeps behind them (csrc/cuda/sliced_wasserstein.h)."""
+
+
 class SortedProjections(Running):
     """A window of n rows and its projections on directions that stay, sorted, for `mow_kernels.sliced_wasserstein`.
 
@@ -178,7 +182,7 @@ class SortedProjections(Running):
 
     Args:
         n: rows of the full window, >= 1.
-        directions: [D, L], float32 or float64.
+        directions: [D, L], float32 or float64, on the CPU or on a GPU for which the backend "cuda" was built.
 
     Raises:
         ValueError, TypeError: a bad argument, by name; no native library (`why_not_running` says why).
@@ -187,10 +191,11 @@ class SortedProjections(Running):
     def __init__(self, n: int, directions: Tensor) -> None:
         if not isinstance(directions, Tensor) or directions.dim() != 2:
             raise ValueError("directions must be a tensor [D, L]")
-        super().__init__(OP, n, directions.shape[0], directions.dtype, {"directions": directions, "p": 2.0})
+        options = {"directions": directions, "p": 2.0}
+        super().__init__(OP, n, directions.shape[0], directions.dtype, options, device=directions.device)
         self._directions, self._version = directions, directions._version
         keys = torch.int32 if directions.dtype == torch.float32 else torch.int64
-        self._keys = torch.empty(3, directions.shape[1], n, dtype=keys)
+        self._keys = torch.zeros(3 * directions.shape[1] * n + _STATE, dtype=keys, device=directions.device)
         self._list = 0
 
     @classmethod
@@ -204,7 +209,7 @@ class SortedProjections(Running):
         return directions is self._directions and directions._version == self._version
 
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
-        bins = normal_bins(min(self.rows, self.n - k) + k)
+        bins = normal_bins(min(self.rows, self.n - k) + k, None if self._on_cpu else self._device)
         arguments = (self.n, self._head, self.rows, self._list, self._directions, bins)
         return Launch(
             self._measure, None, self._keys, None, lambda *_: arguments, reference, self._options, stays=False

@@ -83,6 +83,19 @@ int run_running(
   return cuda::cramer_wold_running(CramerWoldTable{table, size}, gamma, call, results, memory.data(), nullptr);
 }
 
+// fresh: [data, rows, row stride, column stride], then directions as for run_sliced, then size, head, rows, D.
+template <class T>
+int run_sorted(void* keys, const int64_t* numbers, const double* bins, void* value, void* g_current, bool evaluated) {
+  const auto rows = [&](int i) {
+    const int64_t* const n = numbers + 4 * i;
+    return Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
+  };
+  const auto window = cuda::SortedWindow<T>::of(keys, numbers[8], numbers[9], numbers[10], numbers[11], rows(0), rows(1));
+  auto memory = scratch(cuda::sorted_scratch(window, value != nullptr));
+  if (value == nullptr) return cuda::push_sorted(window, evaluated, memory.data(), nullptr);
+  return cuda::evaluate_sorted(window, bins, {static_cast<T*>(value), static_cast<T*>(g_current)}, memory.data(), nullptr);
+}
+
 template <class T>
 int run_k_center(
     const int64_t* x, int64_t dim, int64_t k, int64_t start, int64_t* indices, void* squared_radius, int64_t* counts) {
@@ -127,6 +140,12 @@ int cuda_shim_sliced_wasserstein(
     bool single, const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value,
     void* g_current) {
   return (single ? run_sliced<float> : run_sliced<double>)(numbers, directions, bins, p, value, g_current);
+}
+
+// value: null to push.
+int cuda_shim_sorted(
+    bool single, void* keys, const int64_t* numbers, const double* bins, void* value, void* g_current, bool evaluated) {
+  return (single ? run_sorted<float> : run_sorted<double>)(keys, numbers, bins, value, g_current, evaluated);
 }
 
 int cuda_shim_running_push(bool single, void* sums, void* prior_sums, const int64_t* numbers, int64_t head) {
