@@ -195,14 +195,15 @@ def test_the_ring_of_sorted_projections_goes_on_in_device_memory() -> None:
         vars(other).update(frozen)
 
 
-@pytest.mark.parametrize("sampled", [False, True])
-def test_a_window_on_a_device_keeps_them(monkeypatch: pytest.MonkeyPatch, sampled: bool) -> None:
+@pytest.mark.parametrize("name, sampled", [("mmd", False), ("mmd", True), ("sliced", False)])
+def test_a_window_on_a_device_keeps_them(monkeypatch: pytest.MonkeyPatch, name: str, sampled: bool) -> None:
     """From the second step on; a change of the window by other means than a push sets them up anew."""
     monkeypatch.setattr(mow.MovingWindow, "is_on_host", property(lambda window: False))
     n, dim = 150, 5
     window = mow.MovingWindow(n, dim)
     prior = mow.PriorWindow(n, dim) if sampled else "normal"
-    distance = mow.MMD(prior)
+    sliced = mow.SlicedWasserstein(directions=directions_of(dim, 6, torch.float32))
+    distance = mow.MMD(prior) if name == "mmd" else sliced
     stream = draw(200, dim, 5).float()
     window.fill(stream[: n - 1])
     for at in range(n - 1, 165):
@@ -213,10 +214,17 @@ def test_a_window_on_a_device_keeps_them(monkeypatch: pytest.MonkeyPatch, sample
         assert bool(window.kept.following) == (at not in (n - 1, 158))
         history = window.history(1)
         drawn = prior.newest(n) if sampled else "normal"
-        options = distance.options(z)
+        options = {
+            key: value.double() if isinstance(value, Tensor) else value for key, value in distance.options(z).items()
+        }
         with mk.use_backend("reference"):
             right, of = mk.gradient(
-                mk.mmd, z.double(), history.double(), drawn.double() if sampled else drawn, measure=True, **options
+                distance.function,
+                z.double(),
+                history.double(),
+                drawn.double() if sampled else drawn,
+                measure=True,
+                **options,
             )
         torch.testing.assert_close(value.double(), of, rtol=1e-4, atol=2e-6)
         torch.testing.assert_close(g_z.double(), right, rtol=1e-4, atol=1e-7)
