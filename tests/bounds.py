@@ -17,7 +17,7 @@ from torch import Tensor
 import mow_kernels as mk
 from mow_kernels.reference import laplace
 from mow_kernels.reference.mmd import KERNELS
-from mow_kernels.reference.sliced_wasserstein import normal_bins, quantile_coupling
+from mow_kernels.reference.sliced_wasserstein import normal_bins, quantile_coupling, unit
 from mow_kernels.reference.sums import squared_distances
 from mow_kernels.registry import OPS, TABLE
 
@@ -279,6 +279,23 @@ def check_sliced(backend: str, sample: Sample, p: float, *, exact_projections: b
         rows = slice(None) if exact_projections else well_ordered(exact, eps)
         error, plain = ((g - g_current).abs()[rows] for g in (actual_g, plain_g))
         assert (error <= 2 * plain + 8 * eps * g_terms).all()
+
+
+def check_drawn(backend: str, sample: Sample, p: float) -> None:
+    """Draws that the backend normalises, against the directions that they are; no norm is 1."""
+    dtype, entry = sample.current.dtype, TABLE["sliced_wasserstein"][backend].gradient
+    norms = torch.linspace(0.3, 27, sample.directions.shape[1]).to(sample.directions)
+    drawn = (norms * sample.directions).unsqueeze(0)
+    given = (sample.current, sample.history, sample.prior)
+    exact = Sample(*given, unit(drawn)).to(F64)
+    value_terms, g_terms = absolute_terms_of_sliced(exact, p)
+    rows = well_ordered(exact, torch.finfo(dtype).eps)
+    for measure in (True, False):
+        of_draws, of_units = (entry(measure, *given, directions=each, p=p) for each in (drawn, unit(drawn)))
+        error = (of_draws[0] - of_units[0]).abs()[rows]
+        assert error.isfinite().all() and (error <= 16 * torch.finfo(dtype).eps * g_terms).all()
+        if measure:
+            assert (of_draws[1] - of_units[1]).abs() <= 16 * torch.finfo(dtype).eps * value_terms
 
 
 def smooth(randn, n: int, k: int, m: int | None, dim: int, dtype: torch.dtype) -> Sample:

@@ -93,6 +93,7 @@ def sliced_kernels() -> Iterator[Kernel]:
     four = {"num_warps": 4}
     for n, counts in ((64, False), (sw.SORTED, False), (64, True)):
         constants = {"SIZE": n, "SIZE_M": n, "DEPTH": sw._depth(64, n), "COUNTS": counts, **match, **common}
+        constants["DRAWN"] = False
         name = f"sliced_wasserstein: {'count' if counts else 'match'}, n = {n}"
         yield Kernel(name, sw.match_kernel, constants, {"num_warps": 8 if n > 256 else 4})
     yield Kernel("sliced_wasserstein: count", sw.count_kernel, {"ROWS": 1024, **match, **common}, four)

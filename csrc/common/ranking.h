@@ -1,4 +1,4 @@
-// Sorting projections and coupling two sorted samples by their quantiles, on the host or the device.
+// Directions, sorting projections and coupling two sorted samples by their quantiles, on the host or the device.
 #pragma once
 
 #include <cmath>
@@ -53,8 +53,9 @@ struct Entry<float> {
 
   MOW_HD static Entry of(float x, uint32_t row) { return {uint64_t(encode(x)) << 32 | row}; }
   MOW_HD static Entry last() { return {~uint64_t(0)}; }
-  MOW_HD float value() const { return decode<float>(uint32_t(bits >> 32)); }
+  MOW_HD float value() const { return decode<float>(order()); }
   MOW_HD uint32_t row() const { return uint32_t(bits); }
+  MOW_HD uint32_t order() const { return uint32_t(bits >> 32); }
   MOW_HD friend bool operator<(const Entry& a, const Entry& b) { return a.bits < b.bits; }
 };
 
@@ -66,6 +67,7 @@ struct alignas(16) Entry<double> {
   MOW_HD static Entry last() { return {~uint64_t(0), ~uint64_t(0)}; }
   MOW_HD double value() const { return decode<double>(key); }
   MOW_HD uint32_t row() const { return uint32_t(index); }
+  MOW_HD uint64_t order() const { return key; }
   MOW_HD friend bool operator<(const Entry& a, const Entry& b) {
     return a.key < b.key || (a.key == b.key && a.index < b.index);
   }
@@ -112,6 +114,14 @@ struct Coupling {
     }
   }
 };
+
+// What a draw from N(0, I) is divided by to be a direction, from the sum of its squares: that of
+// torch.nn.functional.normalize.
+template <class T>
+MOW_HD T norm_of_draw(T squares) {
+  const T norm = std::sqrt(squares), least = T(1e-12);
+  return norm > least ? norm : least;
+}
 
 // |d|^p and its derivative.
 struct PowerCost {

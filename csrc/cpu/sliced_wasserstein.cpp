@@ -11,6 +11,7 @@
 #include <tuple>
 #include <utility>
 
+#include "common/ranking.h"
 #include "cpu/buffer.h"
 #include "cpu/parallel.h"
 #include "cpu/sliced_wasserstein_sorted.h"
@@ -150,15 +151,48 @@ class Evaluation {
   }
 };
 
+// Directions [D, L] as they are; draws [1, D, L] divided by their norms.
+template <class T>
+class Directions {
+ public:
+  explicit Directions(const Tensor& given) {
+    if (given.dim() == 2) {
+      matrix = cpu::matrix<T>(given);
+      return;
+    }
+    const T* const drawn = static_cast<const T*>(given.data_ptr());
+    const int64_t dim = given.size(1), count = given.size(2), row = given.stride(1), column = given.stride(2);
+    memory_ = allocate<T>((dim + 1) * count);
+    T *const unit = memory_.get(), *const norms = unit + dim * count;
+    std::fill_n(norms, count, T(0));
+    for (int64_t d = 0; d < dim; ++d) {
+      for (int64_t l = 0; l < count; ++l) {
+        const T x = unit[d * count + l] = drawn[d * row + l * column];
+        norms[l] += x * x;
+      }
+    }
+    for (int64_t l = 0; l < count; ++l) norms[l] = norm_of_draw(norms[l]);
+    for (int64_t d = 0; d < dim; ++d) {
+      for (int64_t l = 0; l < count; ++l) unit[d * count + l] /= norms[l];
+    }
+    matrix = {unit, dim, count, count, 1};
+  }
+
+  Matrix<T> matrix;
+
+ private:
+  Buffer<T> memory_;
+};
+
 template <class T>
 Slicing<T> slicing_of(
-    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
+    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Directions<T>& directions,
     const std::optional<Tensor>& normal, double p) {
   const int64_t n = history.size(0) + current.size(0);
   STD_TORCH_CHECK(n < kMostRows, "the window has ", n, " rows; backend \"cpp\" takes fewer than ", kMostRows);
   return {
       matrix<T>(history), matrix<T>(current), prior ? matrix<T>(*prior) : Matrix<T>{},
-      prior ? nullptr : static_cast<const double*>(normal->data_ptr()) + 1, matrix<T>(directions), p};
+      prior ? nullptr : static_cast<const double*>(normal->data_ptr()) + 1, directions.matrix, p};
 }
 
 // normal, where there is no prior: float64 [1 + n], the mean variance of N(0, 1) inside n equal quantile bins, then the
@@ -169,7 +203,8 @@ std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
   Tensor value = empty(current, {});
   Tensor g_current = needs_grad ? empty(current, {current.size(0), current.size(1)}) : empty(current, {0});
   with_dtype(current, [&]<class T>(T) {
-    const auto slicing = slicing_of<T>(current, history, prior, directions, normal, p);
+    const Directions<T> axes(directions);
+    const auto slicing = slicing_of<T>(current, history, prior, axes, normal, p);
     const double mean = Evaluation(slicing, true).run(needs_grad ? static_cast<T*>(g_current.data_ptr()) : nullptr);
     const double inside = prior ? 0 : *static_cast<const double*>(normal->data_ptr());
     *static_cast<T*>(value.data_ptr()) = T(inside + mean);
@@ -182,7 +217,8 @@ Tensor sliced_wasserstein_gradient(
     const std::optional<Tensor>& normal, double p) {
   Tensor g_current = empty(current, {current.size(0), current.size(1)});
   with_dtype(current, [&]<class T>(T) {
-    const auto slicing = slicing_of<T>(current, history, prior, directions, normal, p);
+    const Directions<T> axes(directions);
+    const auto slicing = slicing_of<T>(current, history, prior, axes, normal, p);
     Evaluation(slicing, false).run(static_cast<T*>(g_current.data_ptr()));
   });
   return g_current;

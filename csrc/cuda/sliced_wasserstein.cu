@@ -7,27 +7,13 @@
 //   - large ones: runs of kRun entries by the same network, then merged pairwise, where an entry finds its place by binary
 //     search in the other run. No two entries are equal, so no merge has a tie to break. log2(n / kRun) passes over
 //     the entries; up to 4096 rows (2048 in double precision) there is none.
+// Draws are divided by their norms as they are projected on, or in a launch of its own where there are several anyway.
 // The gradient alone of few current rows (counts_ranks) sorts no window: it counts the entries below theirs.
 
-#include "cuda/sliced_wasserstein.h"
-
-#include <cuda_runtime.h>
-
-#include <algorithm>
-#include <cstdint>
-
-#include "common/ranking.h"
-#include "cuda/block.cuh"
-#include "cuda/team.cuh"
+#include "cuda/sliced_wasserstein.cuh"
 
 namespace mow::cuda {
 namespace {
-
-constexpr int kSortThreads = 1024;
-template <class T>
-constexpr int kRun = (32 << 10) / int(sizeof(Entry<T>));  // entries that a block sorts in shared memory
-
-constexpr int kTileRows = 64;  // rows, and directions, of a block that projects
 
 // A sample or N(0, I), projected and sorted: entries [directions, count], or the means of the normal's quantile bins.
 template <class T>
@@ -41,25 +27,17 @@ struct Sorted {
   }
 };
 
-// Sorts each of the runs of `size` entries, a power of two, in shared memory. The blocks' threads must have written them.
-template <class T>
-__device__ void sort_runs(Entry<T>* entries, int size, int total, int threads) {
-  for (int run = 2; run <= size; run *= 2) {
-    for (int step = run / 2; step > 0; step /= 2) {
-      __syncthreads();
-      for (int i = threadIdx.x; i < total / 2; i += threads) {
-        const int low = 2 * i - (i & (step - 1)), high = low + step;
-        const bool descending = run < size && (low & run) != 0;
-        const Entry<T> a = entries[low], b = entries[high];
-        if ((b < a) != descending) entries[low] = b, entries[high] = a;
-      }
-    }
-  }
-  __syncthreads();
-}
-
 // Whether the ranks of k current rows are counted where no value is wanted: each takes a pass over the window.
 MOW_HD bool counts_ranks(int64_t k) { return k <= 64; }
+
+// The norm of a draw, for all lanes of the warp.
+template <class T>
+__device__ T warp_norm(const Line<T>& draw, int64_t dim) {
+  T squares = 0;
+  for (int64_t d = threadIdx.x % 32; d < dim; d += 32) squares += draw.data[d * draw.stride] * draw.data[d * draw.stride];
+  for (int other = 16; other > 0; other /= 2) squares += __shfl_xor_sync(0xffffffff, squares, other);
+  return norm_of_draw(squares);
+}
 
 // The row of a rank in one direction: the cost and, for a current row, the slope, both times `whole`.
 template <class T>
@@ -78,7 +56,7 @@ __device__ double match_rank(
 }
 
 // A whole small window by one team, `group` directions at a time. Shared memory: sums, the block's gradient [k, D], the
-// entries of the window and of the prior [group, size] each, the slopes [group, k].
+// entries of the window and of the prior [group, size] each, the norms of the directions [group], the slopes [group, k].
 template <class T>
 __global__ void __launch_bounds__(kThreads) sliced_window(
     const __grid_constant__ Sliced<T> p, Coupling coupling, int group, int size) {
@@ -93,7 +71,8 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
   double* const gradient = reinterpret_cast<double*>(memory + sizeof sums);
   auto* const window = reinterpret_cast<Entry<T>*>(gradient + (needs_grad ? (k * dim + 1) / 2 * 2 : 0));
   Entry<T>* const prior = window + group * size;
-  T* const slopes = reinterpret_cast<T*>(prior + (m > 0 ? group * size : 0));
+  T* const norms = reinterpret_cast<T*>(prior + (m > 0 ? group * size : 0));
+  T* const slopes = norms + group;
 
   const Sequence<T> rows{samples.history, samples.current}, prior_rows{samples.prior, Rows<T>{}};
   const double weight = 1 / (double(coupling.whole) * double(count));
@@ -105,6 +84,11 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
   for (int64_t first = count * Team::rank() / Team::size(); first < end; first += group) {
     const int here = int(end - first < group ? end - first : group);
     const int samples_here = m > 0 ? 2 : 1;
+    for (int direction = threadIdx.x / 32; direction < here; direction += kWarps) {
+      const T norm = p.drawn ? warp_norm(line_of(p.directions, first + direction), dim) : T(1);
+      if (threadIdx.x % 32 == 0) norms[direction] = norm;
+    }
+    __syncthreads();
     for (int i = threadIdx.x; i < samples_here * group * size; i += kThreads) {
       const int row = i % size, direction = i / size % group;
       const bool of_window = i / size < group;
@@ -121,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
           }
           sum += run;
         }
-        entry = Entry<T>::of(sum, uint32_t(row));
+        entry = Entry<T>::of(sum / norms[direction], uint32_t(row));
       }
       window[i] = entry;
     }
@@ -135,7 +119,7 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
         for (int other = 16; other > 0; other /= 2) rank += __shfl_xor_sync(0xffffffff, rank, other);
         double slope;
         match_rank(p, coupling, rank, entry.value(), sorted, i / k, true, slope);
-        if (threadIdx.x % 32 == 0) slopes[i] = T(weight * slope);
+        if (threadIdx.x % 32 == 0) slopes[i] = T(weight * slope) / norms[i / k];
       }
     } else {
       sort_runs(window, size, samples_here * group * size, kThreads);
@@ -147,7 +131,7 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
       const int row = int(entry.row());
       double slope;
       total += weight * match_rank(p, coupling, rank, entry.value(), sorted, direction, needs_grad && row >= h, slope);
-      if (needs_grad && row >= h) slopes[direction * k + row - h] = T(weight * slope);
+      if (needs_grad && row >= h) slopes[direction * k + row - h] = T(weight * slope) / norms[direction];
     }
     __syncthreads();
     for (int64_t i = threadIdx.x; needs_grad && i < k * dim; i += kThreads) {
@@ -163,55 +147,14 @@ __global__ void __launch_bounds__(kThreads) sliced_window(
   block_results(total, m > 0 ? 0 : p.bins[0], needs_grad ? gradient : nullptr, k * dim, sums, p.results);
 }
 
-// The projections of a tile of 64 rows, blockIdx.x, on 64 directions, blockIdx.y: each(row, direction, their number) for those
-// of a thread, also beyond the last; 16 neighbouring threads have the same directions.
-template <class T, class Each>
-__device__ void project_tile(const Sequence<T>& rows, const Sequence<T>& directions, int64_t dim, const Each& each) {
-  constexpr int P = kTileRows / 16;
-  alignas(16) __shared__ T row_tile[kDepth][kTileStride<T, kTileRows>];
-  alignas(16) __shared__ T direction_tile[kDepth][kTileStride<T, kTileRows>];
-  const int64_t first_row = int64_t(blockIdx.x) * kTileRows, first_direction = int64_t(blockIdx.y) * kTileRows;
-  const int row = threadIdx.x % 16 * P, direction = threadIdx.x / 16 * P;
-  T sum[P][P] = {};
-  for (int64_t start = 0; start < dim; start += kDepth) {
-    __syncthreads();
-    load_tile<T, kTileRows>(row_tile, rows, first_row, start, dim);
-    load_tile<T, kTileRows>(direction_tile, directions, first_direction, start, dim);
-    __syncthreads();
-    T run[P][P] = {};
-    const int depth = int(dim - start < kDepth ? dim - start : kDepth);
-#pragma unroll 4
-    for (int d = 0; d < depth; ++d) {
-#pragma unroll
-      for (int i = 0; i < P; ++i) {
-#pragma unroll
-        for (int j = 0; j < P; ++j) run[i][j] += direction_tile[d][direction + i] * row_tile[d][row + j];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < P; ++i) {
-#pragma unroll
-      for (int j = 0; j < P; ++j) sum[i][j] += run[i][j];
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < P; ++i) each(first_row + row, first_direction + direction + i, sum[i]);
-}
-
-// entries [directions, rows], whose rows are numbered from `number` on; zeroes as many ranks, if there are any.
+// Draws -> directions [L, D], a warp each.
 template <class T>
-__global__ void __launch_bounds__(kThreads) project(
-    Sequence<T> rows, Sequence<T> directions, int64_t dim, int64_t number, Entry<T>* entries, unsigned* ranks) {
-  const int64_t count = rows.count();
-  project_tile(rows, directions, dim, [&](int64_t row, int64_t direction, const auto& sums) {
-    for (const T sum : sums) {
-      if (row < count && direction < directions.count()) {
-        entries[direction * count + row] = Entry<T>::of(sum, uint32_t(number + row));
-        if (ranks != nullptr) ranks[direction * count + row] = 0;
-      }
-      ++row;
-    }
-  });
+__global__ void __launch_bounds__(kThreads) normalise(Rows<T> draws, int64_t dim, T* directions) {
+  const int64_t direction = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (direction >= draws.count) return;
+  const Line<T> draw = line_of(draws, direction);
+  const T norm = warp_norm(draw, dim);
+  for (int64_t d = threadIdx.x % 32; d < dim; d += 32) directions[direction * dim + d] = draw.data[d * draw.stride] / norm;
 }
 
 // Adds to ranks [directions, k] how many of the rows' entries, which are stored nowhere, are below current [directions, k].
@@ -248,30 +191,6 @@ __global__ void __launch_bounds__(kThreads) match_current(
   slopes[at] = T(1 / (double(coupling.whole) * double(p.directions.count)) * slope);
 }
 
-// Sorts run blockIdx.x of direction blockIdx.y in place. Shared memory: `size` entries, a power of two.
-template <class T>
-__global__ void __launch_bounds__(kSortThreads) sort_tiles(Entry<T>* entries, int64_t count, int size) {
-  auto* const run = reinterpret_cast<Entry<T>*>(dynamic_shared());
-  entries += blockIdx.y * count;
-  const int64_t first = int64_t(blockIdx.x) * size;
-  for (int i = threadIdx.x; i < size; i += kSortThreads) run[i] = first + i < count ? entries[first + i] : Entry<T>::last();
-  sort_runs(run, size, size, kSortThreads);
-  for (int i = threadIdx.x; i < size && first + i < count; i += kSortThreads) entries[first + i] = run[i];
-}
-
-// Merges pairs of neighbouring runs of `width` entries of direction blockIdx.y.
-template <class T>
-__global__ void __launch_bounds__(kThreads) merge_runs(
-    const Entry<T>* from, Entry<T>* to, int64_t count, int64_t width) {
-  from += blockIdx.y * count, to += blockIdx.y * count;
-  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= count) return;
-  const int64_t run = i / width, pair = run / 2 * 2 * width;
-  const int64_t other = run % 2 == 0 ? pair + width : pair, left = count - other;
-  const int64_t size = left < 0 ? 0 : left < width ? left : width;
-  to[pair + (i - run * width) + count_below(from + other, size, from[i])] = from[i];
-}
-
 // Ranks blockIdx.x * kThreads... of direction blockIdx.y: their part of the mean cost -> totals [directions, blocks], and
 // the slopes [directions, k].
 template <class T>
@@ -293,40 +212,6 @@ __global__ void __launch_bounds__(kThreads) match_ranks(
   if (threadIdx.x == 0) totals[direction * gridDim.x + blockIdx.x] = total;
 }
 
-// g_current [k, D], set or added to: slopes [directions, k] times the directions.
-template <class T>
-__global__ void __launch_bounds__(kThreads) spread(
-    const __grid_constant__ Sliced<T> p, const T* slopes, int64_t first, int64_t here) {
-  const int64_t k = p.samples.current.count, dim = p.samples.dim;
-  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= k * dim) return;
-  const int64_t row = i / dim, d = i % dim;
-  double sum = first > 0 ? double(p.results.g_current[i]) : 0;
-  for (int64_t direction = 0; direction < here; ++direction) {
-    const Line<T> theta = line_of(p.directions, first + direction);
-    sum += double(slopes[direction * k + row]) * double(theta.data[d * theta.stride]);
-  }
-  p.results.g_current[i] = T(sum);
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads) sliced_finish(
-    const double* totals, int64_t count, const double* bins, Results<T> results) {
-  __shared__ double sums[kWarps];
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += totals[i];
-  sum = block_sum(sum, sums);
-  if (threadIdx.x == 0) *results.value = T(sum + (bins ? bins[0] : 0));
-}
-
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-int64_t power_of_two_from(int64_t count) {
-  int64_t size = 2;
-  while (size < count) size *= 2;
-  return size;
-}
-
 // How a problem is run. But for the team it depends on the sizes alone and not on the device.
 template <class T>
 struct Plan {
@@ -334,7 +219,7 @@ struct Plan {
   int64_t team, group, size, shared;  // there
   int64_t chunk;                      // directions whose entries are held at once
   bool counting;                      // there is no window to be sorted
-  int64_t window, prior, totals, slopes, ranks, scratch;  // bytes; each array of entries to be sorted is there twice
+  int64_t window, prior, totals, slopes, units, ranks, scratch;  // bytes; each array of entries to be sorted is there twice
 
   explicit Plan(const Sliced<T>& p) : Plan() {
     const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
@@ -344,7 +229,7 @@ struct Plan {
     static const int64_t most_entries = threshold("MOW_CUDA_SINGLE_SLICED", 16384);
     if (n <= 256 && m <= 256 && (n + m) * count <= most_entries && (n + m) * count * dim <= 1 << 20) {
       size = power_of_two_from(std::max(n, m));
-      const int64_t per_direction = (m > 0 ? 2 : 1) * size * entry + (needs_grad ? k * int64_t(sizeof(T)) : 0);
+      const int64_t per_direction = (m > 0 ? 2 : 1) * size * entry + (needs_grad ? k + 1 : 1) * int64_t(sizeof(T));
       team = team_size(count);
       group = std::clamp<int64_t>((32 << 10) / per_direction, 1, ceil_divide(count, team));
       const int64_t gradient = needs_grad ? (k * dim + 1) / 2 * 2 * int64_t(sizeof(double)) : 0;
@@ -358,17 +243,14 @@ struct Plan {
     prior = chunk * m * entry;
     totals = counting ? 0 : ceil_divide(n, kThreads) * count * int64_t(sizeof(double));
     slopes = needs_grad ? chunk * k * int64_t(sizeof(T)) : 0;
+    units = p.drawn ? count * dim * int64_t(sizeof(T)) : 0;
     ranks = counting ? chunk * k * int64_t(sizeof(unsigned)) : 0;
-    scratch = (counting ? 1 : 2) * window + 2 * prior + totals + slopes + ranks;
+    scratch = (counting ? 1 : 2) * window + 2 * prior + totals + slopes + units + ranks;
   }
 
  private:
   Plan() = default;
 };
-
-dim3 project_blocks(int64_t rows, int64_t directions) {
-  return dim3(unsigned(ceil_divide(rows, kTileRows)), unsigned(ceil_divide(directions, kTileRows)));
-}
 
 // Projects a sample on directions and sorts; the result lies in `entries` or in `spare`.
 template <class T>
@@ -378,23 +260,13 @@ cudaError_t sort_projections(
   auto failed = launch(
       project<T>, project_blocks(count, here), kThreads, 0, 1, stream, rows, directions, dim, int64_t{0}, entries,
       static_cast<unsigned*>(nullptr));
-  if (failed != cudaSuccess) return failed;
-  const int64_t size = std::min<int64_t>(kRun<T>, power_of_two_from(count));
-  const dim3 runs(unsigned(ceil_divide(count, size)), unsigned(here));
-  failed = launch(
-      sort_tiles<T>, runs, kSortThreads, size * int64_t(sizeof(Entry<T>)), 1, stream, entries, count, int(size));
-  const dim3 blocks(unsigned(ceil_divide(count, kThreads)), unsigned(here));
-  for (int64_t width = size; width < count && failed == cudaSuccess; width *= 2) {
-    failed = launch(
-        merge_runs<T>, blocks, kThreads, 0, 1, stream, static_cast<const Entry<T>*>(entries), spare, count, width);
-    std::swap(entries, spare);
-  }
+  if (failed == cudaSuccess) failed = sort_entries(entries, spare, count, here, stream);
   sorted = {entries, count, nullptr};
   return failed;
 }
 
 template <class T>
-cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* scratch, cudaStream_t stream) {
+cudaError_t run_large(Sliced<T> p, const Plan<T>& plan, unsigned char* scratch, cudaStream_t stream) {
   const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
   const int64_t count = p.directions.count;
   const auto take = [&](int64_t bytes) {
@@ -408,7 +280,15 @@ cudaError_t run_large(const Sliced<T>& p, const Plan<T>& plan, unsigned char* sc
   for (auto& prior : priors) prior = reinterpret_cast<Entry<T>*>(take(plan.prior));
   auto* const totals = reinterpret_cast<double*>(take(plan.totals));
   auto* const slopes = reinterpret_cast<T*>(take(plan.slopes));
+  auto* const units = reinterpret_cast<T*>(take(plan.units));
   auto* const ranks = reinterpret_cast<unsigned*>(take(plan.ranks));
+  if (p.drawn) {
+    const dim3 blocks(unsigned(ceil_divide(count, kWarps)));
+    const auto failed = launch(normalise<T>, blocks, kThreads, 0, 1, stream, p.directions, dim, units);
+    if (failed != cudaSuccess) return failed;
+    p.directions = {units, count, dim, 1};
+    p.drawn = false;
+  }
 
   const Rows<T> none{};
   const Sequence<T> rows{p.samples.history, p.samples.current};

@@ -1,6 +1,6 @@
 // The schemas of the sliced-Wasserstein distance, for every device.
 //
-// `directions` is [D, L]. `normal`, where there is no prior: float64 [1 + n] on the device of `current`, the mean variance
+// `directions` is [D, L]; or [1, D, L], draws from N(0, I) in float32 that the first two ops divide by their norms. `normal`, where there is no prior: float64 [1 + n] on the device of `current`, the mean variance
 // of N(0, 1) inside n equal quantile bins, then the bins' means, ascending.
 
 #include <torch/csrc/stable/library.h>

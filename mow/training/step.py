@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
 from mow.checks import output
@@ -190,4 +191,4 @@ def squared_errors(decoded: Tensor, x: Tensor) -> Tensor:
     output("decoder", decoded, None, "a tensor of x's shape")
     if decoded.shape != x.shape:
         raise ValueError(f"the decoder gives shape {list(decoded.shape)}; it must be x's, {list(x.shape)}")
-    return (decoded - x).square().flatten(1).sum(1)
+    return mse_loss(decoded, x, reduction="none").flatten(1).sum(1)

@@ -71,9 +71,21 @@ def draw_directions(current: Tensor, count: int, generator: torch.Generator | No
     Returns:
         [D, count].
     """
+    return reference.unit(_normals(current, count, generator)).to(current)
+
+
+def _normals(current: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Draws from N(0, I) in float32 [1, D, count], on the device of what draws them."""
     device = current.device if generator is None else generator.device
-    drawn = torch.randn(current.shape[-1], count, dtype=torch.float32, device=device, generator=generator)
-    return torch.nn.functional.normalize(drawn, dim=0).to(current)
+    return torch.randn(1, current.shape[-1], count, dtype=torch.float32, device=device, generator=generator)
+
+
+def _directions(current: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """What every backend takes for that many directions: draws [1, D, count], which it normalises itself and so in no
+    launch of its own; or in float64 directions [D, count], which are normalised in float32 and then cast."""
+    if current.dtype == torch.float64:
+        return draw_directions(current, count, generator)
+    return _normals(current, count, generator).to(current.device)
 
 
 def _check(
@@ -97,7 +109,7 @@ def _check(
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise TypeError(f"generator is {generator!r}; it must be a torch.Generator or None")
     return Call(
-        OP, sample, {"directions": functools.partial(draw_directions, count=directions, generator=generator), "p": p}
+        OP, sample, {"directions": functools.partial(_directions, count=directions, generator=generator), "p": p}
     )
 
 
@@ -150,7 +162,11 @@ def _to_normal(n: int, dim: int, *, directions: Tensor, p: float) -> Sliced:
         axes = torch.eye(current.shape[1], dtype=current.dtype, device=current.device)  # the columns as they are
         return sliced_wasserstein(current, history, directions=axes)
 
-    return Sliced(directions, over)
+    return Sliced(reference.unit(directions), over)
+
+
+_STATE = 8
+"""Keys that take as much as the state of the ring, which a GPU keeps behind them (csrc/cuda/sliced_wasserstein.h)."""
 
 
 class SortedProjections(Running):
@@ -166,7 +182,7 @@ class SortedProjections(Running):
 
     Args:
         n: rows of the full window, >= 1.
-        directions: [D, L], float32 or float64.
+        directions: [D, L], float32 or float64, on the CPU or on a GPU for which the backend "cuda" was built.
 
     Raises:
         ValueError, TypeError: a bad argument, by name; no native library (`why_not_running` says why).
@@ -175,10 +191,11 @@ class SortedProjections(Running):
     def __init__(self, n: int, directions: Tensor) -> None:
         if not isinstance(directions, Tensor) or directions.dim() != 2:
             raise ValueError("directions must be a tensor [D, L]")
-        super().__init__(OP, n, directions.shape[0], directions.dtype, {"directions": directions, "p": 2.0})
+        options = {"directions": directions, "p": 2.0}
+        super().__init__(OP, n, directions.shape[0], directions.dtype, options, device=directions.device)
         self._directions, self._version = directions, directions._version
         keys = torch.int32 if directions.dtype == torch.float32 else torch.int64
-        self._keys = torch.empty(3, directions.shape[1], n, dtype=keys)
+        self._keys = torch.zeros(3 * directions.shape[1] * n + _STATE, dtype=keys, device=directions.device)
         self._list = 0
 
     @classmethod
@@ -192,7 +209,7 @@ class SortedProjections(Running):
         return directions is self._directions and directions._version == self._version
 
     def _launch(self, prior: Tensor | None, k: int, reference: Differentiable) -> Launch:
-        bins = normal_bins(min(self.rows, self.n - k) + k)
+        bins = normal_bins(min(self.rows, self.n - k) + k, None if self._on_cpu else self._device)
         arguments = (self.n, self._head, self.rows, self._list, self._directions, bins)
         return Launch(
             self._measure, None, self._keys, None, lambda *_: arguments, reference, self._options, stays=False

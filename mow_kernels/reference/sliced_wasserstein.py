@@ -26,10 +26,11 @@ from mow_kernels.compiling import constant_in_graphs
 def sliced_wasserstein(
     current: Tensor, history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float
 ) -> Tensor:
-    """Equation (1), or (2) for prior None. current [k, D], history [h, D], prior [m, D], directions [D, L] -> 0-d.
+    """Equation (1), or (2) for prior None. current [k, D], history [h, D], prior [m, D] -> 0-d.
 
-    Equal projections are ranked by row index, history before current.
+    directions as for `unit`. Equal projections are ranked by row index, history before current.
     """
+    directions = unit(directions)
     x = _ranked(torch.cat([_projections(history, directions), _projections(current, directions)]))
     if prior is None:
         means, variance_inside = _normal_bins(len(x))
@@ -39,6 +40,11 @@ def sliced_wasserstein(
         return _cost(x - y, p).mean()
     x_index, y_index, widths = (column.to(x.device) for column in _quantile_coupling(len(x), len(y)))
     return (widths.to(x.dtype) @ _cost(x[x_index] - y[y_index], p)).mean()
+
+
+def unit(directions: Tensor) -> Tensor:
+    """Directions [D, L] as they are; or draws from N(0, I) [1, D, L] over their norms (from 1e-12 on) -> [D, L]."""
+    return directions if directions.dim() == 2 else torch.nn.functional.normalize(directions[0], dim=0)
 
 
 def _projections(rows: Tensor, directions: Tensor) -> Tensor:

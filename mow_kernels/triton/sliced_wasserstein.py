@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mow_kernels.ops.sliced_wasserstein import normal_bins
+from mow_kernels.reference import sliced_wasserstein as reference
 
 SORTED = 1024
 """Rows that a block sorts: 8 keys a thread, with 64 bits each for the number and its row."""
@@ -64,8 +65,9 @@ def sliced_wasserstein(
     needs_grad: bool,
     needs_value: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The value [] and the gradient for current [k, D] in its dtype, each [0] where it is not needed."""
-    (k, dim), h, count = current.shape, len(history), directions.shape[1]
+    """The value [] and the gradient for current [k, D] in its dtype, each [0] where it is not needed. directions as for
+    `reference.unit`."""
+    (k, dim), h, count = current.shape, len(history), directions.shape[-1]
     n = h + k
     m = n if prior is None else len(prior)
     wide = torch.float64 if current.dtype == torch.float64 else torch.float32
@@ -81,17 +83,20 @@ def sliced_wasserstein(
     counts = not needs_value and k <= COUNTED
     coupled = coupling(n, m)
     steps = {"STEPS": min(64, triton.next_power_of_2(coupled.steps))}
+    in_a_block = max(n, m) <= SORTED and wide == torch.float32
+    drawn = directions.dim() == 3
+    directions = directions[0] if drawn and in_a_block else reference.unit(directions)
     inside, partners = _bins(n, current.device) if prior is None else (value, None)
 
-    if max(n, m) <= SORTED and wide == torch.float32:
+    if in_a_block:
         costs = empty(count, dtype=torch.float64)
         partners = empty(count, m) if partners is None else partners
         size, size_m = (max(16, triton.next_power_of_2(rows)) for rows in (n, m))
         match_kernel[(count,)](
             *window, current if prior is None else prior, *(current if prior is None else prior).stride(),
             directions, *directions.stride(), partners, m, *coupled, costs, slopes,
-            SIZE=size, SIZE_M=size_m, DEPTH=_depth(dim, max(size, size_m)), COUNTS=counts, **steps,
-            **options, num_warps=8 if max(size, size_m) > 256 else 4,
+            SIZE=size, SIZE_M=size_m, DEPTH=_depth(dim, max(size, size_m)), COUNTS=counts, DRAWN=drawn,
+            **steps, **options, num_warps=8 if max(size, size_m) > 256 else 4,
         )  # fmt: skip
     else:
         rows = 256
@@ -137,14 +142,19 @@ def match_kernel(
     history, current, h_row, h_column, c_row, c_column, h, k, prior, p_row, p_column, directions, d_row, d_column,
     partners, m, per_row, per_prior, whole, steps, costs, slopes,
     SIZE: tl.constexpr, SIZE_M: tl.constexpr, DIM: tl.constexpr, DEPTH: tl.constexpr, COUNTS: tl.constexpr,
-    STEPS: tl.constexpr, NORMAL: tl.constexpr, GRADIENT: tl.constexpr, POWER: tl.constexpr,
+    DRAWN: tl.constexpr, STEPS: tl.constexpr, NORMAL: tl.constexpr, GRADIENT: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
-    """Direction l from the rows: costs [L] (not with COUNTS); slopes [L, k]. partners: the bins, or scratch [L, m]."""
+    """Direction l from the rows: costs [L] (not with COUNTS); slopes [L, k], divided by the norms with DRAWN.
+    partners: the bins, or scratch [L, m]."""
     direction = tl.program_id(0)
     theta = directions + direction.to(tl.int64) * d_column
+    norm = 1.0
+    if DRAWN:
+        norm = _norm(theta, d_row, DIM)
     i = tl.arange(0, SIZE)
     x = _project(history, h_row, h_column, h, i, theta, d_row, DIM, DEPTH)
     x += _project(current, c_row, c_column, k, i - h, theta, d_row, DIM, DEPTH)
+    x /= norm
     if COUNTS:
         row, key = tl.where(i < h + k, i, -1), _key(x, i, i < h + k)
         rank = tl.zeros([SIZE], tl.int32)
@@ -156,13 +166,15 @@ def match_kernel(
         rank = i
     if not NORMAL:
         j = tl.arange(0, SIZE_M)
-        y = _project(prior, p_row, p_column, m, j, theta, d_row, DIM, DEPTH)
+        y = _project(prior, p_row, p_column, m, j, theta, d_row, DIM, DEPTH) / norm
         y, _ = _sort(y, j, j < m)
         partners += direction.to(tl.int64) * m
         tl.store(partners + j, y, mask=j < m)
         tl.debug_barrier()  # what the threads have written they read of each other from here on
     slopes += direction.to(tl.int64) * k
-    cost = _match(x, row, rank, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER)
+    cost = _match(
+        x, norm, row, rank, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER
+    )
     if not COUNTS:
         tl.store(costs + direction, cost)
 
@@ -195,7 +207,7 @@ def match_sorted_kernel(
     if not NORMAL:
         partners += direction * m
     slopes += direction * k
-    cost = _match(x, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER)
+    cost = _match(x, 1.0, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes, STEPS, GRADIENT, POWER)
     tl.store(costs + direction * tl.num_programs(0) + tl.program_id(0), cost)
 
 
@@ -218,8 +230,8 @@ def count_kernel(
     if not NORMAL:
         partners += direction * m
     _match(
-        x + tl.zeros([2], x.dtype), tl.where(lane == 0, own, -1), rank + tl.zeros([2], tl.int32), h, k, partners, m,
-        per_row, per_prior, whole, steps, slopes + direction * k, STEPS, GRADIENT, POWER,
+        x + tl.zeros([2], x.dtype), 1.0, tl.where(lane == 0, own, -1), rank + tl.zeros([2], tl.int32), h, k, partners,
+        m, per_row, per_prior, whole, steps, slopes + direction * k, STEPS, GRADIENT, POWER,
     )  # fmt: skip
 
 
@@ -270,6 +282,17 @@ def _project(source, row_step, column_step, rows, i, theta, d_row, DIM: tl.const
 
 
 @triton.jit
+def _norm(draw, d_row, DIM: tl.constexpr):
+    """The norm of a draw, see `reference.unit`."""
+    squares = tl.zeros([64], tl.float32)
+    for first in range(0, DIM, 64):
+        d = first + tl.arange(0, 64).to(tl.int64)
+        x = tl.load(draw + d * d_row, mask=d < DIM, other=0)
+        squares += x * x
+    return tl.maximum(tl.sqrt(tl.sum(squares, 0)), 1e-12)
+
+
+@triton.jit
 def _key(x, i, there):
     """Integers in the order of the float32 numbers x, equal ones by i; then what is not there."""
     bits = x.to(tl.int32, bitcast=True)
@@ -287,10 +310,10 @@ def _sort(x, i, there):
 
 @triton.jit
 def _match(
-    x, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes,
+    x, norm, row, i, h, k, partners, m, per_row, per_prior, whole, steps, slopes,
     STEPS: tl.constexpr, GRADIENT: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
-    """The cost of positions i with numbers x; and where row >= h the derivative for x, at slopes[row - h]."""
+    """The cost of positions i with numbers x; and where row >= h the derivative for x over norm, at slopes[row - h]."""
     left, right = i.to(tl.int64) * per_row, (i + 1).to(tl.int64) * per_row
     cost, slope = tl.zeros(i.shape, tl.float64), tl.zeros(i.shape, tl.float64)
     there = i < h + k
@@ -308,7 +331,7 @@ def _match(
         slope += tl.sum(tl.where(counts, weight * (POWER * _power(distance, POWER - 1)) * sign, 0), 1)
     whole = tl.full((), whole, tl.int64).to(tl.float64)
     if GRADIENT:
-        tl.store(slopes + row - h, (slope / whole).to(slopes.dtype.element_ty), mask=there & (row >= h))
+        tl.store(slopes + row - h, (slope / (whole * norm)).to(slopes.dtype.element_ty), mask=there & (row >= h))
     return tl.sum(cost, 0) / whole
 
 

@@ -138,7 +138,9 @@ def _cramer_wold(history: Tensor, prior: Tensor | None, *, gamma: float, phi: st
 def _sliced_wasserstein(history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float) -> Call:
     def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
         bins = sliced_wasserstein_op.normal_bins(len(x) + len(history)) if prior is None else None
-        numbers = (ctypes.c_int64 * 4)(directions.data_ptr(), directions.shape[1], *directions.stride()[::-1])
+        columns = directions.reshape(directions.shape[-2:])
+        given = (columns.data_ptr(), columns.shape[1], *columns.stride()[::-1], directions.dim() == 3)
+        numbers = (ctypes.c_int64 * 5)(*given)
         rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
         return _call("sliced_wasserstein", x, history, prior, needs_grad, *rest, **measured)
 
@@ -163,6 +165,8 @@ def _later(name: str) -> Callable[..., Any]:
 
 _CALLS = {"mmd": _mmd, "cramer_wold": _cramer_wold, "sliced_wasserstein": _sliced_wasserstein}
 
+_KEPT = {"sliced_wasserstein": "sorted"}
+
 mmd, cramer_wold, sliced_wasserstein = (functools.partial(_value, of) for of in _CALLS.values())
 
 IMPLEMENTATIONS = {
@@ -170,7 +174,7 @@ IMPLEMENTATIONS = {
         functools.partial(_value, of),
         "cpu",
         gradient=functools.partial(_gradient, of),
-        running=None if name == "sliced_wasserstein" else (_later("running_fwd"), _later("running_push")),
+        running=tuple(_later(f"{_KEPT.get(name, 'running')}_{what}") for what in ("fwd", "push")),
     )
     for name, of in _CALLS.items()
 }
@@ -217,6 +221,38 @@ def running_push(
     status = load().cuda_shim_running_push(single, _pointer(sums), _pointer(prior_sums), numbers, ctypes.c_int64(head))
     if status != 0:
         raise RuntimeError(f"CUDA error {status}")
+
+
+def _sorted(
+    keys: Tensor, fresh: Tensor, ring: tuple[int, int, int], directions: Tensor, bins: Tensor | None,
+    results: tuple[Tensor | None, Tensor | None], evaluated: bool,
+) -> None:  # fmt: skip
+    numbers = [fresh.data_ptr(), len(fresh), *fresh.stride()]
+    numbers += [directions.data_ptr(), directions.shape[1], *directions.stride()[::-1], *ring, fresh.shape[1]]
+    status = load().cuda_shim_sorted(
+        ctypes.c_bool(fresh.dtype == torch.float32), _pointer(keys), (ctypes.c_int64 * 12)(*numbers), _pointer(bins),
+        *map(_pointer, results), ctypes.c_bool(evaluated),
+    )  # fmt: skip
+    if status != 0:
+        raise RuntimeError(f"CUDA error {status}")
+
+
+def sorted_fwd(
+    keys: Tensor, current: Tensor, size: int, head: int, rows: int, list_: int, directions: Tensor, bins: Tensor,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """sliced_wasserstein_sorted_fwd."""
+    value, g_current = (current.new_full(shape, torch.nan) for shape in ((), current.shape if needs_grad else (0,)))
+    results = value, g_current if needs_grad else None
+    _sorted(keys, current, (size, head, rows), directions, bins, results, False)
+    return value, g_current
+
+
+def sorted_push(
+    keys: Tensor, rows: Tensor, size: int, head: int, older: int, list_: int, directions: Tensor, evaluated: bool
+) -> None:
+    """sliced_wasserstein_sorted_push."""
+    _sorted(keys, rows, (size, head, older), directions, None, (None, None), evaluated)
 
 
 def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,13 +43,13 @@ int run_cramer_wold(
   return cuda::cramer_wold(CramerWoldTable{phi, size}, gamma, samples, results, memory.data(), nullptr);
 }
 
-// directions: [data, L, row stride, column stride] of [L, D].
+// directions: [data, L, row stride, column stride] of [L, D], and whether they are draws.
 template <class T>
 int run_sliced(
     const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value, void* g_current) {
   const Rows<T> rows{reinterpret_cast<const T*>(directions[0]), directions[1], directions[2], directions[3]};
   const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
-  const cuda::Sliced<T> problem{samples_of<T>(numbers), rows, bins, p, results};
+  const cuda::Sliced<T> problem{samples_of<T>(numbers), rows, bins, p, results, directions[4] != 0};
   auto memory = scratch(cuda::sliced_scratch(problem));
   return cuda::sliced_wasserstein(problem, memory.data(), nullptr);
 }
@@ -81,6 +81,19 @@ int run_running(
   const cuda::Results<T> results{static_cast<T*>(value), static_cast<T*>(g_current)};
   if (gamma < 0) return cuda::mmd_running(MmdTable(table, size), call, results, memory.data(), nullptr);
   return cuda::cramer_wold_running(CramerWoldTable{table, size}, gamma, call, results, memory.data(), nullptr);
+}
+
+// fresh: [data, rows, row stride, column stride], then directions as for run_sliced, then size, head, rows, D.
+template <class T>
+int run_sorted(void* keys, const int64_t* numbers, const double* bins, void* value, void* g_current, bool evaluated) {
+  const auto rows = [&](int i) {
+    const int64_t* const n = numbers + 4 * i;
+    return Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
+  };
+  const auto window = cuda::SortedWindow<T>::of(keys, numbers[8], numbers[9], numbers[10], numbers[11], rows(0), rows(1));
+  auto memory = scratch(cuda::sorted_scratch(window, value != nullptr));
+  if (value == nullptr) return cuda::push_sorted(window, evaluated, memory.data(), nullptr);
+  return cuda::evaluate_sorted(window, bins, {static_cast<T*>(value), static_cast<T*>(g_current)}, memory.data(), nullptr);
 }
 
 template <class T>
@@ -127,6 +140,12 @@ int cuda_shim_sliced_wasserstein(
     bool single, const int64_t* numbers, const int64_t* directions, const double* bins, double p, void* value,
     void* g_current) {
   return (single ? run_sliced<float> : run_sliced<double>)(numbers, directions, bins, p, value, g_current);
+}
+
+// value: null to push.
+int cuda_shim_sorted(
+    bool single, void* keys, const int64_t* numbers, const double* bins, void* value, void* g_current, bool evaluated) {
+  return (single ? run_sorted<float> : run_sorted<double>)(keys, numbers, bins, value, g_current, evaluated);
 }
 
 int cuda_shim_running_push(bool single, void* sums, void* prior_sums, const int64_t* numbers, int64_t head) {

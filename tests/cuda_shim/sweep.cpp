@@ -167,6 +167,40 @@ void sweep_running(int64_t size, int64_t k, int64_t dim, bool sampled) {
   }
 }
 
+// Projections that are kept sorted: filled, measured, pushed as measured, measured, and others pushed.
+template <class T>
+void sweep_sorted(int64_t size, int64_t k, int64_t dim, int64_t count) {
+  const std::vector<T> rows = draw<T>(size * dim, 11), fresh = draw<T>(k * dim, 12), directions = draw<T>(count * dim, 13);
+  const std::vector<double> bins = draw<double>(1 + size, 14);
+  std::vector<T> first;
+  for (int order = 0; order < 3; ++order) {
+    cuda_shim_turn(9, order);
+    std::vector<T> kept(size_t(3 * count * size) + 8), results;
+    const auto window = [&](const std::vector<T>& given, int64_t present) {
+      return cuda::SortedWindow<T>::of(kept.data(), size, size / 2, present, dim, rows_of(given, dim), rows_of(directions, dim));
+    };
+    const auto push = [&](const std::vector<T>& given, int64_t present, bool evaluated) {
+      auto memory = scratch(cuda::sorted_scratch(window(given, present), false));
+      return cuda::push_sorted(window(given, present), evaluated, memory.data(), nullptr) == cudaSuccess;
+    };
+    bool good = push(rows, 0, false);
+    for (const bool evaluated : {true, false}) {
+      std::vector<T> value(1), g_current(fresh.size());
+      auto memory = scratch(cuda::sorted_scratch(window(fresh, size), true));
+      good &= cuda::evaluate_sorted(
+                  window(fresh, size), bins.data(), {value.data(), g_current.data()}, memory.data(), nullptr) == cudaSuccess;
+      results.insert(results.end(), value.begin(), value.end());
+      results.insert(results.end(), g_current.begin(), g_current.end());
+      good &= push(fresh, size, evaluated);
+    }
+    for (const T x : results) good &= std::isfinite(x);
+    if (order == 0) first = results;
+    if (good && results == first) continue;
+    failures += 1;
+    std::printf("sorted: n %ld, k %ld, D %ld, L %ld, order %d\n", long(size), long(k), long(dim), long(count), order);
+  }
+}
+
 // Rows into a ring and out of it again.
 template <class T>
 void sweep_ring(int64_t size, int64_t k, int64_t dim) {
@@ -196,6 +230,8 @@ int main(int count, char** arguments) {
   sweep_centers<double>(1, 1, 1);
   sweep_running<float>(70, 5, 35, false);
   sweep_running<double>(20, 1, 3, true);
+  sweep_sorted<float>(70, 1, 5, 3);
+  sweep_sorted<double>(40, 7, 3, 2);
   sweep_ring<float>(7, 3, 5);
   sweep_ring<double>(4100, 4097, 1);
   if (!quick) {
@@ -203,6 +239,7 @@ int main(int count, char** arguments) {
     sweep<double>(65, 64, 40, 35, true);
     sweep_centers<float>(300, 1100, 2);
     sweep_running<float>(270, 3, 5, true);
+    sweep_sorted<double>(2100, 300, 2, 2);
   }
   cuda_shim_print_sites();
   std::printf("%d failures\n", failures);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bounds import F32, F64, Sample, check_sliced, evaluate, lattice, smooth
+from bounds import F32, F64, Sample, check_drawn, check_sliced, evaluate, lattice, smooth
 from targets import Target
 
 import mow_kernels as mk
@@ -86,6 +86,16 @@ def test_any_number_of_directions(target: Target, count: int, randn) -> None:
     directions = torch.nn.functional.normalize(randn(20, count, dtype=F32), dim=0)
     sample = Sample(sample.current, sample.history, sample.prior, directions)
     check_sliced(target.backend, sample.to(target.device), 2)
+
+
+@pytest.mark.parametrize("m", [19, pytest.param(None, marks=pytest.mark.long)])
+def test_draws_are_normalised(target: Target, m: int | None, randn) -> None:
+    check_drawn(target.backend, some(smooth(randn, 19, 5, m, 20, F32), target), 2)
+
+
+@pytest.mark.long
+def test_draws_beyond_a_block_are_normalised(gpu: Target, randn) -> None:
+    check_drawn(gpu.backend, smooth(randn, 1500, 5, 19, 20, F32).to(gpu.device), 2)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), pytest.param(-float("inf"), marks=pytest.mark.long)])

@@ -21,6 +21,7 @@ from bounds import (
     SWEEP,
     UNBIASED,
     Sample,
+    check_drawn,
     check_pairs,
     check_sliced,
     draw,
@@ -148,6 +149,12 @@ def test_sliced_wasserstein(n: int, k: int, m: int, dim: int, randn) -> None:
         p = (1, 1.5, 2, 3)[(n + dim + index) % 4]
         check_sliced("cuda", smooth(randn, n, k, m, dim, dtype), p)
     check_sliced("cuda", smooth(randn, n, k, None, dim, F32), 2)
+
+
+@pytest.mark.parametrize("n, k, m, dim", [(64, 1, 64, 20), (64, 64, None, 33), (200, 70, 63, 2), (300, 3, 40, 5)])
+def test_draws_are_normalised(n: int, k: int, m: int | None, dim: int, randn) -> None:
+    for dtype in (F32, F64):
+        check_drawn("cuda", smooth(randn, n, k, m, dim, dtype), 2)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])

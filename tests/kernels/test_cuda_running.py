@@ -17,7 +17,7 @@ from torch import Tensor
 import mow
 import mow_kernels as mk
 from mow_kernels.backends import cuda
-from mow_kernels.registry import TABLE
+from mow_kernels.registry import OPS, TABLE
 
 pytestmark = [
     needs_compiler,
@@ -109,14 +109,101 @@ def test_the_ring_goes_on_in_device_memory() -> None:
         vars(other).update(frozen)
 
 
-@pytest.mark.parametrize("sampled", [False, True])
-def test_a_window_on_a_device_keeps_them(monkeypatch: pytest.MonkeyPatch, sampled: bool) -> None:
+def directions_of(dim: int, count: int, dtype: torch.dtype) -> Tensor:
+    return torch.nn.functional.normalize(draw(dim, count, 99), dim=0).to(dtype)
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sorted_projections_over_random_steps(dtype: torch.dtype, seed: int) -> None:
+    """The gradient is the direct one, to the bit in float32, which is a matter of ranks; half of the time with ties,
+    whose projections are exact."""
+    choose = random.Random(seed)
+    n, dim, count = choose.choice([1, 5, 40, 70]), choose.choice([1, 3, 20]), choose.choice([1, 7, 37])
+    tied = seed % 2 == 0
+    directions = draw(dim, count, 99).round().to(dtype) if tied else directions_of(dim, count, dtype)
+    kept, rows = mk.SortedProjections(n, directions), torch.empty(0, dim, dtype=dtype)
+    for number in range(9):
+        library.turn(order=number % 3)
+        k = choose.choice([1, 1, 2, 7, 40])
+        z, again = (draw(k, dim, 2 * number + i + 100 * seed).to(dtype) for i in range(2))
+        if tied:
+            z, again = z.round(), again.round()
+        what = choose.choice(["as measured", "encoded again", "fill", "unmeasured", "fewer"])
+        if what == "fill":
+            kept.fill(z, number)
+            rows = z[-n:]
+            continue
+        if what != "unmeasured" and k <= n:
+            value, gradient = measured(kept, z)
+            history = rows[max(0, len(rows) - (n - k)) :]
+            direct = TABLE["sliced_wasserstein"]["cuda"].gradient(True, z, history, None, directions=directions, p=2)
+            otherwise_added = 0 if dtype == torch.float32 else 1e-14
+            assert (gradient - direct[0]).abs().max() <= otherwise_added
+            live = z.double().requires_grad_()
+            right = OPS["sliced_wasserstein"].reference(
+                live, history.double(), None, directions=directions.double(), p=2
+            )
+            torch.testing.assert_close(value, right.detach(), rtol=16 * torch.finfo(dtype).eps * dim, atol=0)
+            if tied:
+                (expected,) = torch.autograd.grad(right, live)
+                torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+        pushed = {"as measured": z, "fewer": again[:1]}.get(what, again)
+        kept.push(pushed)
+        rows = torch.cat([rows, pushed])[-n:]
+
+
+def test_sorted_projections_of_a_large_window() -> None:
+    """More rows than a block sorts, pushed at once; the same bits however they came in."""
+    n, directions, results = 4300, directions_of(3, 2, torch.float32), []
+    stream, z = draw(4400, 3, 0).float(), draw(7, 3, 1).float()
+    for order, sizes in enumerate(((100, 4200, 100), (4400,))):
+        library.turn(order=order)
+        kept, at = mk.SortedProjections(n, directions), 0
+        for size in sizes:
+            kept.push(stream[at : at + size])
+            at += size
+        results.append(measured(kept, z))
+    assert all(map(torch.equal, *results))
+    direct = TABLE["sliced_wasserstein"]["cuda"].gradient(True, z, stream[107:], None, directions=directions, p=2)
+    assert torch.equal(results[0][1], direct[0].double())
+    torch.testing.assert_close(results[0][0], direct[1].double(), rtol=1e-6, atol=0)
+
+
+def test_nan_leaves_sorted_projections_with_its_row() -> None:
+    kept, z = mk.SortedProjections(4, directions_of(2, 3, torch.float32)), draw(1, 2, 0).float()
+    for row in (draw(5, 2, 1).float(), torch.full((1, 2), torch.nan), *draw(3, 2, 2).float().split(1)):
+        kept.push(row)
+    assert kept.distance(z).isfinite()  # it is over the newest 3
+    kept.push(torch.full((2, 2), torch.nan))
+    assert kept.distance(z).isnan()
+
+
+def test_the_ring_of_sorted_projections_goes_on_in_device_memory() -> None:
+    n, dim = 20, 4
+    first, other = (mk.SortedProjections(n, directions_of(dim, 5, torch.float32)) for _ in range(2))
+    stream = draw(60, dim, 4).float()
+    for kept in (first, other):
+        kept.fill(stream[:n])
+        kept.gradient(stream[:1])
+    frozen: dict[str, Any] = {"_head": other._head, "rows": other.rows, "_list": other._list}
+    for at in range(n, 50):
+        expected, seen = first.gradient(stream[at : at + 1]), other.gradient(stream[at : at + 1])
+        assert all(map(torch.equal, expected, seen))
+        for kept in (first, other):
+            kept.push(stream[at : at + 1] + (at % 3 == 0))
+        vars(other).update(frozen)
+
+
+@pytest.mark.parametrize("name, sampled", [("mmd", False), ("mmd", True), ("sliced", False)])
+def test_a_window_on_a_device_keeps_them(monkeypatch: pytest.MonkeyPatch, name: str, sampled: bool) -> None:
     """From the second step on; a change of the window by other means than a push sets them up anew."""
     monkeypatch.setattr(mow.MovingWindow, "is_on_host", property(lambda window: False))
     n, dim = 150, 5
     window = mow.MovingWindow(n, dim)
     prior = mow.PriorWindow(n, dim) if sampled else "normal"
-    distance = mow.MMD(prior)
+    sliced = mow.SlicedWasserstein(directions=directions_of(dim, 6, torch.float32))
+    distance = mow.MMD(prior) if name == "mmd" else sliced
     stream = draw(200, dim, 5).float()
     window.fill(stream[: n - 1])
     for at in range(n - 1, 165):
@@ -127,10 +214,17 @@ def test_a_window_on_a_device_keeps_them(monkeypatch: pytest.MonkeyPatch, sample
         assert bool(window.kept.following) == (at not in (n - 1, 158))
         history = window.history(1)
         drawn = prior.newest(n) if sampled else "normal"
-        options = distance.options(z)
+        options = {
+            key: value.double() if isinstance(value, Tensor) else value for key, value in distance.options(z).items()
+        }
         with mk.use_backend("reference"):
             right, of = mk.gradient(
-                mk.mmd, z.double(), history.double(), drawn.double() if sampled else drawn, measure=True, **options
+                distance.function,
+                z.double(),
+                history.double(),
+                drawn.double() if sampled else drawn,
+                measure=True,
+                **options,
             )
         torch.testing.assert_close(value.double(), of, rtol=1e-4, atol=2e-6)
         torch.testing.assert_close(g_z.double(), right, rtol=1e-4, atol=1e-7)

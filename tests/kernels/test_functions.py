@@ -198,7 +198,7 @@ def test_directions_are_drawn_by_the_recipe(randn, dtype, prior):
     given = {"directions": recipe(4, 7, seed=5).to(wide)}
     drawn = mk.sliced_wasserstein(current, None, against, directions=7, generator=torch.Generator().manual_seed(5))
     expected = mk.sliced_wasserstein(current.to(wide), None, sample.to(wide) if prior == "sample" else prior, **given)
-    assert drawn.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert drawn.item() == pytest.approx(expected.item(), rel=1e-12 if dtype == torch.float64 else 1e-6)
 
 
 def test_directions_follow_the_generator(randn):

@@ -266,7 +266,7 @@ def test_it_knows_no_trainer() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name, most", [("cramer-wold", 67), ("mmd", 67), ("sliced", 71)])
+@pytest.mark.parametrize("name, most", [("cramer-wold", 64), ("mmd", 64), ("sliced", 65)])
 def test_the_launches_of_a_step(name: str, most: int) -> None:
     """At n = 64, k = 1 with the paper's networks for MNIST and Adam; the distance is one launch there."""
     torch.manual_seed(0)
