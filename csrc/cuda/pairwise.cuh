@@ -1,9 +1,8 @@
 // Sums of a function over pairs of rows, and their gradients for the current rows.
 //
-// The window and the prior are cut into tiles of rows; a visit is a pair of tiles. Its distances, unless the function is one
-// of products, are direct differences, not |x|^2 + |y|^2 - 2xy: exact for coinciding rows of any magnitude, at no more multiply-adds. A visit sums in the type
-// of the rows; the visits are summed in double precision in a fixed order, so that the bits do not change from run to
-// run.
+// The window and the prior are cut into tiles of rows; a visit is a pair of tiles, whose distances, or products, come from
+// a class of product.cuh. A visit sums in the type of the rows; the visits are summed in double precision in a fixed order,
+// so that the bits do not change from run to run.
 //
 // A small window is one launch (pairwise_window); a large one is two: pairwise_tiles writes partial sums, pairwise_finish
 // adds them up.
@@ -17,6 +16,7 @@
 #include "common/distance.h"
 #include "common/radial_values.h"
 #include "cuda/block.cuh"
+#include "cuda/product.cuh"
 #include "cuda/samples.h"
 #include "cuda/team.cuh"
 
@@ -73,23 +73,11 @@ MOW_HD Tiling tiling(const Samples<T>& samples, bool needs_grad, int rows) {
   return {rows, samples.history.count, samples.window(), samples.prior.count, needs_grad};
 }
 
-// Shared memory of a block whose threads hold P x P pairs each.
-template <class T, int P>
-struct Tile {
-  static constexpr int kRows = 16 * P;
-  static constexpr int kStride = kTileStride<T, kRows>;
-
-  alignas(16) T rows[kDepth][kStride];
-  alignas(16) T columns[kDepth][kStride];
-  alignas(16) T slopes[kRows][kStride];
-  double sums[kWarps];
-};
-
 // One block's visits. Element (row, d) of the gradient belongs to one thread throughout: warp row/4 % kWarps, lane d % 32.
-template <class T, Family family, int P>
+template <class T, Family family, class Product>
 struct Block {
-  using Shared = Tile<T, P>;
-  static constexpr int kRows = Shared::kRows, kPairs = P * P;
+  static constexpr int kRows = Product::kRows, kPairs = Product::kPairs;
+  using Shared = Tile<T, kRows>;
   static constexpr int kBatch = kPairs < 8 ? kPairs : 8;
   static constexpr int kGroup = 4;  // rows whose gradient a warp adds up at once
   static constexpr bool kOfProducts = of_products(family);
@@ -139,77 +127,81 @@ struct Block {
   }
 
   __device__ void visit(int64_t tile, int64_t other) {
-    const int64_t of_window = tiles.of_window(), dim = p.samples.dim;
-    const bool in_window = tile < of_window, same = in_window == (other < of_window);
-    const bool slopes = tiles.has_gradient(tile);
-    const auto rows = sample(in_window), columns = sample(other < of_window);
-    const int64_t first_row = (in_window ? tile : tile - of_window) * kRows;
-    const int64_t first_column = (other < of_window ? other : other - of_window) * kRows;
-    const int row = threadIdx.x / 16 * P, column = threadIdx.x % 16 * P;
+    const Visit<T> visit = of(tile, other);
+    T r[kPairs];
+    Product()(visit, p.samples.dim, shared, r);
+    const T sum = evaluate(visit, r);
+    const bool in_window = tile < tiles.of_window();
+    const double weight = !visit.same ? p.zv : 2 * (in_window ? p.zz : p.vv);
+    total += weight * double(sum);
+    if (visit.slopes) pull(visit, r, weight);
+  }
 
-    T r[kPairs] = {};
-    for (int64_t start = 0; start < dim; start += kDepth) {
-      load_both(rows, first_row, columns, first_column, start);
-      T run[kPairs] = {};
-      const int depth = int(dim - start < kDepth ? dim - start : kDepth);
-#pragma unroll 4
-      for (int d = 0; d < depth; ++d) {
-        const auto a = *reinterpret_cast<const Pack<T, P>*>(&shared.rows[d][row]);
-        const auto b = *reinterpret_cast<const Pack<T, P>*>(&shared.columns[d][column]);
-#pragma unroll
-        for (int i = 0; i < kPairs; ++i) {
-          if constexpr (kOfProducts) {
-            run[i] += a.v[i / P] * b.v[i % P];
-          } else {
-            const T difference = a.v[i / P] - b.v[i % P];
-            run[i] += difference * difference;
-          }
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kPairs; ++i) r[i] += run[i];
-    }
+ private:
+  __device__ Visit<T> of(int64_t tile, int64_t other) const {
+    const int64_t of_window = tiles.of_window();
+    const bool rows = tile < of_window, columns = other < of_window;
+    const int64_t row = (rows ? tile : tile - of_window) * kRows;
+    const int64_t column = (columns ? other : other - of_window) * kRows;
+    return {sample(rows), sample(columns), row, column, rows == columns, tiles.has_gradient(tile)};
+  }
 
+  // How many of a tile's rows there are.
+  __device__ static int there(const Sequence<T>& rows, int64_t first) {
+    const int64_t left = rows.count() - first;
+    return int(left < kRows ? left : kRows);
+  }
+
+  // The sum of f over this thread's pairs; and their slopes in place of r, where rows want them.
+  __device__ T evaluate(const Visit<T>& visit, T (&r)[kPairs]) const {
+    // In the tile, where 32 bits are enough: rows and columns there are, and how far the columns begin after the rows, of
+    // which only the nearest tiles matter.
+    const int row = Product::first_row(), column = Product::first_column();
+    const int rows = there(visit.rows, visit.first_row) - row, columns = there(visit.columns, visit.first_column) - column;
+    const int64_t ahead = visit.same ? visit.first_column - visit.first_row : -kRows;
+    const int after = int(ahead < -kRows ? -kRows : ahead > kRows ? kRows : ahead) + column - row;
     T sum = 0;
 #pragma unroll
     for (int start = 0; start < kPairs; start += kBatch) {
       T some[kBatch], value[kBatch], slope[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) some[i] = r[start + i];
-      if (slopes) {
+      if (visit.slopes) {
         p.f.template operator()<true>(some, value, slope);
       } else {
         p.f.template operator()<false>(some, value, slope);
       }
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        const int64_t at_row = first_row + row + (start + i) / P, at_column = first_column + column + (start + i) % P;
-        const bool present = at_row < rows.count() && at_column < columns.count();
-        sum += present && (!same || at_column < at_row) ? value[i] : T(0);
+        const int below = Product::row(start + i), right = Product::column(start + i);
+        const bool present = below < rows && right < columns;
+        sum += present && after + right < below ? value[i] : T(0);
         // A row with itself has no difference to multiply its slope, but a product.
-        const bool apart = !kOfProducts || !same || at_column != at_row;
-        r[start + i] = slopes && present && apart ? slope[i] : T(0);
+        const bool apart = !kOfProducts || after + right != below;
+        r[start + i] = visit.slopes && present && apart ? slope[i] : T(0);
       }
     }
-    const double weight = !same ? p.zv : 2 * (in_window ? p.zz : p.vv);
-    total += weight * double(sum);
-    if (!slopes) return;
+    return sum;
+  }
 
+  // Adds what the columns pull the rows with to the gradient.
+  __device__ void pull(const Visit<T>& visit, const T (&slopes)[kPairs], double weight) const {
+    constexpr int kRun = Product::kRun;
+    const int row = Product::first_row(), column = Product::first_column();
 #pragma unroll
-    for (int i = 0; i < P; ++i) {
-      Pack<T, P> pack;
-      for (int j = 0; j < P; ++j) pack.v[j] = r[i * P + j];
-      *reinterpret_cast<Pack<T, P>*>(&shared.slopes[row + i][column]) = pack;
+    for (int i = 0; i < kPairs; i += kRun) {
+      Pack<T, kRun> pack;
+      for (int j = 0; j < kRun; ++j) pack.v[j] = slopes[i + j];
+      *reinterpret_cast<Pack<T, kRun>*>(&shared.slopes[row + Product::row(i)][column + Product::column(i)]) = pack;
     }
     __syncthreads();
-    const int64_t last = (dim - 1) / kDepth * kDepth;
-    for (int64_t start = last; start >= 0; start -= kDepth) {  // the last coordinates are there already
-      if (start != last) load_both(rows, first_row, columns, first_column, start);
-      add_gradient(first_row, start, kOfProducts ? weight : 2 * weight);
+    const int64_t last = (p.samples.dim - 1) / kDepth * kDepth;
+    for (int64_t start = last; start >= 0; start -= kDepth) {
+      if (!Product::kLeavesLast || start != last) shared.load(visit, start, p.samples.dim);
+      add_gradient(visit.first_row, start, kOfProducts ? weight : 2 * weight);
     }
   }
 
- private:
   // f(|row|^2) in double precision, since it may bend where float resolves its argument badly.
   template <class F>
   __device__ void visit_norms(int64_t tile, const F& f, double weight) {
@@ -267,24 +259,26 @@ struct Block {
       }
     }
   }
-
-  __device__ void load_both(
-      const Sequence<T>& rows, int64_t first_row, const Sequence<T>& columns, int64_t first_column, int64_t start) const {
-    __syncthreads();
-    load_tile<T, kRows>(shared.rows, rows, first_row, start, p.samples.dim);
-    load_tile<T, kRows>(shared.columns, columns, first_column, start, p.samples.dim);
-    __syncthreads();
-  }
 };
 
 constexpr int kSmallP = 2;  // small windows in tiles of 32 rows, so that a team has something to share
 template <class T>
 constexpr int kLargeP = sizeof(T) == 4 ? 4 : 2;
 
+template <class T, Family family>
+using SmallProduct = PlainProduct<T, of_products(family), kSmallP>;
+template <class T, Family family>
+using LargeProduct = PlainProduct<T, of_products(family), kLargeP<T>>;
+// Of either, whatever the family.
+template <class T>
+using SmallTile = Tile<T, 16 * kSmallP>;
+template <class T>
+using LargeTile = Tile<T, 16 * kLargeP<T>>;
+
 // A whole small window by one team. Shared memory: the tile, then the block's gradient [k, D] in double precision.
 template <class T, Family family>
 __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constant__ Pairwise<T, family> p) {
-  using Worker = Block<T, family, kSmallP>;
+  using Worker = Block<T, family, SmallProduct<T, family>>;
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(memory);
   const bool needs_grad = p.results.g_current != nullptr;
@@ -312,7 +306,7 @@ template <class T, Family family>
 __global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
     const __grid_constant__ Pairwise<T, family> p, int64_t live_splits, int64_t other_splits, double* totals,
     double* gradients) {
-  using Worker = Block<T, family, kLargeP<T>>;
+  using Worker = Block<T, family, LargeProduct<T, family>>;
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(dynamic_shared());
   const Tiling tiles = tiling(p.samples, p.results.g_current != nullptr, Worker::kRows);
   const int64_t live = tiles.live(), other = blockIdx.x - live * live_splits, others = tiles.count() - live;
@@ -363,8 +357,8 @@ struct Plan {
   static Plan make(const Samples<T>& samples, bool needs_grad) {
     const int64_t size = needs_grad ? samples.current.count * samples.dim : 0;
     Plan plan{};
-    const Tiling small = tiling(samples, needs_grad, Tile<T, kSmallP>::kRows);
-    plan.shared = int64_t(sizeof(Tile<T, kSmallP>)) + size * int64_t(sizeof(double));
+    const Tiling small = tiling(samples, needs_grad, SmallTile<T>::kRows);
+    plan.shared = int64_t(sizeof(SmallTile<T>)) + size * int64_t(sizeof(double));
     // A single block would take longer than the second launch from some 64 units on, of about half a microsecond each.
     static const int64_t most_units = threshold("MOW_CUDA_SINGLE", 64);
     if (small.window + small.prior <= 256 && plan.shared <= kMostShared) {
@@ -374,7 +368,7 @@ struct Plan {
     }
     // Enough blocks of either kind for the largest devices, with gradients in memory that stays a multiple of the samples'.
     constexpr int64_t kWanted = 1024;
-    const Tiling large = tiling(samples, needs_grad, Tile<T, kLargeP<T>>::kRows);
+    const Tiling large = tiling(samples, needs_grad, LargeTile<T>::kRows);
     const auto splits = [](int64_t tiles, int64_t most) {
       return tiles == 0 ? 0 : std::clamp<int64_t>((kWanted + tiles - 1) / tiles, 1, std::max<int64_t>(1, most));
     };
@@ -383,7 +377,7 @@ struct Plan {
     plan.splits = splits(
         plan.live, std::min(large.count(), 4 * (large.window + large.prior) / samples.current.count));
     plan.other_splits = splits(plan.others, plan.others);
-    plan.shared = int64_t(sizeof(Tile<T, kLargeP<T>>));
+    plan.shared = int64_t(sizeof(LargeTile<T>));
     plan.scratch = int64_t(sizeof(double)) * (plan.blocks(true) + plan.splits * size);
     return plan;
   }
