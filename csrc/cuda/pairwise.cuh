@@ -5,13 +5,14 @@
 // so that the bits do not change from run to run.
 //
 // A small window is one launch (pairwise_window); a large one is two: pairwise_tiles writes partial sums, pairwise_finish
-// adds them up.
+// adds them up. On tensor cores two more come before them, which split the rows into limbs.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "common/distance.h"
 #include "common/radial_values.h"
@@ -19,6 +20,7 @@
 #include "cuda/product.cuh"
 #include "cuda/samples.h"
 #include "cuda/team.cuh"
+#include "cuda/tensor_product.cuh"
 
 namespace mow::cuda {
 
@@ -77,7 +79,7 @@ MOW_HD Tiling tiling(const Samples<T>& samples, bool needs_grad, int rows) {
 template <class T, Family family, class Product>
 struct Block {
   static constexpr int kRows = Product::kRows, kPairs = Product::kPairs;
-  using Shared = Tile<T, kRows>;
+  using Shared = typename Product::Shared;
   static constexpr int kBatch = kPairs < 8 ? kPairs : 8;
   static constexpr int kGroup = 4;  // rows whose gradient a warp adds up at once
   static constexpr bool kOfProducts = of_products(family);
@@ -87,15 +89,11 @@ struct Block {
   const Tiling tiles;
   Shared& shared;
   double* const gradient;  // [k, D], or null
-  double total = 0;        // of the pairs that this thread has seen
+  Product product;
+  double total = 0;  // of the pairs that this thread has seen
 
-  __device__ Block(const Pairwise<T, family>& p, Shared& shared, double* gradient)
-      : p(p), tiles(tiling(p.samples, gradient != nullptr, kRows)), shared(shared), gradient(gradient) {}
-
-  __device__ Sequence<T> sample(bool window) const {
-    if (window) return {p.samples.history, p.samples.current};
-    return {p.samples.prior, Rows<T>{}};
-  }
+  __device__ Block(const Pairwise<T, family>& p, Shared& shared, double* gradient, Product product = {})
+      : p(p), tiles(tiling(p.samples, gradient != nullptr, kRows)), shared(shared), gradient(gradient), product(product) {}
 
   // Calls each(row, its place in the gradient) for the current rows of a tile that belong to this thread's warp.
   template <class Each>
@@ -126,24 +124,32 @@ struct Block {
     }
   }
 
-  __device__ void visit(int64_t tile, int64_t other) {
-    const Visit<T> visit = of(tile, other);
-    T r[kPairs];
-    Product()(visit, p.samples.dim, shared, r);
+  // Visits first <= v < end of a tile.
+  __device__ void visit(int64_t tile, int64_t first, int64_t end) {
+    if (first < end) product.begin(of(tile, tiles.visited(tile, first)), shared);
+    for (; first < end; ++first) {
+      const Visit<T> visit = of(tile, tiles.visited(tile, first));
+      T r[kPairs];
+      product(visit, p.samples.dim, shared, r);
+      if (first + 1 < end) product.begin(of(tile, tiles.visited(tile, first + 1)), shared);
+      add(visit, r);
+    }
+  }
+
+ private:
+  __device__ void add(const Visit<T>& visit, T (&r)[kPairs]) {
     const T sum = evaluate(visit, r);
-    const bool in_window = tile < tiles.of_window();
-    const double weight = !visit.same ? p.zv : 2 * (in_window ? p.zz : p.vv);
+    const double weight = !visit.same() ? p.zv : 2 * (visit.of_prior ? p.vv : p.zz);
     total += weight * double(sum);
     if (visit.slopes) pull(visit, r, weight);
   }
 
- private:
   __device__ Visit<T> of(int64_t tile, int64_t other) const {
     const int64_t of_window = tiles.of_window();
     const bool rows = tile < of_window, columns = other < of_window;
     const int64_t row = (rows ? tile : tile - of_window) * kRows;
     const int64_t column = (columns ? other : other - of_window) * kRows;
-    return {sample(rows), sample(columns), row, column, rows == columns, tiles.has_gradient(tile)};
+    return {p.samples, row, column, !rows, !columns, tiles.has_gradient(tile)};
   }
 
   // How many of a tile's rows there are.
@@ -157,8 +163,8 @@ struct Block {
     // In the tile, where 32 bits are enough: rows and columns there are, and how far the columns begin after the rows, of
     // which only the nearest tiles matter.
     const int row = Product::first_row(), column = Product::first_column();
-    const int rows = there(visit.rows, visit.first_row) - row, columns = there(visit.columns, visit.first_column) - column;
-    const int64_t ahead = visit.same ? visit.first_column - visit.first_row : -kRows;
+    const int rows = there(visit.rows(), visit.first_row) - row, columns = there(visit.columns(), visit.first_column) - column;
+    const int64_t ahead = visit.same() ? visit.first_column - visit.first_row : -kRows;
     const int after = int(ahead < -kRows ? -kRows : ahead > kRows ? kRows : ahead) + column - row;
     T sum = 0;
 #pragma unroll
@@ -206,7 +212,7 @@ struct Block {
   template <class F>
   __device__ void visit_norms(int64_t tile, const F& f, double weight) {
     const bool in_window = tile < tiles.of_window();
-    const auto rows = sample(in_window);
+    const auto rows = sequence(p.samples, !in_window);
     const int64_t first = (in_window ? tile : tile - tiles.of_window()) * kRows;
     const int lane = threadIdx.x % 32;
     for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
@@ -269,7 +275,9 @@ template <class T, Family family>
 using SmallProduct = PlainProduct<T, of_products(family), kSmallP>;
 template <class T, Family family>
 using LargeProduct = PlainProduct<T, of_products(family), kLargeP<T>>;
-// Of either, whatever the family.
+template <Family family>
+using LargeTensorProduct = TensorProduct<of_products(family)>;
+// Of the first two, whatever the family.
 template <class T>
 using SmallTile = Tile<T, 16 * kSmallP>;
 template <class T>
@@ -293,7 +301,7 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
     block.clear(tile);
     if (block.alone() && turn++ % size == rank) block.visit_alone(tile);
     for (int64_t visit = 0; visit < block.tiles.visits(tile); ++visit) {
-      if (turn++ % size == rank) block.visit(tile, block.tiles.visited(tile, visit));
+      if (turn++ % size == rank) block.visit(tile, visit, visit + 1);
     }
   }
 
@@ -302,25 +310,40 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
 
 // Parts of the visits of the tiles, those with a gradient in `splits` parts each and the others in `other_splits`: a block
 // each. Without a value these first ones are all blocks. totals [blocks], gradients [splits, k, D].
-template <class T, Family family>
-__global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
-    const __grid_constant__ Pairwise<T, family> p, int64_t live_splits, int64_t other_splits, double* totals,
+template <class Product, class T, Family family>
+__device__ void visit_tiles(
+    const Pairwise<T, family>& p, Product product, int64_t live_splits, int64_t other_splits, double* totals,
     double* gradients) {
-  using Worker = Block<T, family, LargeProduct<T, family>>;
+  using Worker = Block<T, family, Product>;
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(dynamic_shared());
   const Tiling tiles = tiling(p.samples, p.results.g_current != nullptr, Worker::kRows);
   const int64_t live = tiles.live(), other = blockIdx.x - live * live_splits, others = tiles.count() - live;
   const int64_t tile = tiles.tile(other < 0 ? blockIdx.x % live : live + other % others);
   const int64_t split = other < 0 ? blockIdx.x / live : other / others, splits = other < 0 ? live_splits : other_splits;
   const int64_t size = p.samples.current.count * p.samples.dim;
-  Worker block(p, shared, p.results.g_current ? gradients + split * size : nullptr);
+  Worker block(p, shared, p.results.g_current ? gradients + split * size : nullptr, product);
   block.clear(tile);
   if (split == 0 && block.alone()) block.visit_alone(tile);
-  const int64_t visits = block.tiles.visits(tile), end = visits * (split + 1) / splits;
-  for (int64_t visit = visits * split / splits; visit < end; ++visit) block.visit(tile, block.tiles.visited(tile, visit));
+  const int64_t visits = block.tiles.visits(tile);
+  block.visit(tile, visits * split / splits, visits * (split + 1) / splits);
   if (p.results.value == nullptr) return;
   const double total = block_sum(block.total, shared.sums);
   if (threadIdx.x == 0) totals[blockIdx.x] = total;
+}
+
+template <class T, Family family>
+__global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
+    const __grid_constant__ Pairwise<T, family> p, int64_t live_splits, int64_t other_splits, double* totals,
+    double* gradients) {
+  visit_tiles(p, LargeProduct<T, family>(), live_splits, other_splits, totals, gradients);
+}
+
+// The same on tensor cores, T being float.
+template <class T, Family family>
+__global__ void __launch_bounds__(kThreads, 2) pairwise_tensor_tiles(
+    const __grid_constant__ Pairwise<T, family> p, const Limbs limbs, int64_t live_splits, int64_t other_splits,
+    double* totals, double* gradients) {
+  visit_tiles(p, LargeTensorProduct<family>{limbs}, live_splits, other_splits, totals, gradients);
 }
 
 template <class T>
@@ -346,10 +369,12 @@ __global__ void __launch_bounds__(kThreads) pairwise_finish(
 // depend on whether there is a value to be computed, so that the gradient has the same bits.
 struct Plan {
   bool single;               // one launch
+  bool tensor;               // the products on tensor cores
   int64_t work;              // in visits of kDepth coordinates, where single
   int64_t live, others;      // tiles with a gradient and without
   int64_t splits, other_splits;
   int64_t shared, scratch;   // bytes of shared memory and of device memory
+  int64_t limbs;             // of the latter those that the limbs fill
 
   int64_t blocks(bool measured) const { return live * splits + (measured ? others * other_splits : 0); }
 
@@ -378,7 +403,14 @@ struct Plan {
         plan.live, std::min(large.count(), 4 * (large.window + large.prior) / samples.current.count));
     plan.other_splits = splits(plan.others, plan.others);
     plan.shared = int64_t(sizeof(LargeTile<T>));
-    plan.scratch = int64_t(sizeof(double)) * (plan.blocks(true) + plan.splits * size);
+    // Not before it has been measured: from as many rows on as the variable says.
+    static const int64_t least_rows = threshold("MOW_CUDA_PRODUCT", std::numeric_limits<int64_t>::max());
+    plan.tensor = sizeof(T) == 4 && large.window + large.prior >= least_rows;
+    if (plan.tensor) {
+      plan.shared = int64_t(sizeof(TensorProduct<false>::Shared));
+      plan.limbs = Limbs::bytes(large.window, large.prior, samples.dim);
+    }
+    plan.scratch = plan.limbs + int64_t(sizeof(double)) * (plan.blocks(true) + plan.splits * size);
     return plan;
   }
 };
@@ -393,10 +425,22 @@ cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream
     return launch(pairwise_window<T, family>, dim3(unsigned(team)), kThreads, plan.shared, team, stream, p);
   }
   const int64_t size = p.samples.current.count * p.samples.dim, count = plan.blocks(p.results.value != nullptr);
-  double *const totals = static_cast<double*>(scratch), *const gradients = totals + plan.blocks(true);
-  const auto failed = launch(
-      pairwise_tiles<T, family>, dim3(unsigned(count)), kThreads, plan.shared, 1, stream, p, plan.splits,
-      plan.other_splits, totals, gradients);
+  auto* const memory = static_cast<unsigned char*>(scratch);
+  double *const totals = reinterpret_cast<double*>(memory + plan.limbs), *const gradients = totals + plan.blocks(true);
+  const auto tiles = [&](auto kernel, const auto&... further) {
+    return launch(
+        kernel, dim3(unsigned(count)), kThreads, plan.shared, 1, stream, p, further..., plan.splits, plan.other_splits,
+        totals, gradients);
+  };
+  cudaError_t failed = cudaSuccess;
+  if constexpr (sizeof(T) == 4) {
+    if (plan.tensor) {
+      const Limbs limbs = Limbs::in(memory, p.samples.window(), p.samples.prior.count, p.samples.dim);
+      failed = split(p.samples, !of_products(family), limbs, stream);
+      if (failed == cudaSuccess) failed = tiles(pairwise_tensor_tiles<T, family>, limbs);
+    }
+  }
+  if (!plan.tensor) failed = tiles(pairwise_tiles<T, family>);
   if (failed != cudaSuccess) return failed;
   const int64_t blocks = needs_grad ? std::clamp<int64_t>(size / kThreads, 1, 1024) : 1;
   return launch(

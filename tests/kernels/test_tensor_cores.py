@@ -10,7 +10,7 @@ import pytest
 import tensor_cores
 import torch
 from bounds import CRAMER_WOLD, SWEEP, UNBIASED, check_pairs, draw, usable
-from tensor_cores import COARSEST, GENERATIONS, Accumulator
+from tensor_cores import ADVERSARIES, COARSEST, GENERATIONS, Accumulator
 from torch import Tensor
 
 from mow_kernels.reference import sums
@@ -70,54 +70,6 @@ def test_value_and_gradient(op: str, options: dict) -> None:
     for n, k, m, dim in ((2, 1, 2, 513), (40, 9, 33, 20), (70, 1, 50, 64)):
         if usable(op, options, min(n, m), dim):
             check(op, options, draw(n, dim, 0) * 1.1, k, draw(m, dim, 1))
-
-
-def near_duplicates(x: Tensor, y: Tensor) -> None:
-    x[20:30] = x[4] * (1 + 1e-6 * draw(10, x.shape[1], 2))
-    y[3:6] = x[4]
-
-
-def offset(x: Tensor, y: Tensor) -> None:
-    x += 1e4
-    y += 1e4
-
-
-def apart(x: Tensor, y: Tensor) -> None:
-    x += 1e4
-
-
-def tiny(x: Tensor, y: Tensor) -> None:
-    x *= 1e-20
-    y *= 1e-20
-
-
-def rows_of_every_magnitude(x: Tensor, y: Tensor) -> None:
-    x *= 10 ** torch.linspace(-20, 20, len(x), dtype=x.dtype)[:, None]
-    y *= 10 ** torch.linspace(-20, 20, len(y), dtype=x.dtype)[:, None]
-
-
-def coordinates_of_every_magnitude(x: Tensor, y: Tensor) -> None:
-    factors = 10 ** torch.linspace(-20, 20, x.shape[1], dtype=x.dtype)
-    x *= factors
-    y *= factors
-
-
-def one_huge_row(x: Tensor, y: Tensor) -> None:
-    x[7] *= 1e10
-
-
-def two_clusters(x: Tensor, y: Tensor) -> None:
-    """Every pair within one cancels."""
-    x *= 1e-2
-    y *= 1e-2
-    x[::2] += 1
-    y[::2] += 1
-
-
-ADVERSARIES = [
-    near_duplicates, offset, apart, tiny, rows_of_every_magnitude, coordinates_of_every_magnitude, one_huge_row,
-    two_clusters,
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("spoil", ADVERSARIES)
