@@ -1,24 +1,26 @@
 // Sums of a function over pairs of rows, and their gradients for the current rows.
 //
-// The window and the prior are cut into tiles of rows; a visit is a pair of tiles. Its distances, unless the function is one
-// of products, are direct differences, not |x|^2 + |y|^2 - 2xy: exact for coinciding rows of any magnitude, at no more multiply-adds. A visit sums in the type
-// of the rows; the visits are summed in double precision in a fixed order, so that the bits do not change from run to
-// run.
+// The window and the prior are cut into tiles of rows; a visit is a pair of tiles, whose distances, or products, come from
+// a class of product.cuh. A visit sums in the type of the rows; the visits are summed in double precision in a fixed order,
+// so that the bits do not change from run to run.
 //
 // A small window is one launch (pairwise_window); a large one is two: pairwise_tiles writes partial sums, pairwise_finish
-// adds them up.
+// adds them up. On tensor cores two more come before them, which split the rows into limbs.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "common/distance.h"
 #include "common/radial_values.h"
 #include "cuda/block.cuh"
+#include "cuda/product.cuh"
 #include "cuda/samples.h"
 #include "cuda/team.cuh"
+#include "cuda/tensor_product.cuh"
 
 namespace mow::cuda {
 
@@ -73,23 +75,11 @@ MOW_HD Tiling tiling(const Samples<T>& samples, bool needs_grad, int rows) {
   return {rows, samples.history.count, samples.window(), samples.prior.count, needs_grad};
 }
 
-// Shared memory of a block whose threads hold P x P pairs each.
-template <class T, int P>
-struct Tile {
-  static constexpr int kRows = 16 * P;
-  static constexpr int kStride = kTileStride<T, kRows>;
-
-  alignas(16) T rows[kDepth][kStride];
-  alignas(16) T columns[kDepth][kStride];
-  alignas(16) T slopes[kRows][kStride];
-  double sums[kWarps];
-};
-
 // One block's visits. Element (row, d) of the gradient belongs to one thread throughout: warp row/4 % kWarps, lane d % 32.
-template <class T, Family family, int P>
+template <class T, Family family, class Product>
 struct Block {
-  using Shared = Tile<T, P>;
-  static constexpr int kRows = Shared::kRows, kPairs = P * P;
+  static constexpr int kRows = Product::kRows, kPairs = Product::kPairs;
+  using Shared = typename Product::Shared;
   static constexpr int kBatch = kPairs < 8 ? kPairs : 8;
   static constexpr int kGroup = 4;  // rows whose gradient a warp adds up at once
   static constexpr bool kOfProducts = of_products(family);
@@ -99,15 +89,11 @@ struct Block {
   const Tiling tiles;
   Shared& shared;
   double* const gradient;  // [k, D], or null
-  double total = 0;        // of the pairs that this thread has seen
+  Product product;
+  double total = 0;  // of the pairs that this thread has seen
 
-  __device__ Block(const Pairwise<T, family>& p, Shared& shared, double* gradient)
-      : p(p), tiles(tiling(p.samples, gradient != nullptr, kRows)), shared(shared), gradient(gradient) {}
-
-  __device__ Sequence<T> sample(bool window) const {
-    if (window) return {p.samples.history, p.samples.current};
-    return {p.samples.prior, Rows<T>{}};
-  }
+  __device__ Block(const Pairwise<T, family>& p, Shared& shared, double* gradient, Product product = {})
+      : p(p), tiles(tiling(p.samples, gradient != nullptr, kRows)), shared(shared), gradient(gradient), product(product) {}
 
   // Calls each(row, its place in the gradient) for the current rows of a tile that belong to this thread's warp.
   template <class Each>
@@ -138,83 +124,95 @@ struct Block {
     }
   }
 
-  __device__ void visit(int64_t tile, int64_t other) {
-    const int64_t of_window = tiles.of_window(), dim = p.samples.dim;
-    const bool in_window = tile < of_window, same = in_window == (other < of_window);
-    const bool slopes = tiles.has_gradient(tile);
-    const auto rows = sample(in_window), columns = sample(other < of_window);
-    const int64_t first_row = (in_window ? tile : tile - of_window) * kRows;
-    const int64_t first_column = (other < of_window ? other : other - of_window) * kRows;
-    const int row = threadIdx.x / 16 * P, column = threadIdx.x % 16 * P;
-
-    T r[kPairs] = {};
-    for (int64_t start = 0; start < dim; start += kDepth) {
-      load_both(rows, first_row, columns, first_column, start);
-      T run[kPairs] = {};
-      const int depth = int(dim - start < kDepth ? dim - start : kDepth);
-#pragma unroll 4
-      for (int d = 0; d < depth; ++d) {
-        const auto a = *reinterpret_cast<const Pack<T, P>*>(&shared.rows[d][row]);
-        const auto b = *reinterpret_cast<const Pack<T, P>*>(&shared.columns[d][column]);
-#pragma unroll
-        for (int i = 0; i < kPairs; ++i) {
-          if constexpr (kOfProducts) {
-            run[i] += a.v[i / P] * b.v[i % P];
-          } else {
-            const T difference = a.v[i / P] - b.v[i % P];
-            run[i] += difference * difference;
-          }
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < kPairs; ++i) r[i] += run[i];
+  // Visits first <= v < end of a tile.
+  __device__ void visit(int64_t tile, int64_t first, int64_t end) {
+    if (first < end) product.begin(of(tile, tiles.visited(tile, first)), shared);
+    for (; first < end; ++first) {
+      const Visit<T> visit = of(tile, tiles.visited(tile, first));
+      T r[kPairs];
+      product(visit, p.samples.dim, shared, r);
+      if (first + 1 < end) product.begin(of(tile, tiles.visited(tile, first + 1)), shared);
+      add(visit, r);
     }
+  }
 
+ private:
+  __device__ void add(const Visit<T>& visit, T (&r)[kPairs]) {
+    const T sum = evaluate(visit, r);
+    const double weight = !visit.same() ? p.zv : 2 * (visit.of_prior ? p.vv : p.zz);
+    total += weight * double(sum);
+    if (visit.slopes) pull(visit, r, weight);
+  }
+
+  __device__ Visit<T> of(int64_t tile, int64_t other) const {
+    const int64_t of_window = tiles.of_window();
+    const bool rows = tile < of_window, columns = other < of_window;
+    const int64_t row = (rows ? tile : tile - of_window) * kRows;
+    const int64_t column = (columns ? other : other - of_window) * kRows;
+    return {p.samples, row, column, !rows, !columns, tiles.has_gradient(tile)};
+  }
+
+  // How many of a tile's rows there are.
+  __device__ static int there(const Sequence<T>& rows, int64_t first) {
+    const int64_t left = rows.count() - first;
+    return int(left < kRows ? left : kRows);
+  }
+
+  // The sum of f over this thread's pairs; and their slopes in place of r, where rows want them.
+  __device__ T evaluate(const Visit<T>& visit, T (&r)[kPairs]) const {
+    // In the tile, where 32 bits are enough: rows and columns there are, and how far the columns begin after the rows, of
+    // which only the nearest tiles matter.
+    const int row = Product::first_row(), column = Product::first_column();
+    const int rows = there(visit.rows(), visit.first_row) - row, columns = there(visit.columns(), visit.first_column) - column;
+    const int64_t ahead = visit.same() ? visit.first_column - visit.first_row : -kRows;
+    const int after = int(ahead < -kRows ? -kRows : ahead > kRows ? kRows : ahead) + column - row;
     T sum = 0;
 #pragma unroll
     for (int start = 0; start < kPairs; start += kBatch) {
       T some[kBatch], value[kBatch], slope[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) some[i] = r[start + i];
-      if (slopes) {
+      if (visit.slopes) {
         p.f.template operator()<true>(some, value, slope);
       } else {
         p.f.template operator()<false>(some, value, slope);
       }
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        const int64_t at_row = first_row + row + (start + i) / P, at_column = first_column + column + (start + i) % P;
-        const bool present = at_row < rows.count() && at_column < columns.count();
-        sum += present && (!same || at_column < at_row) ? value[i] : T(0);
+        const int below = Product::row(start + i), right = Product::column(start + i);
+        const bool present = below < rows && right < columns;
+        sum += present && after + right < below ? value[i] : T(0);
         // A row with itself has no difference to multiply its slope, but a product.
-        const bool apart = !kOfProducts || !same || at_column != at_row;
-        r[start + i] = slopes && present && apart ? slope[i] : T(0);
+        const bool apart = !kOfProducts || after + right != below;
+        r[start + i] = visit.slopes && present && apart ? slope[i] : T(0);
       }
     }
-    const double weight = !same ? p.zv : 2 * (in_window ? p.zz : p.vv);
-    total += weight * double(sum);
-    if (!slopes) return;
+    return sum;
+  }
 
+  // Adds what the columns pull the rows with to the gradient.
+  __device__ void pull(const Visit<T>& visit, const T (&slopes)[kPairs], double weight) const {
+    constexpr int kRun = Product::kRun;
+    const int row = Product::first_row(), column = Product::first_column();
 #pragma unroll
-    for (int i = 0; i < P; ++i) {
-      Pack<T, P> pack;
-      for (int j = 0; j < P; ++j) pack.v[j] = r[i * P + j];
-      *reinterpret_cast<Pack<T, P>*>(&shared.slopes[row + i][column]) = pack;
+    for (int i = 0; i < kPairs; i += kRun) {
+      Pack<T, kRun> pack;
+      for (int j = 0; j < kRun; ++j) pack.v[j] = slopes[i + j];
+      *reinterpret_cast<Pack<T, kRun>*>(&shared.slopes[row + Product::row(i)][column + Product::column(i)]) = pack;
     }
     __syncthreads();
-    const int64_t last = (dim - 1) / kDepth * kDepth;
-    for (int64_t start = last; start >= 0; start -= kDepth) {  // the last coordinates are there already
-      if (start != last) load_both(rows, first_row, columns, first_column, start);
-      add_gradient(first_row, start, kOfProducts ? weight : 2 * weight);
+    const int64_t last = (p.samples.dim - 1) / kDepth * kDepth;
+    for (int64_t start = last; start >= 0; start -= kDepth) {
+      if (!Product::kLeavesLast || start != last) shared.load(visit, start, p.samples.dim);
+      add_gradient(visit.first_row, start, kOfProducts ? weight : 2 * weight);
     }
   }
 
- private:
   // f(|row|^2) in double precision, since it may bend where float resolves its argument badly.
   template <class F>
   __device__ void visit_norms(int64_t tile, const F& f, double weight) {
     const bool in_window = tile < tiles.of_window();
-    const auto rows = sample(in_window);
+    const auto rows = sequence(p.samples, !in_window);
     const int64_t first = (in_window ? tile : tile - tiles.of_window()) * kRows;
     const int lane = threadIdx.x % 32;
     for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
@@ -267,24 +265,28 @@ struct Block {
       }
     }
   }
-
-  __device__ void load_both(
-      const Sequence<T>& rows, int64_t first_row, const Sequence<T>& columns, int64_t first_column, int64_t start) const {
-    __syncthreads();
-    load_tile<T, kRows>(shared.rows, rows, first_row, start, p.samples.dim);
-    load_tile<T, kRows>(shared.columns, columns, first_column, start, p.samples.dim);
-    __syncthreads();
-  }
 };
 
 constexpr int kSmallP = 2;  // small windows in tiles of 32 rows, so that a team has something to share
 template <class T>
 constexpr int kLargeP = sizeof(T) == 4 ? 4 : 2;
 
+template <class T, Family family>
+using SmallProduct = PlainProduct<T, of_products(family), kSmallP>;
+template <class T, Family family>
+using LargeProduct = PlainProduct<T, of_products(family), kLargeP<T>>;
+template <Family family>
+using LargeTensorProduct = TensorProduct<of_products(family)>;
+// Of the first two, whatever the family.
+template <class T>
+using SmallTile = Tile<T, 16 * kSmallP>;
+template <class T>
+using LargeTile = Tile<T, 16 * kLargeP<T>>;
+
 // A whole small window by one team. Shared memory: the tile, then the block's gradient [k, D] in double precision.
 template <class T, Family family>
 __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constant__ Pairwise<T, family> p) {
-  using Worker = Block<T, family, kSmallP>;
+  using Worker = Block<T, family, SmallProduct<T, family>>;
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(memory);
   const bool needs_grad = p.results.g_current != nullptr;
@@ -299,7 +301,7 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
     block.clear(tile);
     if (block.alone() && turn++ % size == rank) block.visit_alone(tile);
     for (int64_t visit = 0; visit < block.tiles.visits(tile); ++visit) {
-      if (turn++ % size == rank) block.visit(tile, block.tiles.visited(tile, visit));
+      if (turn++ % size == rank) block.visit(tile, visit, visit + 1);
     }
   }
 
@@ -308,25 +310,40 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
 
 // Parts of the visits of the tiles, those with a gradient in `splits` parts each and the others in `other_splits`: a block
 // each. Without a value these first ones are all blocks. totals [blocks], gradients [splits, k, D].
-template <class T, Family family>
-__global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
-    const __grid_constant__ Pairwise<T, family> p, int64_t live_splits, int64_t other_splits, double* totals,
+template <class Product, class T, Family family>
+__device__ void visit_tiles(
+    const Pairwise<T, family>& p, Product product, int64_t live_splits, int64_t other_splits, double* totals,
     double* gradients) {
-  using Worker = Block<T, family, kLargeP<T>>;
+  using Worker = Block<T, family, Product>;
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(dynamic_shared());
   const Tiling tiles = tiling(p.samples, p.results.g_current != nullptr, Worker::kRows);
   const int64_t live = tiles.live(), other = blockIdx.x - live * live_splits, others = tiles.count() - live;
   const int64_t tile = tiles.tile(other < 0 ? blockIdx.x % live : live + other % others);
   const int64_t split = other < 0 ? blockIdx.x / live : other / others, splits = other < 0 ? live_splits : other_splits;
   const int64_t size = p.samples.current.count * p.samples.dim;
-  Worker block(p, shared, p.results.g_current ? gradients + split * size : nullptr);
+  Worker block(p, shared, p.results.g_current ? gradients + split * size : nullptr, product);
   block.clear(tile);
   if (split == 0 && block.alone()) block.visit_alone(tile);
-  const int64_t visits = block.tiles.visits(tile), end = visits * (split + 1) / splits;
-  for (int64_t visit = visits * split / splits; visit < end; ++visit) block.visit(tile, block.tiles.visited(tile, visit));
+  const int64_t visits = block.tiles.visits(tile);
+  block.visit(tile, visits * split / splits, visits * (split + 1) / splits);
   if (p.results.value == nullptr) return;
   const double total = block_sum(block.total, shared.sums);
   if (threadIdx.x == 0) totals[blockIdx.x] = total;
+}
+
+template <class T, Family family>
+__global__ void __launch_bounds__(kThreads, 2) pairwise_tiles(
+    const __grid_constant__ Pairwise<T, family> p, int64_t live_splits, int64_t other_splits, double* totals,
+    double* gradients) {
+  visit_tiles(p, LargeProduct<T, family>(), live_splits, other_splits, totals, gradients);
+}
+
+// The same on tensor cores, T being float.
+template <class T, Family family>
+__global__ void __launch_bounds__(kThreads, 2) pairwise_tensor_tiles(
+    const __grid_constant__ Pairwise<T, family> p, const Limbs limbs, int64_t live_splits, int64_t other_splits,
+    double* totals, double* gradients) {
+  visit_tiles(p, LargeTensorProduct<family>{limbs}, live_splits, other_splits, totals, gradients);
 }
 
 template <class T>
@@ -352,10 +369,12 @@ __global__ void __launch_bounds__(kThreads) pairwise_finish(
 // depend on whether there is a value to be computed, so that the gradient has the same bits.
 struct Plan {
   bool single;               // one launch
+  bool tensor;               // the products on tensor cores
   int64_t work;              // in visits of kDepth coordinates, where single
   int64_t live, others;      // tiles with a gradient and without
   int64_t splits, other_splits;
   int64_t shared, scratch;   // bytes of shared memory and of device memory
+  int64_t limbs;             // of the latter those that the limbs fill
 
   int64_t blocks(bool measured) const { return live * splits + (measured ? others * other_splits : 0); }
 
@@ -363,8 +382,8 @@ struct Plan {
   static Plan make(const Samples<T>& samples, bool needs_grad) {
     const int64_t size = needs_grad ? samples.current.count * samples.dim : 0;
     Plan plan{};
-    const Tiling small = tiling(samples, needs_grad, Tile<T, kSmallP>::kRows);
-    plan.shared = int64_t(sizeof(Tile<T, kSmallP>)) + size * int64_t(sizeof(double));
+    const Tiling small = tiling(samples, needs_grad, SmallTile<T>::kRows);
+    plan.shared = int64_t(sizeof(SmallTile<T>)) + size * int64_t(sizeof(double));
     // A single block would take longer than the second launch from some 64 units on, of about half a microsecond each.
     static const int64_t most_units = threshold("MOW_CUDA_SINGLE", 64);
     if (small.window + small.prior <= 256 && plan.shared <= kMostShared) {
@@ -374,7 +393,7 @@ struct Plan {
     }
     // Enough blocks of either kind for the largest devices, with gradients in memory that stays a multiple of the samples'.
     constexpr int64_t kWanted = 1024;
-    const Tiling large = tiling(samples, needs_grad, Tile<T, kLargeP<T>>::kRows);
+    const Tiling large = tiling(samples, needs_grad, LargeTile<T>::kRows);
     const auto splits = [](int64_t tiles, int64_t most) {
       return tiles == 0 ? 0 : std::clamp<int64_t>((kWanted + tiles - 1) / tiles, 1, std::max<int64_t>(1, most));
     };
@@ -383,8 +402,15 @@ struct Plan {
     plan.splits = splits(
         plan.live, std::min(large.count(), 4 * (large.window + large.prior) / samples.current.count));
     plan.other_splits = splits(plan.others, plan.others);
-    plan.shared = int64_t(sizeof(Tile<T, kLargeP<T>>));
-    plan.scratch = int64_t(sizeof(double)) * (plan.blocks(true) + plan.splits * size);
+    plan.shared = int64_t(sizeof(LargeTile<T>));
+    // Not before it has been measured: from as many rows on as the variable says.
+    static const int64_t least_rows = threshold("MOW_CUDA_PRODUCT", std::numeric_limits<int64_t>::max());
+    plan.tensor = sizeof(T) == 4 && large.window + large.prior >= least_rows;
+    if (plan.tensor) {
+      plan.shared = int64_t(sizeof(TensorProduct<false>::Shared));
+      plan.limbs = Limbs::bytes(large.window, large.prior, samples.dim);
+    }
+    plan.scratch = plan.limbs + int64_t(sizeof(double)) * (plan.blocks(true) + plan.splits * size);
     return plan;
   }
 };
@@ -399,10 +425,22 @@ cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream
     return launch(pairwise_window<T, family>, dim3(unsigned(team)), kThreads, plan.shared, team, stream, p);
   }
   const int64_t size = p.samples.current.count * p.samples.dim, count = plan.blocks(p.results.value != nullptr);
-  double *const totals = static_cast<double*>(scratch), *const gradients = totals + plan.blocks(true);
-  const auto failed = launch(
-      pairwise_tiles<T, family>, dim3(unsigned(count)), kThreads, plan.shared, 1, stream, p, plan.splits,
-      plan.other_splits, totals, gradients);
+  auto* const memory = static_cast<unsigned char*>(scratch);
+  double *const totals = reinterpret_cast<double*>(memory + plan.limbs), *const gradients = totals + plan.blocks(true);
+  const auto tiles = [&](auto kernel, const auto&... further) {
+    return launch(
+        kernel, dim3(unsigned(count)), kThreads, plan.shared, 1, stream, p, further..., plan.splits, plan.other_splits,
+        totals, gradients);
+  };
+  cudaError_t failed = cudaSuccess;
+  if constexpr (sizeof(T) == 4) {
+    if (plan.tensor) {
+      const Limbs limbs = Limbs::in(memory, p.samples.window(), p.samples.prior.count, p.samples.dim);
+      failed = split(p.samples, !of_products(family), limbs, stream);
+      if (failed == cudaSuccess) failed = tiles(pairwise_tensor_tiles<T, family>, limbs);
+    }
+  }
+  if (!plan.tensor) failed = tiles(pairwise_tiles<T, family>);
   if (failed != cudaSuccess) return failed;
   const int64_t blocks = needs_grad ? std::clamp<int64_t>(size / kThreads, 1, 1024) : 1;
   return launch(

@@ -74,8 +74,15 @@ constexpr Place read(dim3 (*place)()) { return {{place, &dim3::x}, {place, &dim3
 enum class Scope { kWarp, kBlock, kTeam };
 void barrier(Scope scope, const char* file = nullptr, int line = 0);
 
+unsigned warp_in_team();
+unsigned thread_in_team();
+int turns();  // the order of the turns: 0, 1 or 2
+
 // A word that the lanes of a warp exchange.
 uint64_t exchange(uint64_t word, int lane_mask);
+
+// Whether one lane of the warp says so.
+bool any(bool here);
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread);
 
@@ -108,6 +115,8 @@ T __shfl_xor_sync(unsigned, T value, int lane_mask) {
   __builtin_memcpy(&value, &word, sizeof value);
   return value;
 }
+
+inline int __any_sync(unsigned, int predicate) { return cuda_shim::any(predicate != 0); }
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(

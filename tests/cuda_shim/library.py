@@ -26,7 +26,10 @@ from mow_kernels.registry import Implementation
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).parent
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+DEVICE = [SHIM / "shim.cpp", SHIM / "tensor_cores.cpp"]
+"""What stands in for it."""
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror")
+FLAGS += ("-fno-gnu-unique",)  # a library that is loaded from another file has state of its own
 FLAGS += (f"-I{SHIM}", f"-I{ROOT / 'csrc'}")
 
 compiler = shutil.which("g++") or shutil.which("c++")
@@ -56,14 +59,39 @@ def _build(target: Path, sources: list[Path], flags: tuple[str, ...], libraries:
 
 def kernels() -> Path:
     """All of them and the stand-in, as a shared library."""
-    sources = [*KERNELS, SHIM / "shim.cpp", SHIM / "ops.cpp", SHIM / "arithmetic.cpp"]
+    sources = [*KERNELS, *DEVICE, SHIM / "ops.cpp", SHIM / "arithmetic.cpp"]
     aligned = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # as a device's loads have to be
     return build("kernels.so", sources, "-O1", "-shared", "-fPIC", *aligned)
 
 
 @functools.cache
+def _load(variables: tuple[tuple[str, str], ...]) -> ctypes.CDLL:
+    """Of a file of its own for all variables, which the library reads once."""
+    library = kernels()
+    if variables:
+        library = library.with_name(f"kernels-{hashlib.sha256(repr(variables).encode()).hexdigest()[:16]}.so")
+        with FileLock(library.with_suffix(".lock")):
+            if not library.exists():
+                shutil.copy(kernels(), library)
+    return ctypes.CDLL(str(library))
+
+
+VARIABLES: dict[str, str] = {}
+"""The environment of the kernels, where it is not this process's own."""
+
+
 def load() -> ctypes.CDLL:
-    return ctypes.CDLL(str(kernels()))
+    return _load(tuple(sorted(VARIABLES.items())))
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Within it the kernels run with these variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+            patch.setitem(VARIABLES, name, value)
+        yield
 
 
 def turn(*, major: int = 9, order: int = 0) -> None:

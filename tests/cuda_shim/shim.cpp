@@ -247,6 +247,9 @@ UNWATCHED dim3 block_index() { return running->block; }
 UNWATCHED dim3 grid_size() { return grid; }
 UNWATCHED unsigned team_rank() { return running->rank; }
 UNWATCHED unsigned team_size() { return team; }
+UNWATCHED unsigned warp_in_team() { return running->warp; }
+UNWATCHED unsigned thread_in_team() { return running->rank * 1024 + running->thread.x; }
+UNWATCHED int turns() { return order; }
 UNWATCHED unsigned char* shared_of(unsigned rank) {
   if (rank != running->rank && left[rank]) fail("a block's shared memory is wanted when threads of it have left");
   return shared[rank].data();
@@ -281,6 +284,15 @@ uint64_t exchange(uint64_t word, int lane_mask) {
   const uint64_t other = words[warp * 32 + (lane ^ unsigned(lane_mask))];
   barrier(Scope::kWarp);
   return other;
+}
+
+bool any(bool here) {
+  const unsigned first = warp_in_team() * 32;
+  words[first + thread_index().x % 32] = here;
+  barrier(Scope::kWarp);
+  const bool found = std::any_of(&words[first], &words[first] + 32, [](uint64_t word) { return word != 0; });
+  barrier(Scope::kWarp);
+  return found;
 }
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread) {

@@ -236,6 +236,7 @@ int main(int count, char** arguments) {
   sweep_ring<double>(4100, 4097, 1);
   if (!quick) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
+    sweep<float>(200, 70, 120, 70, true);  // on tensor cores
     sweep<double>(65, 64, 40, 35, true);
     sweep_centers<float>(300, 1100, 2);
     sweep_running<float>(270, 3, 5, true);

@@ -246,9 +246,9 @@ def test_a_launch_that_a_device_would_refuse(
 def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs tests/cuda_shim/sweep.cpp under sanitizers."""
     flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-g", "-O1", "-Wno-clobbered")
-    sources = [*library.KERNELS, library.SHIM / "shim.cpp", library.SHIM / "sweep.cpp"]
+    sources = [*library.KERNELS, *library.DEVICE, library.SHIM / "sweep.cpp"]
     program = library.build(f"sweep-{sanitizer}", sources, *flags)
-    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "MOW_CUDA_PRODUCT": "300"}  # of the largest alone
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=900, env=environment)
 
 
