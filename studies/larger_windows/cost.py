@@ -33,8 +33,8 @@ def measure(steps: int = 32, turns: int = 61) -> list[dict[str, Any]]:
     """For each distance and span the ratio of processor time to that of n = 64: median, p20 and p80 over the turns.
 
     Args:
-        steps: of a turn, a multiple of those between two looks. Few, and each turn right after one with n = 64: both
-            share what else the machine does then.
+        steps: of a turn, a multiple of those between two looks. Few, and each turn beside one with n = 64, before or
+            after it by turns: both share what else the machine does then.
         turns: of each.
     """
     torch.set_num_threads(1)
@@ -45,8 +45,9 @@ def measure(steps: int = 32, turns: int = 61) -> list[dict[str, Any]]:
         ratios: dict[int, list[float]] = {span: [] for span in SPANS}
         for turn in range(turns + 1):
             for span, stepping in others.items():
-                base = _seconds(small, steps)
-                ratio = _seconds(stepping, steps) / base
+                pair = [small, stepping][:: -1 if turn % 2 else 1]
+                seconds = {each: _seconds(each, steps) for each in pair}
+                ratio = seconds[stepping] / seconds[small]
                 if turn:  # in the first, what is kept begins
                     ratios[span].append(ratio)
         for span, values in ratios.items():
