@@ -69,6 +69,26 @@ def test_whether_the_span_does_what_it_is_for() -> None:
     assert verdict in line and line.endswith(" 2 |")
 
 
+def test_a_reconstruction_that_is_worse_within_its_interval_is_told_from_one_that_is_worse() -> None:
+    """+0.1, +0.3 and -0.1 are no more than chance; +0.1, +0.11 and +0.09 are."""
+    for errors, said in (((0.1, 0.3, -0.1), "within the interval"), ((0.1, 0.11, 0.09), "no"), ((0.1, -0.3, 0), "yes")):
+        runs = [adapted("64", seed, 0.01) for seed in range(3)]
+        runs += [adapted("adaptive", seed, 0.01, 17 + error) for seed, error in enumerate(errors)]
+        (line,) = adaptive_report.verdicts(adaptive_report.groups({"runs": runs})).splitlines()[2:]
+        assert f"reconstruction no worse: {said} |" in line
+
+
+def test_the_bound_of_a_window_without_old_rows() -> None:
+    fresh, small = adaptive.BOUND, [adapted("64", 0, 0.01), adapted("64", 1, 0.01)]
+    for exact, said in (
+        (0.008, "-20 % (-20 % to -20 %) against n = 64 (2 seeds), which is itself less"),
+        (0.007, "as much"),
+    ):
+        runs = [*small, adapted(fresh, 0, exact), adapted(fresh, 1, exact)]
+        assert said in adaptive_report.bounds(adaptive_report.groups({"runs": runs}))
+    assert adaptive_report.bounds(adaptive_report.groups({"runs": small})) == "It was not run."
+
+
 def test_what_was_not_run_is_said() -> None:
     runs = [adapted(window, seed, 0.01) for window in adaptive.WINDOWS for seed in range(3)]
     said = adaptive_report.missing(adaptive_report.groups({"runs": runs[1:]}))
@@ -78,7 +98,7 @@ def test_what_was_not_run_is_said() -> None:
 
 def test_the_cells_that_decide_most_come_first() -> None:
     cells = adaptive.cells(18_000)
-    assert len(cells) == len({cell.name for cell in cells}) == 2 * 3 * 2 * 6 * 3
+    assert len(cells) == len({cell.name for cell in cells}) == 2 * 3 * 2 * 6 * 3 + 2 * 3
     first = [cell.options for cell in cells[:24]]
     assert {(o.data, o.model, o.schedule) for o in first} == {("fashion-mnist", m, "cosine") for m in ("cwae", "wae")}
     assert {(o.n, o.adaptive) for o in first} == {(64, False), (256, False), (1024, False), (4096, True)}

@@ -54,7 +54,7 @@ def adapt(
 
 
 @app.command()
-def cost(turns: Annotated[int, typer.Option(help="Of each window.")] = 9) -> None:
+def cost(turns: Annotated[int, typer.Option(help="Of each window.")] = 61) -> None:
     """Measure the processor time of a step whose span adapts against one over a window of 64."""
     content = record.head("python -m studies.larger_windows cost", 0)
     command.wrote(record.keep(RESULTS / "cost.json", {**content, "rows": measured.measure(turns=turns)}))

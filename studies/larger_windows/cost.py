@@ -29,11 +29,12 @@ class Held(mow.AdaptiveSpan):
         return None
 
 
-def measure(steps: int = 160, turns: int = 15) -> list[dict[str, Any]]:
+def measure(steps: int = 32, turns: int = 61) -> list[dict[str, Any]]:
     """For each distance and span the ratio of processor time to that of n = 64: median, p20 and p80 over the turns.
 
     Args:
-        steps: of a turn, a multiple of those between two looks.
+        steps: of a turn, a multiple of those between two looks. Few, and each turn beside one with n = 64, before or
+            after it by turns: both share what else the machine does then.
         turns: of each.
     """
     torch.set_num_threads(1)
@@ -43,9 +44,10 @@ def measure(steps: int = 160, turns: int = 15) -> list[dict[str, Any]]:
         small = _steps(model, pictures, 64, None)
         ratios: dict[int, list[float]] = {span: [] for span in SPANS}
         for turn in range(turns + 1):
-            base = _seconds(small, steps)
             for span, stepping in others.items():
-                ratio = _seconds(stepping, steps) / base
+                pair = [small, stepping][:: -1 if turn % 2 else 1]
+                seconds = {each: _seconds(each, steps) for each in pair}
+                ratio = seconds[stepping] / seconds[small]
                 if turn:  # in the first, what is kept begins
                     ratios[span].append(ratio)
         for span, values in ratios.items():
