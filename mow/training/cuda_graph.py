@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from mow.naming import named, optimizer_name
-
 T = TypeVar("T")
 
 WARM_UP = 3
@@ -145,7 +143,7 @@ class GraphedStep:
         self.forget()
 
     def __repr__(self) -> str:
-        return named(self, optimizer=optimizer_name(self._optimizer), graphs=len(self._recorded))
+        return f"GraphedStep(optimizer={type(self._optimizer).__name__}, graphs={len(self._recorded)})"
 
     def forget(self) -> None:
         """Capture the step anew, after further `WARM_UP` eager ones."""
