@@ -43,8 +43,8 @@ class AdaptiveSpan:
 
     The one constant says how much of the oldest row's drift is common to all. It is 1/3 where rows move steadily, so
     that q grows with t^2, and 1 where q is flat; the more of the drift moves each row elsewhere, or there and back, the
-    less of it their mean has. The span goes with its cube root, its square root or thereabouts. Measured: 1 is better
-    than 1/3 (docs/larger-windows.md), since an error of age comes back through the training, and one of chance does not.
+    less of it their mean has. The span goes with its cube root, its square root or thereabouts. docs/larger-windows.md
+    has both constants measured.
 
     q is measured: now and then the pictures of the ages `least`, 2 `least`, 4 `least`, ..., n are encoded again without
     a gradient, and the squared distance of each to its row goes into the running mean of its age; v likewise. Each q is
