@@ -89,6 +89,15 @@ def test_the_bound_of_a_window_without_old_rows() -> None:
     assert adaptive_report.bounds(adaptive_report.groups({"runs": small})) == "It was not run."
 
 
+def test_another_constant_stands_beside_the_default_one() -> None:
+    small = [adapted("64", seed, 0.01) for seed in range(3)]
+    found = adaptive_report.groups({"runs": [*small, adapted("adaptive", 2, 0.007, 16.9)]})
+    other = {"staleness": 1 / 3, "runs": [adapted("adaptive", seed, 0.009, 17.5) for seed in range(2)]}
+    heads, _, line = adaptive_report.constants(found, other).splitlines()
+    assert "staleness 0.33 | seeds | staleness 1 | seeds |" in heads
+    assert line == "| CWAE, Fashion-MNIST, cosine | -10 %, +0.50 | 2 | -30 %, -0.10 | 1 |"
+
+
 def test_what_was_not_run_is_said() -> None:
     runs = [adapted(window, seed, 0.01) for window in adaptive.WINDOWS for seed in range(3)]
     said = adaptive_report.missing(adaptive_report.groups({"runs": runs[1:]}))

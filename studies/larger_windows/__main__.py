@@ -1,16 +1,20 @@
-"""Behind docs/larger-windows.md: python -m studies.larger_windows run | adapt | cost | report"""
+"""Behind docs/larger-windows.md: python -m studies.larger_windows run | adapt | constant | cost | report"""
 
 from __future__ import annotations
 
+import functools
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from unittest import mock
 
 import typer
 
 from benchmarks import command, record
 from mow.app import grid, reproduce
+from mow.window.adaptive import AdaptiveSpan
 from studies.larger_windows import adaptive, experiment, report
 from studies.larger_windows import cost as measured
 
@@ -42,15 +46,25 @@ def adapt(
 
     What decides most comes first. MNIST is looked for where `mow train --data mnist` does (MOW_DATA).
     """
-    begun, found = time.monotonic(), []
-    for cell in adaptive.cells(pictures):
-        folder = out / cell.name
-        if grid.result_of(folder) is None and time.monotonic() - begun >= 60 * minutes:
-            continue
-        found.append(adaptive.kept(grid.run_cell(cell, folder), folder))
-        command.tell(cell.name, "done", None)
+    found = _run(adaptive.cells(pictures), out, minutes)
     content = record.head("python -m studies.larger_windows adapt", 0)
     command.wrote(record.keep(RESULTS / "adaptive.json", {**content, "runs": found}))
+
+
+@app.command()
+def constant(
+    out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/adaptive-staleness"),
+    staleness: Annotated[float, typer.Option(help="The constant of the rule in place of its default.")] = 1 / 3,
+    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 18_000,
+    minutes: Annotated[float, typer.Option(help="Begin no run after these; 0 keeps what is there.")] = math.inf,
+) -> None:
+    """The span that adapts with another constant, of all runs that `adapt` has of it with a cosine."""
+    begin = functools.partial(AdaptiveSpan, staleness=staleness)
+    cells = [cell for cell in adaptive.cells(pictures) if cell.options.adaptive and cell.options.schedule == "cosine"]
+    with mock.patch("mow.app.run.AdaptiveSpan", begin):  # the command line has no option for it
+        found = _run(cells, out, minutes)
+    content = record.head("python -m studies.larger_windows constant", 0)
+    command.wrote(record.keep(RESULTS / "staleness.json", {**content, "staleness": staleness, "runs": found}))
 
 
 @app.command()
@@ -58,6 +72,18 @@ def cost(turns: Annotated[int, typer.Option(help="Of each window.")] = 61) -> No
     """Measure the processor time of a step whose span adapts against one over a window of 64."""
     content = record.head("python -m studies.larger_windows cost", 0)
     command.wrote(record.keep(RESULTS / "cost.json", {**content, "rows": measured.measure(turns=turns)}))
+
+
+def _run(cells: Sequence[grid.Cell], out: Path, minutes: float) -> list[dict[str, Any]]:
+    """What is kept of these runs, one after another; those that would begin too late are left out."""
+    begun, found = time.monotonic(), []
+    for cell in cells:
+        folder = out / cell.name
+        if grid.result_of(folder) is None and time.monotonic() - begun >= 60 * minutes:
+            continue
+        found.append(adaptive.kept(grid.run_cell(cell, folder), folder))
+        command.tell(cell.name, "done", None)
+    return found
 
 
 command.add_report(app, report.write, RESULTS)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks import drawing, page
 from benchmarks.page import table
 from mow.app.data import COLLECTIONS
+from mow.window.adaptive import STALENESS
 from studies.larger_windows.adaptive import BOUND, RATES, WINDOWS, window_of, windows_of
 from studies.larger_windows.experiment import SEEDS
 from studies.paired import interval
@@ -39,8 +40,9 @@ def groups(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Group]:
     return {key: {name: group[name] for name in WINDOWS if name in group} for key, group in found.items()}
 
 
-def text(content: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
-    """The verdicts, what was not run, what a step costs, and for each group of runs its means and differences."""
+def text(content: Mapping[str, Any], other: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
+    """The verdicts, what was not run, another constant, what a step costs, and for each group of runs its means and
+    differences."""
     found = groups(content)
     parts = []
     for (schedule, data, model), group in found.items():
@@ -56,6 +58,9 @@ def text(content: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
         verdicts=verdicts(found),
         missing=missing(found),
         bounds=bounds(found),
+        staleness=f"{STALENESS:g}",
+        other=f"{other['staleness']:.2g}",
+        constants=constants(found, other),
         costs=costs(cost),
         about=page.about(cost),
         groups="\n\n".join(parts),
@@ -77,11 +82,10 @@ def verdicts(found: Mapping[tuple[str, str, str], Group]) -> str:
     for (schedule, data, model), group in found.items():
         adaptive, small = group.get("adaptive", {}), group.get("64", {})
         fixed = {name: runs for name, runs in group.items() if name != "64" and WINDOWS[name].keys() == {"n"}}
-        seeds = adaptive.keys() & small.keys()
-        if not seeds:
-            continue
         changes = _changes(adaptive, small)
-        errors = [adaptive[seed][RECONSTRUCTION] - small[seed][RECONSTRUCTION] for seed in sorted(seeds)]
+        if not changes:
+            continue
+        errors = _errors(adaptive, small)
         mean = fmean(run[EXACT] for run in adaptive.values())
         best = min((fmean(run[EXACT] for run in runs.values()), name) for name, runs in {**fixed, "64": small}.items())
         met = [f"25 % below n = 64: {_yes(fmean(changes) <= WANTED - 1)}"]
@@ -95,7 +99,7 @@ def verdicts(found: Mapping[tuple[str, str, str], Group]) -> str:
                 _between(errors, lambda value: f"{value:+.2f}"),
                 f"{1e4 * mean:.1f} against {1e4 * best[0]:.1f} (n = {best[1]})",
                 "; ".join(met),
-                str(len(seeds)),
+                str(len(changes)),
             ]
         )
     heads = ["", "exact Cramer-Wold against n = 64", "reconstruction", "against the best fixed n", "so", "seeds"]
@@ -116,6 +120,21 @@ def bounds(found: Mapping[tuple[str, str, str], Group]) -> str:
             + ("as much as is wanted." if enough else "itself less than is wanted.")
         )
     return " ".join(said) or "It was not run."
+
+
+def constants(found: Mapping[tuple[str, str, str], Group], other: Mapping[str, Any]) -> str:
+    """The span with another constant beside its own, both against n = 64."""
+    rows = []
+    for key, group in groups(other).items():
+        small = found.get(key, {}).get("64", {})
+        schedule, data, model = key
+        cells = [f"{model.upper()}, {COLLECTIONS[data].title}, {schedule}"]
+        for runs in (group["adaptive"], found.get(key, {}).get("adaptive", {})):
+            changes, errors = _changes(runs, small), _errors(runs, small)
+            cells += [f"{_percent(fmean(changes))}, {fmean(errors):+.2f}" if changes else "-", str(len(changes))]
+        rows.append(cells)
+    heads = [f"staleness {other['staleness']:.2g}", "seeds", f"staleness {STALENESS:g}", "seeds"]
+    return table(["", *heads], rows)
 
 
 def missing(found: Mapping[tuple[str, str, str], Group]) -> str:
@@ -157,8 +176,8 @@ def differences(group: Group) -> str:
 
 
 def figure(content: Mapping[str, Any]) -> bytes:
-    """The span, the drift and the distance over the steps, of the first group of runs."""
-    group = next(iter(groups(content).values()))
+    """The span, the drift and the distance over the steps, of the first group that has runs of it."""
+    group = next(group for group in groups(content).values() if "adaptive" in group)
     runs = group["adaptive"]
     with drawing.style():
         canvas = Figure(figsize=(9, 2.9), layout="constrained")
@@ -193,6 +212,11 @@ def _changes(runs: Mapping[int, Run], small: Mapping[int, Run]) -> list[float]:
     return [runs[seed][EXACT] / small[seed][EXACT] - 1 for seed in sorted(runs.keys() & small.keys())]
 
 
+def _errors(runs: Mapping[int, Run], small: Mapping[int, Run]) -> list[float]:
+    """By how much the reconstruction error of n = 64 is exceeded, seed by seed."""
+    return [runs[seed][RECONSTRUCTION] - small[seed][RECONSTRUCTION] for seed in sorted(runs.keys() & small.keys())]
+
+
 def _no_worse(errors: Sequence[float]) -> str:
     """Whether these differences are none upwards."""
     if fmean(errors) <= 0:
@@ -225,8 +249,8 @@ _TEXT = """\
 
 `mow.AdaptiveSpan` (`mow train --n 4096 --adaptive`) keeps 4,096 rows and measures over the newest n* of them: where
 staleness * q(a) + 1/a is least, with q(a) the measured mean square by which a row of age a is off, over the variance of
-the latents, and staleness = 1/3. Running sums give the distance over the newest rows of any number. gamma, 1/n and n/k
-follow n*.
+the latents, and staleness = {staleness}. Running sums give the distance over the newest rows of any number. gamma, 1/n
+and n/k follow n*.
 
 {pictures:,} pictures, one new one a step; the learning rate begins at {rates}.
 Means over the seeds; in brackets the least and the most in tables of means, the 95 % interval (Student's t over the
@@ -241,6 +265,11 @@ About as far as any rule for the length can go is a window that is large and yet
 again every 8 steps, at 128 passes of a picture through the encoder for each new one. {bounds}
 
 {missing}
+
+The constant, measured: the change of the exact Cramer-Wold distance against n = 64 and that of the reconstruction, with
+staleness = {other} in place of {staleness}.
+
+{constants}
 
 Two remedies of neighbours have no runs at all: a momentum encoder for the pushes, and geometric weights by age.
 

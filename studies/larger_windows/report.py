@@ -24,8 +24,10 @@ COLUMNS = {
 
 def write(results: Path, docs: Path) -> list[Path]:
     """Make the page. Returns what was written."""
-    adapted, cost = record.read(results / "adaptive.json"), record.read(results / "cost.json")
-    whole = text(record.read(results / "scores.json")) + "\n" + adaptive_report.text(adapted, cost)
+    scores, adapted, other, cost = (
+        record.read(results / f"{name}.json") for name in ("scores", "adaptive", "staleness", "cost")
+    )
+    whole = text(scores) + "\n" + adaptive_report.text(adapted, other, cost)
     return page.write(docs / PAGE, whole, {"larger-windows.svg": adaptive_report.figure(adapted)})
 
 
