@@ -1,4 +1,4 @@
-// A product of product.cuh on tensor cores, as exact as multiply-adds of float32: tests/tensor_cores.py has its errors.
+// A product of product.cuh on tensor cores, as exact as multiply-adds of float32: studies/cuda/tensor_cores.py has its errors.
 //
 // Both rows are two float16 limbs (limbs.cuh), of whose four products the least is left out. |x-y|^2 is
 // |x|^2 + |y|^2 - 2xy, which loses digits where it is much smaller than its terms: there a warp evaluates its pairs again,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from adversaries import ADVERSARIES
 from bounds import (
     CRAMER_WOLD,
     F32,
@@ -22,7 +23,6 @@ from bounds import (
     smooth,
 )
 from targets import Target, targets
-from tensor_cores import ADVERSARIES
 
 import mow_kernels as mk
 from mow_kernels.registry import TABLE

@@ -1,4 +1,4 @@
-"""The CUDA kernels that take products on tensor cores, on the CPU, with the instruction of tests/tensor_cores.py."""
+"""The CUDA kernels with products on tensor cores, on the CPU, whose instruction is studies/cuda/tensor_cores.py's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-import tensor_cores
 import torch
+from adversaries import ADVERSARIES
 from bounds import CRAMER_WOLD, FURTHER, STRIDES, SWEEP, UNBIASED, check_pairs, draw, priors, run, usable
 from cuda_shim import library
 from marks import needs_compiler
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mow_kernels.backends import cuda
 from mow_kernels.registry import TABLE
+from studies.cuda import tensor_cores
 
 pytestmark = needs_compiler
 
@@ -55,7 +56,7 @@ def test_more_sizes(op: str, options: dict, n: int, k: int, m: int, dim: int) ->
         check(op, options, n, k, m, dim)
 
 
-@pytest.mark.parametrize("spoil", tensor_cores.ADVERSARIES)
+@pytest.mark.parametrize("spoil", ADVERSARIES)
 @pytest.mark.parametrize("op, options", [BOTH[0], pytest.param(*BOTH[1], marks=pytest.mark.long)])
 def test_adversaries(op: str, options: dict, spoil: Callable[[Tensor, Tensor], None]) -> None:
     window, prior = draw(40, 48, 3), draw(30, 48, 4)
