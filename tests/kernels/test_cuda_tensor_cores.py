@@ -12,6 +12,7 @@ from adversaries import ADVERSARIES
 from bounds import CRAMER_WOLD, FURTHER, STRIDES, SWEEP, UNBIASED, check_pairs, draw, priors, run, usable
 from cuda_shim import library
 from marks import needs_compiler
+from test_cuda_kernels import ON_TENSOR_CORES
 from torch import Tensor
 
 from mow_kernels.backends import cuda
@@ -29,7 +30,8 @@ USUAL = (*BOTH, OF_PRODUCTS)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for op, implementation in library.IMPLEMENTATIONS.items():
         monkeypatch.setitem(TABLE[op], "cuda", implementation)
-    with library.environment(MOW_CUDA_PRODUCT="0", MOW_CUDA_SINGLE="0"):
+    """A block has a tile with all that it meets, and loads what the next visit needs during this one."""
+    with library.environment(**ON_TENSOR_CORES):
         library.turn(order=1)
         yield
     library.turn()
@@ -44,8 +46,9 @@ def check(op: str, options: dict, n: int, k: int, m: int, dim: int) -> None:
 
 @pytest.mark.parametrize("op, options", USUAL)
 def test_value_and_gradient(op: str, options: dict) -> None:
-    """Of two tiles, of which one has a gradient, in more coordinates than are in shared memory at once."""
+    """Of two tiles, of which one has a gradient; in more coordinates than shared memory holds at once, and in fewer."""
     check(op, options, 70, 3, 20, 85)
+    check(op, options, 70, 3, 70, 20)
 
 
 @pytest.mark.long
