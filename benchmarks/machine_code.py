@@ -24,6 +24,9 @@ def run(name: str, *arguments: str) -> str:
     return subprocess.run([str(tool(name)), *arguments], check=True, capture_output=True, text=True).stdout
 
 
+TENSOR = ("HMMA", "HGMMA", "UTCHMMA")  # multiply a matrix of float16 by another
+
+
 def loop(code: str) -> dict[str, Any]:
     """Of the innermost loop with the most multiply-adds: its instructions, and the share of those. And the loads and
     stores of spilled registers within all innermost loops.
@@ -31,6 +34,28 @@ def loop(code: str) -> dict[str, Any]:
     Args:
         code: of one kernel, as nvdisasm writes it.
     """
+    inner = _innermost(code)
+    spills = sum(operation in ("STL", "LDL") for operations in inner for operation in operations)
+    result: dict[str, Any] = {"loop": None, "share": None, "loop_spills": spills}
+    count, most = _most(inner, ("FFMA", "DFMA"))
+    return result | ({"loop": len(most), "share": round(count / len(most), 3)} if count else {})
+
+
+def tensor_loop(code: str) -> dict[str, Any]:
+    """Of the innermost loop with the most instructions for tensor cores: all its instructions, and how many of them are
+    those."""
+    count, most = _most(_innermost(code), TENSOR)
+    return {"tensor_loop": len(most), "tensor": count} if count else {}
+
+
+def _most(loops: list[list[str]], names: tuple[str, ...]) -> tuple[int, list[str]]:
+    """The loop with the most such operations, and how many."""
+    counts = [sum(operation.startswith(names) for operation in operations) for operations in loops]
+    return max(zip(counts, loops, strict=True), key=lambda found: found[0], default=(0, []))
+
+
+def _innermost(code: str) -> list[list[str]]:
+    """The operations of each innermost loop."""
     operations: list[str] = []
     labels: dict[str, int] = {}
     loops: list[tuple[int, int]] = []
@@ -42,15 +67,4 @@ def loop(code: str) -> dict[str, Any]:
             if found[1] == "BRA" and found[2] in labels and labels[found[2]] < len(operations) - 1:
                 loops.append((labels[found[2]], len(operations)))
     inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    spills = sum(operation in ("STL", "LDL") for first, last in inner for operation in operations[first:last])
-    result: dict[str, Any] = {"loop": None, "share": None, "loop_spills": spills}
-    if not inner:
-        return result
-
-    def multiply_adds(loop: tuple[int, int]) -> int:
-        return sum(operation.startswith(("FFMA", "DFMA")) for operation in operations[loop[0] : loop[1]])
-
-    first, last = max(inner, key=multiply_adds)
-    if count := multiply_adds((first, last)):
-        result |= {"loop": last - first, "share": round(count / (last - first), 3)}
-    return result
+    return [operations[first:last] for first, last in inner]

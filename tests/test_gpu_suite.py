@@ -98,6 +98,19 @@ def script(text: str) -> list[str]:
     return [sys.executable, "-c", say + text]
 
 
+def test_products_on_tensor_cores_are_measured_beside_the_others() -> None:
+    """In a process with the variable that switches them on, at every size that has them."""
+    parts = suite.parts(suite.Effort(), ["cuda", "triton"])
+    for backend in ("cuda", "triton"):
+        candidate = f"{backend} on tensor cores"
+        assert suite.variables(candidate) == {f"MOW_{backend.upper()}_PRODUCT": "0"} and suite.variables(backend) == {}
+        cases, plain = ([job.case for job in parts[name] if hasattr(job, "case")] for name in (candidate, backend))
+        assert {(case.distance, case.n, case.k, case.dim) for case in cases[:2]} == {
+            (distance, 4096, 64, 64) for distance in suite.PAIRS
+        }
+        assert all(case in plain and case.n > 64 for case in cases) and len(cases) == 38
+
+
 @pytest.mark.parametrize(
     "fault, reason",
     [

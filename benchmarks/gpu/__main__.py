@@ -59,6 +59,7 @@ def run(
 @app.command(hidden=True)
 def part(name: str, seconds: float, path: Path, rehearse: str = "") -> None:
     """One part of a run, in a process of its own, which adds its rows to a file as they come."""
+    os.environ |= suite.variables(name)  # read when a backend is first called
     machine, effort, own = _what(rehearse)
     if name == "ceilings":
         rows = iter([suite.ceilings(machine, effort)])

@@ -36,6 +36,13 @@ from mow_kernels.registry import BACKENDS, TABLE
 OPTIONS: dict[str, dict[str, Any]] = {"mmd": {}, "cramer_wold": {"phi": "asymptotic"}, "sliced_wasserstein": {}}
 """What the plain code computes."""
 
+ON_TENSOR_CORES = " on tensor cores"
+PRODUCTS = {"cuda": "MOW_CUDA_PRODUCT", "triton": "MOW_TRITON_PRODUCT"}
+"""Backend -> the variable that puts the products of pairs on tensor cores, from so many rows on. It says "never" until
+what is measured here says where they win. The candidate is named after both, and has a process of its own."""
+
+PAIRS = ("mmd", "cramer_wold")
+
 CHECKED = 4096
 """Rows up to which a case is compared with the reference in float64."""
 
@@ -108,6 +115,20 @@ def backends(device: torch.device) -> list[str]:
     return found
 
 
+def variables(candidate: str) -> dict[str, str]:
+    """What is in the environment of a candidate's process."""
+    backend = _backend(candidate)
+    return {} if backend == candidate else {PRODUCTS[backend]: "0"}
+
+
+def _backend(candidate: str) -> str:
+    return candidate.removesuffix(ON_TENSOR_CORES)
+
+
+def _on_tensor_cores(own: Sequence[str]) -> list[str]:
+    return [f"{backend}{ON_TENSOR_CORES}" for backend in own if backend in PRODUCTS]
+
+
 def plan(effort: Effort, own: Sequence[str]) -> list[Job | Loop]:
     """Every job, the most important first: small steps and the largest window, the training loop, then what lies
     between, and what has to be compiled for long last."""
@@ -120,6 +141,9 @@ def plan(effort: Effort, own: Sequence[str]) -> list[Job | Loop]:
         for name in DISTANCES
     ]
     rest = [case for case in every if case not in main]
+    tensor = _on_tensor_cores(own)
+    between = [Case(name, CHECKED, effort.ks[-1], options=OPTIONS[name]) for name in PAIRS] * bool(tensor)
+    large = [case for case in (*main[::-1], *rest) if case.n > 64 and case.distance in PAIRS]
 
     def jobs(cases: Sequence[Case], candidates: Sequence[str], seconds: float) -> list[Job]:
         return [Job(case, candidate, seconds) for case in cases for candidate in candidates]
@@ -129,6 +153,8 @@ def plan(effort: Effort, own: Sequence[str]) -> list[Job | Loop]:
         *jobs(main, eager, 4),
         *loop.eager(own),
         *jobs(main, ["compile, reduce-overhead", "compile"], 30),
+        *jobs(between, [*own, *tensor], 4),
+        *jobs(large, tensor, 4),
         *loop.compiled(),
         *jobs([case for case in rest if case.dim == effort.dims[0]], eager, 4),
         *jobs(main, ["compile, max-autotune", "rows, compile"], 40),
@@ -143,10 +169,10 @@ def _corners(effort: Effort) -> list[tuple[int, int]]:
 
 def parts(effort: Effort, own: Sequence[str]) -> dict[str, list[Job | Loop]]:
     """The jobs by the process that does them: one a backend, then plain code, then what torch.compile makes of it."""
-    found: dict[str, list[Job | Loop]] = {name: [] for name in (*own, "plain", "compile")}
+    found: dict[str, list[Job | Loop]] = {name: [] for name in (*own, *_on_tensor_cores(own), "plain", "compile")}
     for job in plan(effort, own):
         who = job.candidate.partition(", ")[0]
-        found["compile" if "compile" in job.candidate else who if who in own else "plain"].append(job)
+        found["compile" if "compile" in job.candidate else who if who in found else "plain"].append(job)
     return found
 
 
@@ -261,6 +287,7 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job) -> dict[str, Any]:
     given = Inputs(*tensors)  # type: ignore[arg-type]  # unpacking loses the fields' types
     given.current.requires_grad_()
     who, _, how = job.candidate.partition(", ")
+    who = _backend(who)
     value = _value(case, who, how)
 
     def step() -> tuple[Tensor, Tensor]:
@@ -337,18 +364,33 @@ def checks(own: Sequence[str], seconds: float) -> Iterator[tuple[str, str, Any]]
             side.submit(sanitizer, tool, seconds): ("sanitizer", tool) for tool in SANITIZERS
         }
         until = time.monotonic() + seconds
-        for backend, name in itertools.product(own, TESTS):
-            running[side.submit(test, *TESTS[name], backend, until)] = "tests", f"{backend} {name}"
+        for candidate, name in itertools.product((*own, *_on_tensor_cores(own)), TESTS):
+            if candidate in own or name.startswith("pairs"):
+                running[side.submit(test, *TESTS[name], candidate, until)] = "tests", f"{candidate} {name}"
         for future in as_completed(running):
             yield *running[future], future.result()
 
 
-def test(path: str, expression: str, backend: str, until: float) -> dict[str, int | str]:
-    """A file of tests/gpu for one backend: counts by outcome."""
+def test(path: str, expression: str, candidate: str, until: float) -> dict[str, int | str]:
+    """A file of tests/gpu for one backend, on tensor cores with small windows, too: counts by outcome."""
+    backend = _backend(candidate)
+    given = [f"{name}={value}" for name, value in variables(candidate).items()]
+    given += ["MOW_CUDA_SINGLE=0"] * bool(given)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         words = " and ".join(filter(None, (backend, expression)))
-        command = [sys.executable, "-m", "pytest", path, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command = [
+            "env",
+            *given,
+            sys.executable,
+            "-m",
+            "pytest",
+            path,
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+        ]
         command += ["-m", "not long"] * (backend == "triton")  # those have sizes that share what is compiled
         done = children.finish([*command, "-k", words], max(1.0, until - time.monotonic()))
         if done.status is None:
@@ -436,16 +478,17 @@ def table(content: dict[str, Any]) -> Iterator[str]:
     for row in content["cases"]:
         groups.setdefault(row["name"], {})[row["candidate"]] = row
     others = ("plain", "rows", "compile", "compile, reduce-overhead", "compile, max-autotune")
-    yield f"{'case':<20}{'backend':<16}{'us':>11}{'launches':>9}{'share':>7}  times faster than"
+    yield f"{'case':<20}{'backend':<24}{'us':>11}{'launches':>9}{'share':>7}  times faster than"
     for name, rows in groups.items():
         for candidate, row in rows.items():
             backend, _, how = candidate.partition(", ")
-            if backend not in content["backends"]:
+            if _backend(backend) not in content["backends"]:
                 continue
             if row["status"] != "measured":
-                yield f"{name:<20}{candidate:<16}{row['reason']}"
+                yield f"{name:<20}{candidate:<24}{row['reason']}"
                 continue
             peers = [f"{other}, graph" for other in ("plain", "rows")] if how else list(others)
+            peers = [_backend(backend)] * (_backend(backend) != backend) + peers
             peers += ["compile, reduce-overhead"] * bool(how)
             ratios = [
                 f"{peer} {rows[peer]['us'] / row['us']:.3g}x"
@@ -456,7 +499,7 @@ def table(content: dict[str, Any]) -> Iterator[str]:
             ]
             wrong = "" if row.get("ok", True) else "  WRONG"
             share = f"{row['share']:.1%}" if "share" in row else "-"
-            head = f"{name:<20}{candidate:<16}{row['us']:>11}{row['launches'] or '-':>9}{share:>7}"
+            head = f"{name:<20}{candidate:<24}{row['us']:>11}{row['launches'] or '-':>9}{share:>7}"
             yield f"{head}  {', '.join(ratios)}{wrong}"
     yield from _training(content)
     if content["dropped"]:

@@ -163,9 +163,11 @@ struct Block {
     // In the tile, where 32 bits are enough: rows and columns there are, and how far the columns begin after the rows, of
     // which only the nearest tiles matter.
     const int row = Product::first_row(), column = Product::first_column();
-    const int rows = there(visit.rows(), visit.first_row) - row, columns = there(visit.columns(), visit.first_column) - column;
+    const int all_rows = there(visit.rows(), visit.first_row), all_columns = there(visit.columns(), visit.first_column);
+    const int rows = all_rows - row, columns = all_columns - column;
     const int64_t ahead = visit.same() ? visit.first_column - visit.first_row : -kRows;
     const int after = int(ahead < -kRows ? -kRows : ahead > kRows ? kRows : ahead) + column - row;
+    const bool every = all_rows == kRows && all_columns == kRows && ahead <= -kRows && !visit.slopes;
     T sum = 0;
 #pragma unroll
     for (int start = 0; start < kPairs; start += kBatch) {
@@ -176,6 +178,11 @@ struct Block {
         p.f.template operator()<true>(some, value, slope);
       } else {
         p.f.template operator()<false>(some, value, slope);
+      }
+      if (every) {  // all pairs count, as nearly always in a large window
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) sum += value[i];
+        continue;
       }
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
@@ -392,10 +399,10 @@ struct Plan {
       if (plan.single) return plan;
     }
     // Enough blocks of either kind for the largest devices, with gradients in memory that stays a multiple of the samples'.
-    constexpr int64_t kWanted = 1024;
+    static const int64_t wanted = threshold("MOW_CUDA_BLOCKS", 1024);
     const Tiling large = tiling(samples, needs_grad, LargeTile<T>::kRows);
     const auto splits = [](int64_t tiles, int64_t most) {
-      return tiles == 0 ? 0 : std::clamp<int64_t>((kWanted + tiles - 1) / tiles, 1, std::max<int64_t>(1, most));
+      return tiles == 0 ? 0 : std::clamp<int64_t>((wanted + tiles - 1) / tiles, 1, std::max<int64_t>(1, most));
     };
     plan.live = large.live();
     plan.others = large.count() - plan.live;

@@ -1,4 +1,4 @@
-// A product of product.cuh on tensor cores, as exact as multiply-adds of float32: tests/tensor_cores.py has its errors.
+// A product of product.cuh on tensor cores, as exact as multiply-adds of float32: studies/cuda/tensor_cores.py has its errors.
 //
 // Both rows are two float16 limbs (limbs.cuh), of whose four products the least is left out. |x-y|^2 is
 // |x|^2 + |y|^2 - 2xy, which loses digits where it is much smaller than its terms: there a warp evaluates its pairs again,
@@ -121,10 +121,11 @@ struct TensorProduct {
     const int row = warp / 4 * 32 + lane % 16, row_half = lane / 16 * 16;
     const int column = warp % 4 * 16 + lane / 16 * 8 + lane % 8, column_half = lane / 8 % 2 * 16;
     for (int start = 0; start < groups; start += kRunGroups) {
-      float high[4][4] = {}, low[4][4] = {};  // of 16 rows and 8 columns each: r[8 i + 4 j...] in the order of an accumulator
-      const int end = start + kRunGroups < groups ? start + kRunGroups : groups;
-#pragma unroll 2
-      for (int group = start; group < end; ++group) {
+      float high[4][4] = {}, low[4][4] = {};  // 16 rows and 8 columns each
+#pragma unroll
+      for (int next = 0; next < kRunGroups; ++next) {
+        const int group = start + next;
+        if (group >= groups) break;
         unsigned y[2][4];
         load_matrices(y[0], shared.column_limbs.at(column, group, 0) + column_half);
         load_matrices(y[1], shared.column_limbs.at(column, group, 1) + column_half);

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,11 @@ PAD = 128
 
 ONE_PROGRAM = 2**20
 """Multiply-adds that one program does alone: some 10 microseconds' worth by estimate, as two more launches cost."""
+
+
+LIMBS = int(os.environ.get("MOW_TRITON_PRODUCT", 2**63 - 1))
+"""Rows n + m from which many programs take their products on tensor cores, where they have matrix products in float32:
+never, until a GPU has measured them. As exact, by two limbs of float16 (studies/cuda/tensor_cores.py)."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +112,16 @@ def compile_options(
     one: bool,
     diagonal: bool = False,
     value: bool = True,
+    limbs: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `one_kernel` and `pairs_kernel` are compiled for: their constants, and the options of the compiler."""
     b = blocks(dim, dtype, one)
+    limbs = limbs and b.depth > 0
+    columns = 32 if limbs else b.columns  # there are two accumulators a pair
     constants = {
-        "F": f, "G": g, "VALUE": value, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": b.columns,
+        "F": f, "G": g, "VALUE": value, "GRADIENT": gradient, "DIM": dim, "ROWS": b.rows, "COLUMNS": columns,
         "DEPTH": b.depth, "CHUNK": b.chunk, "WIDTH": b.width, "OTHERS": b.others, "DIAGONAL": diagonal,
+        "LIMBS": limbs,
     }  # fmt: skip
     return constants, {"num_warps": b.warps, "num_stages": 1, "maxnreg": b.registers}
 
@@ -148,7 +158,7 @@ def evaluate_distance(
     one = work <= ONE_PROGRAM
     b = blocks(dim, wide, one)
     constants, launch = compile_options(
-        distance.f, distance.g, needs_grad, dim, wide, one, distance.diagonal, needs_value
+        distance.f, distance.g, needs_grad, dim, wide, one, distance.diagonal, needs_value, not one and n + m >= LIMBS
     )
     if one:
         one_kernel[(1,)](*given, value, g_current, numbers, **constants, **launch)
@@ -195,7 +205,7 @@ def one_kernel(
     value, g_current, numbers,
     F: tl.constexpr, G: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr,
-    OTHERS: tl.constexpr, DIAGONAL: tl.constexpr,
+    OTHERS: tl.constexpr, DIAGONAL: tl.constexpr, LIMBS: tl.constexpr,
 ):  # fmt: skip
     """All of equation (1), and the gradient for current."""
     for first in range(0, tl.maximum(start, stride - start), OTHERS):
@@ -206,7 +216,7 @@ def one_kernel(
     if VALUE:
         total = _value(
             packed, stride, h + k, m, start, 0, 1, numbers, F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS,
-            DIAGONAL,
+            DIAGONAL, LIMBS,
         )  # fmt: skip
         tl.store(value, (_double(numbers, 0) + total).to(value.dtype.element_ty))
     if GRADIENT:
@@ -232,7 +242,7 @@ def pairs_kernel(
     packed, stride, h, k, m, start, value_parts, g_parts, splits, numbers,
     F: tl.constexpr, G: tl.constexpr, VALUE: tl.constexpr, GRADIENT: tl.constexpr, DIM: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr,
-    OTHERS: tl.constexpr, DIAGONAL: tl.constexpr,
+    OTHERS: tl.constexpr, DIAGONAL: tl.constexpr, LIMBS: tl.constexpr,
 ):  # fmt: skip
     """This program's share: value_parts [programs], g_parts [splits, k, D]."""
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -249,7 +259,7 @@ def pairs_kernel(
     if VALUE:
         total = _value(
             packed, stride, n, m, start, program, programs, numbers,
-            F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS, DIAGONAL,
+            F, G, DIM, ROWS, COLUMNS, DEPTH, CHUNK, WIDTH, OTHERS, DIAGONAL, LIMBS,
         )  # fmt: skip
         tl.store(value_parts + program, total)
 
@@ -293,6 +303,7 @@ def _value(
     packed, stride, n, m, start, program, programs, numbers,
     F: tl.constexpr, G: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr, CHUNK: tl.constexpr, WIDTH: tl.constexpr, OTHERS: tl.constexpr, DIAGONAL: tl.constexpr,
+    LIMBS: tl.constexpr,
 ):  # fmt: skip
     """The sums of equation (1) over the tasks program, program + programs, ...: each of ROWS rows and CHUNK columns."""
     zz, zv, vv, rate = _double(numbers, 1), _double(numbers, 2), _double(numbers, 3), _double(numbers, 4)
@@ -318,9 +329,9 @@ def _value(
             y = columns + tl.multiple_of(tl.where(columns_are_prior, start, 0), 16)
             counts = columns[None, :] < limit[:, None]
             if F.family == "products":
-                r = _products(packed, stride, x, y, DIM, ROWS, COLUMNS, DEPTH)
+                r = _products(packed, stride, x, y, DIM, ROWS, COLUMNS, DEPTH, LIMBS)
             else:
-                r = _squared_distances(packed, stride, x, y, counts, DIM, ROWS, COLUMNS, DEPTH)
+                r = _squared_distances(packed, stride, x, y, counts, DIM, ROWS, COLUMNS, DEPTH, LIMBS)
             f, _ = evaluate(r, rate, F)
             sums += weight * tl.sum(tl.where(counts, f, 0), 1).to(tl.float64)
     total = tl.sum(sums, 0)
@@ -357,11 +368,18 @@ def _coordinates(packed, stride, first, DIM: tl.constexpr, DEPTH: tl.constexpr):
 
 
 @triton.jit
-def _products(packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
+def _products(
+    packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    LIMBS: tl.constexpr,
+):  # fmt: skip
     """x . y for columns x [ROWS] and y [COLUMNS] of the buffer."""
     RUN: tl.constexpr = 64  # as below
     product = tl.zeros([ROWS, COLUMNS], packed.dtype.element_ty)
-    if DEPTH > 0:
+    if LIMBS:
+        product, _, _ = _products_of_limbs(packed, stride, x, y, x, DIM, ROWS, COLUMNS, DEPTH, False)
+        if tl.max((tl.abs(product) <= 3.4e38).to(tl.int32) ^ 1) > 0:  # of what is no number it makes another
+            product = _products(packed, stride, x, y, DIM, ROWS, COLUMNS, 0, False)
+    elif DEPTH > 0:
         for run in range(0, DIM, RUN):
             run_product = tl.zeros([ROWS, COLUMNS], tl.float32)
             for first in range(run, tl.minimum(run + RUN, DIM), DEPTH):
@@ -380,8 +398,9 @@ def _products(packed, stride, x, y, DIM: tl.constexpr, ROWS: tl.constexpr, COLUM
 
 @triton.jit
 def _squared_distances(
-    packed, stride, x, y, counts, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr
-):
+    packed, stride, x, y, counts, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    LIMBS: tl.constexpr,
+):  # fmt: skip
     """|x - y|^2 for columns x [ROWS] and y [COLUMNS] of the buffer.
 
     By a matrix product, r = |x|^2 + |y|^2 - 2xy loses the digits by which it is smaller than its terms. Taken around a
@@ -393,7 +412,11 @@ def _squared_distances(
         product = tl.zeros([ROWS, COLUMNS], tl.float32)
         x_norms, y_norms = tl.zeros([ROWS], tl.float32), tl.zeros([COLUMNS], tl.float32)
         middle = tl.min(x, 0)
-        for run in range(0, DIM, RUN):
+        if LIMBS:
+            product, x_norms, y_norms = _products_of_limbs(
+                packed, stride, x, y, middle, DIM, ROWS, COLUMNS, DEPTH, True
+            )
+        for run in range(0, 0 if LIMBS else DIM, RUN):
             run_product = tl.zeros([ROWS, COLUMNS], tl.float32)
             for first in range(run, tl.minimum(run + RUN, DIM), DEPTH):
                 line, there = _coordinates(packed, stride, first, DIM, DEPTH)
@@ -412,6 +435,68 @@ def _squared_distances(
         return r
     else:
         return _differences(packed, stride, x, y, DIM, ROWS, COLUMNS)
+
+
+@triton.jit
+def _products_of_limbs(
+    packed, stride, x, y, middle, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    CENTRED: tl.constexpr,
+):  # fmt: skip
+    """(x - c) . (y - c), |x - c|^2 and |y - c|^2, c being column `middle` of the buffer or zero.
+
+    A row times a power of two of its own is two limbs of float16, of which the low one is that times 2^11; of their
+    four products the least is left out. An accumulator of tensor cores cuts off instead of rounding: it passes on what
+    it has every 32 coordinates.
+    """
+    RUN: tl.constexpr = 32
+    x_norms, y_norms = tl.zeros([ROWS], tl.float32), tl.zeros([COLUMNS], tl.float32)
+    x_most, y_most = tl.zeros([ROWS], tl.float32), tl.zeros([COLUMNS], tl.float32)
+    for first in range(0, DIM, DEPTH):
+        x_d, y_d = _from_centre(packed, stride, x, y, middle, first, DIM, DEPTH, CENTRED)
+        x_norms += tl.sum(x_d * x_d, 0)
+        y_norms += tl.sum(y_d * y_d, 0)
+        x_most, y_most = tl.maximum(x_most, tl.max(tl.abs(x_d), 0)), tl.maximum(y_most, tl.max(tl.abs(y_d), 0))
+    x_scale, x_size = _scale(x_most)
+    y_scale, y_size = _scale(y_most)
+    product = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for run in range(0, DIM, RUN):
+        high, low = tl.zeros([ROWS, COLUMNS], tl.float32), tl.zeros([ROWS, COLUMNS], tl.float32)
+        for first in range(run, tl.minimum(run + RUN, DIM), DEPTH):
+            x_d, y_d = _from_centre(packed, stride, x, y, middle, first, DIM, DEPTH, CENTRED)
+            x_high, x_low = _limbs(tl.trans(x_d * x_scale[None, :]))
+            y_high, y_low = _limbs(y_d * y_scale[None, :])
+            high = tl.dot(x_high, y_high, high)
+            low = tl.dot(x_low, y_high, low)
+            low = tl.dot(x_high, y_low, low)
+        product += high + low * 0.00048828125
+    return product * x_size[:, None] * y_size[None, :], x_norms, y_norms
+
+
+@triton.jit
+def _from_centre(
+    packed, stride, x, y, middle, first, DIM: tl.constexpr, DEPTH: tl.constexpr, CENTRED: tl.constexpr
+):  # fmt: skip
+    line, there = _coordinates(packed, stride, first, DIM, DEPTH)
+    x_d = tl.load(line + x[None, :], mask=there, other=0)
+    y_d = tl.load(line + y[None, :], mask=there, other=0)
+    if CENTRED:
+        centre = tl.load(line + middle, mask=there, other=0)
+        x_d, y_d = x_d - centre, y_d - centre
+    return x_d, y_d
+
+
+@triton.jit
+def _limbs(x):
+    high = x.to(tl.float16)
+    return high, ((x - high.to(tl.float32)) * 2048.0).to(tl.float16)
+
+
+@triton.jit
+def _scale(most):
+    """The power of two that brings `most` between 2^14 and 2^15, 2^126 at most, and its inverse."""
+    exponent = (most.to(tl.int32, bitcast=True) >> 23) & 255
+    biased = tl.minimum(268 - exponent, 253)
+    return (biased << 23).to(tl.float32, bitcast=True), ((254 - biased) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit

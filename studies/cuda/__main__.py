@@ -1,4 +1,4 @@
-"""Behind docs/cuda.md: python -m studies.cuda run | report"""
+"""Behind docs/cuda.md: python -m studies.cuda run | errors | report"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks import command, page, record
-from studies.cuda import compiler
+from studies.cuda import compiler, tensor_cores
 
 app = command.new(__doc__)
 
@@ -19,10 +19,16 @@ def run() -> None:
     command.wrote(record.keep(RESULTS / "compiler.json", compiler.compile_all()))
 
 
+@app.command()
+def errors() -> None:
+    """Emulate tensor cores, which takes seconds, and keep the errors of what they make."""
+    command.wrote(record.keep(RESULTS / "errors.json", tensor_cores.errors()))
+
+
 def write(results: Path, docs: Path) -> list[Path]:
-    """Replace the table of the page. Returns what was written."""
-    found = json.loads((results / "compiler.json").read_text())
-    return page.fill(docs / PAGE, {"cuda_static": compiler.tables(found)})
+    """Replace the tables of the page. Returns what was written."""
+    found, seen = (json.loads((results / name).read_text()) for name in ("compiler.json", "errors.json"))
+    return page.fill(docs / PAGE, {"cuda_static": compiler.tables(found), "cuda_errors": tensor_cores.table(seen)})
 
 
 command.add_report(app, write, RESULTS)

@@ -31,6 +31,10 @@ TILES, SINGLE = "pairwise_tiles", "float"
 """The kernel whose loop with the most multiply-adds is that over coordinates, in which the pairs' distances add up: in
 the others it is the function of them."""
 
+TENSOR_TILES = "pairwise_tensor_tiles"
+PAIRS_OF_AN_INSTRUCTION = 64 / 3
+"""Pairs and coordinates that a thread's share of an m16n8k16 is for: 2048 multiply-adds among 32 lanes, three times."""
+
 COORDINATES = 64
 
 nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
@@ -85,7 +89,7 @@ def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
         if finished.returncode != 0:
             raise RuntimeError(f"nvcc cannot compile {source.name}:\n{said}")
         code = machine_code.run("nvdisasm", "-c", f"{folder}/kernels.cubin")
-    loops = {name: machine_code.loop(of) for name, of in _functions(code)}
+    loops = {name: machine_code.loop(of) | machine_code.tensor_loop(of) for name, of in _functions(code)}
     mangled = re.findall(r"Compiling entry function '(\w+)' for 'sm_", said)
     said = subprocess.run(["c++filt"], input=said, capture_output=True, text=True, check=True).stdout
     rows = []
@@ -106,7 +110,7 @@ def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
                 "registers": int(registers[1]),
                 "spilled_bytes": int(spilled[1]),
                 "static_shared_bytes": int(shared[1]) if shared else 0,
-                **{name: loops[symbol][name] for name in ("loop", "share")},
+                **{name: x for name, x in loops[symbol].items() if name != "loop_spills"},
             }
         )
     return rows
@@ -127,7 +131,12 @@ def tables(result: dict[str, Any]) -> str:
     def instructions(found: dict[str, Any]) -> str:
         return f"{COORDINATES / found['share']:.0f}"
 
+    def with_tensor_cores(found: dict[str, Any]) -> str:
+        pairs = found["tensor"] * PAIRS_OF_AN_INSTRUCTION / COORDINATES
+        return f"{found['tensor_loop'] / pairs:.1f} ({found['tensor'] / found['tensor_loop']:.0%})"
+
     kernels = result["kernels"]
+    on_tensor_cores = [found for found in kernels if found["kernel"] == TENSOR_TILES and "tensor" in found]
     of_pairs = [found for found in kernels if (found["kernel"], found["type"]) == (TILES, SINGLE)]
     return "\n".join(
         [
@@ -140,8 +149,15 @@ def tables(result: dict[str, Any]) -> str:
             "its clocks; what comes once a pair, and all waiting, is beside it:",
             "",
             *_table(of_pairs, {}, instructions),
+            *([] if not on_tensor_cores else ["", *_TENSOR, "", *_table(on_tensor_cores, {}, with_tensor_cores)]),
         ]
     )
+
+
+_TENSOR = (
+    "The same where tensor cores take the products, of the loop that does nothing else, and the share of `mma.sync` in",
+    "it; what |x-y|^2 and the check of it take comes once a pair:",
+)
 
 
 def _table(

@@ -1,4 +1,4 @@
-// The instructions of csrc/cuda/tensor_cores.cuh on the CPU, in its numbers those of tests/tensor_cores.py.
+// The instructions of csrc/cuda/tensor_cores.cuh on the CPU, in its numbers those of studies/cuda/tensor_cores.py.
 #include "cuda/tensor_cores.cuh"
 
 #include "cuda/team.cuh"

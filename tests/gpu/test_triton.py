@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from bounds import CRAMER_WOLD, F32, SCALES, UNBIASED, Sample, check_pairs, check_sliced, draw, lattice, run, smooth
+from adversaries import ADVERSARIES
+from bounds import (
+    CRAMER_WOLD,
+    F32,
+    FURTHER,
+    SCALES,
+    UNBIASED,
+    Sample,
+    check_pairs,
+    check_sliced,
+    draw,
+    lattice,
+    run,
+    smooth,
+)
 from targets import Target, targets
 
 import mow_kernels as mk
@@ -38,6 +53,41 @@ def test_many_programs(triton_target: Target, op: str, options: dict, n: int, k:
             given = (window[n - k :].float(), window[: n - k].float(), prior.float())
             entry = TABLE[op]["triton"].gradient
             assert torch.equal(entry(False, *given, **options)[0], entry(True, *given, **options)[0])
+
+
+@pytest.fixture
+def limbs(triton_target: Target, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """Products on tensor cores at any size."""
+    from mow_kernels.triton import pairs
+
+    monkeypatch.setattr(pairs, "ONE_PROGRAM", 0)
+    monkeypatch.setattr(pairs, "LIMBS", 0)
+    return triton_target
+
+
+@pytest.mark.parametrize("n, k, m", [(9, 3, 20), pytest.param(140, 2, 131, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "op, options", [BOTH[0], *(pytest.param(*each, marks=pytest.mark.long) for each in (BOTH[1], ("mmd", FURTHER[4])))]
+)
+def test_products_of_limbs(limbs: Target, op: str, options: dict, n: int, k: int, m: int) -> None:
+    """Also of what is no number, which it may not hide."""
+    window, prior = draw(n, 70, 0).to(limbs.device), draw(m, 70, 1).to(limbs.device)
+    check_pairs("triton", op, options, window[n - k :], window[: n - k], prior)
+    given = [x.float() for x in (window[n - k :], window[: n - k], prior)]
+    given[2][0, 3] = torch.nan
+    assert TABLE[op]["triton"].run(*given, **options).isnan()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spoil", ADVERSARIES)
+@pytest.mark.parametrize("op, options", BOTH)
+def test_what_is_hard_on_limbs(
+    limbs: Target, op: str, options: dict, spoil: Callable[[torch.Tensor, torch.Tensor], None]
+) -> None:
+    window, prior = draw(40, 70, 3), draw(30, 70, 4)
+    spoil(window, prior)
+    window, prior = window.to(limbs.device), prior.to(limbs.device)
+    check_pairs("triton", op, options, window[31:], window[:31], prior)
 
 
 @pytest.mark.long  # test_float64 has the same kernels

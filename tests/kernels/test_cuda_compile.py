@@ -14,7 +14,7 @@ import mow_kernels as mk
 from benchmarks import ROOT, page
 from mow_kernels.backends import cuda
 from mow_kernels.ops.mmd import ALPHAS
-from studies.cuda import compiler
+from studies.cuda import compiler, tensor_cores
 from studies.cuda.__main__ import PAGE, RESULTS
 
 needs_nvcc = pytest.mark.skipif(compiler.nvcc is None, reason="no nvcc")
@@ -53,6 +53,12 @@ def test_every_kernel_compiles(architecture: str) -> None:
         ):
             assert (kernel, "", dtype, architecture) in built
         assert ("cover_round", "", dtype, architecture) in built
+    for kernel in ("find_centre", "split_rows"):
+        assert (kernel, "", "float", architecture) in built
+    on_tensor_cores = {row["family"]: row for row in kernels if row["kernel"] == compiler.TENSOR_TILES}
+    assert set(on_tensor_cores) == set(compiler.FAMILIES.values())
+    for row in on_tensor_cores.values():  # two steps of 16 coordinates, each of three products of 2 x 2
+        assert row["tensor"] == 24 and row["tensor"] / row["tensor_loop"] > 0.18, row
     for row in kernels:
         threads = 1024 if row["kernel"] == "sort_tiles" else 256
         assert row["registers"] * threads <= 65536, row  # or the launch fails
@@ -71,6 +77,11 @@ def test_the_table_of_the_docs_is_up_to_date(architecture: str) -> None:
         pytest.skip(f"the table is nvcc {recorded['nvcc']}'s, this is {result['nvcc']}")
     of_this = [row for row in recorded["kernels"] if row["architecture"] == architecture]
     assert of_this == result["kernels"], "python -m studies.cuda run renews it"
+
+
+def test_the_docs_show_the_emulated_errors() -> None:
+    recorded = json.loads((RESULTS / "errors.json").read_text())
+    assert tensor_cores.table(recorded) in (page.DOCS / PAGE).read_text()
 
 
 def test_the_docs_show_the_recorded_table() -> None:

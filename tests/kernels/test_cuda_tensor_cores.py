@@ -1,4 +1,4 @@
-"""The CUDA kernels that take products on tensor cores, on the CPU, with the instruction of tests/tensor_cores.py."""
+"""The CUDA kernels with products on tensor cores, on the CPU, whose instruction is studies/cuda/tensor_cores.py's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-import tensor_cores
 import torch
+from adversaries import ADVERSARIES
 from bounds import CRAMER_WOLD, FURTHER, STRIDES, SWEEP, UNBIASED, check_pairs, draw, priors, run, usable
 from cuda_shim import library
 from marks import needs_compiler
+from test_cuda_kernels import ON_TENSOR_CORES
 from torch import Tensor
 
 from mow_kernels.backends import cuda
 from mow_kernels.registry import TABLE
+from studies.cuda import tensor_cores
 
 pytestmark = needs_compiler
 
@@ -28,7 +30,8 @@ USUAL = (*BOTH, OF_PRODUCTS)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for op, implementation in library.IMPLEMENTATIONS.items():
         monkeypatch.setitem(TABLE[op], "cuda", implementation)
-    with library.environment(MOW_CUDA_PRODUCT="0", MOW_CUDA_SINGLE="0"):
+    """A block has a tile with all that it meets, and loads what the next visit needs during this one."""
+    with library.environment(**ON_TENSOR_CORES):
         library.turn(order=1)
         yield
     library.turn()
@@ -43,8 +46,9 @@ def check(op: str, options: dict, n: int, k: int, m: int, dim: int) -> None:
 
 @pytest.mark.parametrize("op, options", USUAL)
 def test_value_and_gradient(op: str, options: dict) -> None:
-    """Of two tiles, of which one has a gradient, in more coordinates than are in shared memory at once."""
+    """Of two tiles, of which one has a gradient; in more coordinates than shared memory holds at once, and in fewer."""
     check(op, options, 70, 3, 20, 85)
+    check(op, options, 70, 3, 70, 20)
 
 
 @pytest.mark.long
@@ -55,7 +59,7 @@ def test_more_sizes(op: str, options: dict, n: int, k: int, m: int, dim: int) ->
         check(op, options, n, k, m, dim)
 
 
-@pytest.mark.parametrize("spoil", tensor_cores.ADVERSARIES)
+@pytest.mark.parametrize("spoil", ADVERSARIES)
 @pytest.mark.parametrize("op, options", [BOTH[0], pytest.param(*BOTH[1], marks=pytest.mark.long)])
 def test_adversaries(op: str, options: dict, spoil: Callable[[Tensor, Tensor], None]) -> None:
     window, prior = draw(40, 48, 3), draw(30, 48, 4)

@@ -1,4 +1,4 @@
-"""Distances by tensor cores, emulated (tests/tensor_cores.py): within the bounds that float32 kernels are held to."""
+"""Distances by tensor cores, emulated by studies/cuda/tensor_cores.py: within the bounds of the float32 kernels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensor_cores
 import torch
+from adversaries import ADVERSARIES
 from bounds import CRAMER_WOLD, SWEEP, UNBIASED, check_pairs, draw, usable
-from tensor_cores import ADVERSARIES, COARSEST, GENERATIONS, Accumulator
 from torch import Tensor
 
 from mow_kernels.reference import sums
 from mow_kernels.reference.mmd import KERNELS
 from mow_kernels.registry import OPS, TABLE
+from studies.cuda import tensor_cores
+from studies.cuda.tensor_cores import COARSEST, GENERATIONS, Accumulator
 
 BOTH = [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])]
 

@@ -10,6 +10,8 @@ from mow_kernels.backends import triton
 pytestmark = pytest.mark.skipif(bool(triton.unavailable) or triton.INTERPRETED, reason="Triton has to compile here")
 
 
+LIMBS = {"LIMBS": True, "COLUMNS": 32}  # what `pairs.compile_options` makes of them
+
 each_nvidia = pytest.mark.parametrize("target", ["sm_90", pytest.param("sm_80", marks=pytest.mark.long)])
 
 
@@ -72,6 +74,21 @@ def test_further_kernels_compile(static, kernel: str, numbers: tuple[float, ...]
             function = static.pairs.one_kernel if one else static.pairs.pairs_kernel
             row = static.inspect(static.Kernel(kernel, function, constants, options), "sm_90")
             assert row["loop_spills"] == 0 and row["shared"] < 2**16, row
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "target, instruction",
+    [("sm_80", "mma.sync"), ("sm_90", "wgmma"), ("sm_100", "tcgen05.mma"), ("sm_120", "mma.sync"), ("gfx942", "mfma")],
+)
+@pytest.mark.parametrize("distance, dim", [("mmd", 64), ("cramer_wold", 256)])
+def test_products_of_limbs_are_on_tensor_cores(static, distance: str, dim: int, target: str, instruction: str) -> None:
+    *_, kernel, _ = static.pair_kernels(distance, dim)
+    limbs = static.Kernel(f"{kernel.name}, limbs", kernel.function, {**kernel.constants, **LIMBS}, kernel.options)
+    row, code = static.inspect(limbs, target), limbs.compile(target).asm
+    assert instruction in code.get("ptx", code.get("amdgcn", "")) and row["shared"] < 2**16, row
+    if target != "gfx942":  # two accumulators a pair leave few registers
+        assert row["registers"] <= 128 and row["loop_spills"] <= 2 and row["local"] <= 256, row
 
 
 def test_the_loop_is_found() -> None:

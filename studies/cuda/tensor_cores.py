@@ -9,12 +9,15 @@ how many places beyond those of a float32 are kept. Where the literature leaves 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from benchmarks.page import row
+from mow_kernels import SCALES
 
 Array = npt.NDArray[np.float64]  # holds every number here exactly
 
@@ -70,17 +73,17 @@ class Limbs(NamedTuple):
     """|x|^2."""
 
     @classmethod
-    def of(cls, x: Tensor, centre: Tensor) -> Limbs:
-        """Of x - centre. x [N, D] and centre [D] in float32."""
+    def of(cls, x: Tensor, centre: Tensor, dtype: torch.dtype = torch.float16) -> Limbs:
+        """Of x - centre. x [N, D] and centre [D] in float32; dtype is the limbs'."""
         rows = (x - centre).numpy()
         _, exponents = np.frexp(np.abs(rows).max(1))
         scale = np.ldexp(np.float32(1), np.minimum(HIGHEST + 1 - exponents, 126)).astype(np.float32)[:, None]
-        scaled = rows * scale
-        high = scaled.astype(np.float16)
-        low = ((scaled - high.astype(np.float32)) * np.float32(LOW)).astype(np.float16)
+        scaled = torch.from_numpy(rows * scale)
+        high = scaled.to(dtype).float()
+        low = ((scaled - high) * LOW).to(dtype)
         with np.errstate(over="ignore"):
             norms = np.square(rows.astype(np.float64)).sum(1).astype(np.float32)
-        return cls(high.astype(np.float64), low.astype(np.float64), scale, norms)
+        return cls(high.double().numpy(), low.double().numpy(), scale, norms)
 
 
 def centre_of(window: Tensor) -> Tensor:
@@ -106,61 +109,73 @@ def squared_distances(
     x: Tensor, y: Tensor, centre: Tensor, accumulator: Accumulator = COARSEST
 ) -> tuple[Tensor, Tensor]:
     """|x_i - y_j|^2 [M, N] in float32, and which of them were evaluated by differences."""
-    first, second = Limbs.of(x, centre), Limbs.of(y, centre)
+    r, terms = expanded(Limbs.of(x, centre), Limbs.of(y, centre), accumulator)
+    again = ~(r >= terms / 8)  # also where r is no number
+    return torch.where(again, (x[:, None] - y).square().sum(2), r), again
+
+
+def expanded(x: Limbs, y: Limbs, accumulator: Accumulator) -> tuple[Tensor, Tensor]:
+    """|x_i|^2 + |y_j|^2 - 2 x_i y_j and |x_i|^2 + |y_j|^2, [M, N] in float32."""
     with np.errstate(all="ignore"):
-        terms = first.norms[:, None] + second.norms
-        r = terms - 2 * products(first, second, accumulator)
-        again = torch.from_numpy(~(r >= terms / 8))  # also where r is no number
-    by_differences = (x[:, None] - y).square().sum(2)
-    return torch.where(again, by_differences, torch.from_numpy(r)), again
+        terms = x.norms[:, None] + y.norms
+        return torch.from_numpy(terms - 2 * products(x, y, accumulator)), torch.from_numpy(terms)
 
 
-# What is hard on two limbs, made in place of a window and a prior [rows, D] in float64
+DIMS = (16, 64, 256, 1024)
 
 
-def near_duplicates(x: Tensor, y: Tensor) -> None:
-    x[20:30] = x[4] * (1 + 1e-6 * x[20:30])
-    y[3:6] = x[4]
+def errors() -> dict[str, Any]:
+    """{"rows": [what the relative error of a squared distance is, and of the seven-scale inverse multiquadric kernel]}.
+
+    Of 100 rows of N(0, I) and 100 that are moved and a tenth wider.
+    """
+    rows = []
+    for dim in DIMS:
+        generator = torch.Generator().manual_seed(dim)
+        x, y = (torch.randn(100, dim, generator=generator) for _ in range(2))
+        y = y * 1.1 + 0.2
+        truth = (x.double()[:, None] - y.double()).square().sum(2)
+        centre = centre_of(x)
+        halves, brains = (
+            [Limbs.of(rows, centre, dtype) for rows in (x, y)] for dtype in (torch.float16, torch.bfloat16)
+        )
+        runs = [(x[:, None, at : at + DEPTH] - y[:, at : at + DEPTH]).square().sum(2) for at in range(0, dim, DEPTH)]
+        found = {"differences in float32": torch.stack(runs).sum(0)}
+        for name, accumulator in GENERATIONS.items():
+            found[f"two float16 limbs, accumulators of {name}"] = expanded(*halves, accumulator)[0]
+        found["two bfloat16 limbs, accumulators of sm_90"] = expanded(*brains, GENERATIONS["sm_90"])[0]
+        alone = [limbs._replace(low=0 * limbs.low) for limbs in halves]
+        found["one float16 limb, accumulators of sm_90"] = expanded(*alone, GENERATIONS["sm_90"])[0]
+        for method, r in found.items():
+            error = r.double() / truth - 1
+            kernel = (_imq(r.double(), dim) - _imq(truth, dim)).square().mean().sqrt()
+            numbers = {"rms": error.square().mean().sqrt(), "largest": error.abs().max(), "kernel": kernel}
+            rows.append({"method": method, "dim": dim, **{key: float(f"{x:.1e}") for key, x in numbers.items()}})
+    return {"rows": rows}
 
 
-def offset(x: Tensor, y: Tensor) -> None:
-    x += 1e4
-    y += 1e4
+def _imq(r: Tensor, dim: int) -> Tensor:
+    return torch.stack([2 * dim * scale / (2 * dim * scale + r) for scale in SCALES]).sum(0)
 
 
-def apart(x: Tensor, y: Tensor) -> None:
-    x += 1e4
-
-
-def tiny(x: Tensor, y: Tensor) -> None:
-    x *= 1e-20
-    y *= 1e-20
-
-
-def rows_of_every_magnitude(x: Tensor, y: Tensor) -> None:
-    x *= 10 ** torch.linspace(-20, 20, len(x), dtype=x.dtype)[:, None]
-    y *= 10 ** torch.linspace(-20, 20, len(y), dtype=x.dtype)[:, None]
-
-
-def coordinates_of_every_magnitude(x: Tensor, y: Tensor) -> None:
-    factors = 10 ** torch.linspace(-20, 20, x.shape[1], dtype=x.dtype)
-    x *= factors
-    y *= factors
-
-
-def one_huge_row(x: Tensor, y: Tensor) -> None:
-    x[7] *= 1e10
-
-
-def two_clusters(x: Tensor, y: Tensor) -> None:
-    """Every pair within one cancels."""
-    x *= 1e-2
-    y *= 1e-2
-    x[::2] += 1
-    y[::2] += 1
-
-
-ADVERSARIES = [
-    near_duplicates, offset, apart, tiny, rows_of_every_magnitude, coordinates_of_every_magnitude, one_huge_row,
-    two_clusters,
-]  # fmt: skip
+def table(result: dict[str, Any]) -> str:
+    """The Markdown table of `errors`."""
+    cells: dict[str, list[str]] = {}
+    for found in result["rows"]:
+        cells.setdefault(found["method"], []).append(f"{found['rms']:.1e} ({found['largest']:.0e})")
+        if found["dim"] == 64:
+            cells[found["method"]].append(f"{found['kernel']:.1e}")
+    heads = ["squared distances by"]
+    for dim in DIMS:
+        heads += [f"D = {dim}", *(["kernel, D = 64"] if dim == 64 else [])]
+    return "\n".join(
+        [
+            "Relative errors of a squared distance, emulated: the root of their mean square and, in brackets, the",
+            "largest; and errors of a value of the seven-scale kernel. Rows of N(0, I) against rows that are moved and",
+            "wider.",
+            "",
+            row(heads),
+            "|" + " --- |" * len(heads),
+            *(row([method, *numbers]) for method, numbers in cells.items()),
+        ]
+    )
