@@ -62,7 +62,7 @@ class Run:
 
     def __init__(self, options: Options, out: Path, source: PictureData) -> None:
         self.options, self.out, self.source = options, out, source
-        assert options.dim is not None and options.architecture is not None  # they are resolved
+        assert options.dim is not None and options.architecture is not None and options.weight is not None  # resolved
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
@@ -242,7 +242,7 @@ class Run:
             value, reconstruction = (scores[name] for name in of)
             distance = float(self.trainer.distance.transform(torch.tensor(value, dtype=torch.float64)))
             rooted = reconstruction**0.5 if self.options.root else reconstruction
-            scores["test_cost"] = rooted + self.options.weight * distance
+            scores["test_cost"] = rooted + self.trainer.weight * distance
         if network is not None:
             scores |= {"features": network.name, "features_accuracy": network.accuracy}
         return scores
