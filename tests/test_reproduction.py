@@ -58,7 +58,7 @@ def test_the_stages_have_every_line_that_can_be_had() -> None:
         for recipe in stage.recipes
         for row in paper.ROWS
         if row.data == stage.data and row.k in stage.ks and (stage.models is None or row.model in stage.models)
-        if stage.epochs == tables.EPOCHS and stage.change is None
+        if stage.epochs <= tables.EPOCHS and stage.change is None
     }
     wanted = {(r.data, r.model, r.k, recipe) for r in paper.ROWS for recipe in paper.RECIPES if r.data != "celeba"}
     assert run == wanted and set(tables.MISSING) == set(paper.SCHEDULES)
@@ -86,7 +86,17 @@ def test_the_cells_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert tables.folder(Path("out"), long, "table1") == Path("out/table1-long")
     heavy = dataclasses.replace(stage, change="lambda3", models=("cwae",))
     assert tables.folder(Path("out"), heavy, "table3") == Path("out/table3-lambda3")
-    assert {cell.options.weight for _, cells in tables.cells(heavy) for cell in cells} == {3.0}
+    assert {(o.weight, o.lr) for _, cells in tables.cells(heavy) for o in (cell.options for cell in cells)} == {
+        (3.0, 1e-3)
+    }
+    brief = dataclasses.replace(stage, epochs=4.0, evaluations=3, compiled=True)
+    assert {
+        (o.steps, o.evaluate_every, o.checkpoint_every, o.compile, o.weight, o.lr)
+        for _, cells in tables.cells(brief)
+        for o in (cell.options for cell in cells)
+    } == {(12, 4, 4, True, None, None)}
+    shorter = dataclasses.replace(stage, epochs=tables.CIFAR_EPOCHS)
+    assert tables.folder(Path("out"), shorter, "table1") == Path("out/table1")
     with pytest.raises(ValueError, match="cifar-10 was not found"):
         list(tables.cells(tables.Stage("cifar-10", (1,), ("ours",)), sources={"mnist": str(pictures_file)}))
 
@@ -142,8 +152,8 @@ def test_what_is_called_ours_is_the_defaults() -> None:
         for cell, one in json.loads(path.read_text())["results"].items():
             if "-ours-" in cell:
                 chosen = {name: one["resolved"][name] for name in followed}
-                chosen |= {"data": "fashion-mnist", **tables.CHANGES.get(change, {})}
-                expected = dataclasses.asdict(Options(**chosen).resolved())
+                options = tables.changed(Options(**{**chosen, "data": "fashion-mnist"}), change or None)
+                expected = dataclasses.asdict(options.resolved())
                 known = one["resolved"].keys() - {"data", "data_dir"}
                 assert {name: one["resolved"][name] for name in known} == {name: expected[name] for name in known}, cell
                 seen.append(change)
@@ -157,13 +167,14 @@ def test_a_change_is_told_from_the_defaults() -> None:
     rooted = {f"{_of(row)}-ours-seed0": result(row, "ours", test_reconstruction=7.0) for row in (many, one)}
     both = report.with_changes("table1", {"table1": plain, "table1-root": {**plain, "results": rooted}})
     page = report.paired_table([both], lambda row: report._one_against_many(row, report.OURS))
-    assert "k = 64, ours with the root / k = 1, ours with the root | reconstruction | 1 | 7.00 | 7.00 |" in page
+    rooted_line = "half the rate, root, lambda = 1"
+    assert f"k = 64, {rooted_line} / k = 1, {rooted_line} | reconstruction | 1 | 7.00 | 7.00 |" in page
     assert page.count("epochs: ") == 1, "there is no k = 1 of the defaults"
     lines = [line.split(" | ")[3:8] for line in reproduce.markdown(both).splitlines() if line.startswith("|  |  |")]
-    assert [line[0] for line in lines[:4]] == ["ours", "ours with the root", "ours", "ours with the root"]
+    assert [line[0] for line in lines[:4]] == ["ours", rooted_line, "ours", rooted_line]
     assert reproduce.markdown(both).count("| not run: ") == len(paper.TABLES["table1"].rows) - 1, "ours at k = 1, too"
-    assert reproduce.markdown(both).count("| ours with the root | 0.01 | 20 | 7 |") == 2
-    assert "ours with something: that one option beside them" in reproduce.markdown(both)
+    assert reproduce.markdown(both).count(f"| {rooted_line} | 0.01 | 20 | 7 |") == 2
+    assert "the others: these options in place of theirs" in reproduce.markdown(both)
     assert reproduce.draw(both).startswith(b"\x89PNG")
 
 

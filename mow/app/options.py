@@ -109,12 +109,12 @@ class Options:
         None, f"{', '.join(ARCHITECTURES)} (default: by the data).", MODEL, within=one_of(ARCHITECTURES)
     )
     dim: int | None = option(None, "Latent width (default: the paper's for the data or the architecture).", MODEL)
-    lr: float | None = option(None, "Learning rate (default: 1e-3 sqrt(k/64)).", MODEL, within=POSITIVE)
+    lr: float | None = option(None, "Learning rate (default: 2e-3 sqrt(k/64)).", MODEL, within=POSITIVE)
     optimizer: str = option("adam", "sgd is plain gradient descent.", MODEL, choices=OPTIMIZERS)
     schedule: str = option("constant", "Of the learning rate; cosine falls to 0 at --steps.", MODEL, choices=SCHEDULES)
     beta1: float = option(0.9, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
     beta2: float = option(0.999, "Of Adam.", MODEL, within=DECAY, of=("optimizer", "adam"))
-    weight: float = option(1.0, "Lambda of the distance.", DISTANCE)
+    weight: float | None = option(None, "Lambda of the distance (default: 1 with --log or --root, else 10).", DISTANCE)
     weighting: str = option(
         "compensated", "How the distance stands to the reconstruction.", DISTANCE, choices=tuple(WEIGHTINGS)
     )
@@ -184,6 +184,8 @@ class Options:
         else:
             dim, is_folder = collection.dim or ARCHITECTURES[own_architecture].dim, False
         own_size = architecture.shape[1] if architecture.shape and is_folder else None
+        log = MODELS[self.model].log if self.log is None else self.log
+        own_weight = 1.0 if log or self.root else 10.0  # either makes the distance weigh more as its gradient is
         return dataclasses.replace(
             self,
             architecture=name,
@@ -192,7 +194,8 @@ class Options:
             data_dir=None if self.data_dir is None else str(Path(self.data_dir).resolve()),
             dim=dim if self.dim is None else self.dim,
             lr=default_learning_rate(self.k) if self.lr is None else self.lr,
-            log=MODELS[self.model].log if self.log is None else self.log,
+            weight=own_weight if self.weight is None else self.weight,
+            log=log,
             device=_device(self.device),
         )
 

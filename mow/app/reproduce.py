@@ -261,7 +261,7 @@ def _remarks(found: Mapping[str, Any], table: paper.Table) -> list[str]:
     items.append(
         "published: the public code's cost (reference weighting, root of the reconstruction, sampled prior) with the "
         "learning rate of the paper's line and its optimiser; ours: the defaults of `mow train`."
-        + ("; ours with something: that one option beside them." if found.get("also") else ".")
+        + ("; the others: these options in place of theirs." if found.get("also") else ".")
     )
     if any("test_fid" in result for result in results):
         items.append("FID: 10,000 samples against the test pictures, Inception by torchmetrics.")

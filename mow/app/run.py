@@ -64,7 +64,7 @@ class Run:
         self.options, self.out, self.shape = options, out, tuple(shape)
         """shape: of a picture [C, H, W]."""
         self._load, self._position = load, {"epoch": 0, "offset": 0}
-        assert options.dim is not None and options.architecture is not None  # they are resolved
+        assert options.dim is not None and options.architecture is not None and options.weight is not None  # resolved
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)  # Adam's second moments of dead units otherwise slow a step several times
@@ -261,7 +261,7 @@ class Run:
             value, reconstruction = (scores[name] for name in of)
             distance = float(self.trainer.distance.transform(torch.tensor(value, dtype=torch.float64)))
             rooted = reconstruction**0.5 if self.options.root else reconstruction
-            scores["test_cost"] = rooted + self.options.weight * distance
+            scores["test_cost"] = rooted + self.trainer.weight * distance
         if network is not None:
             scores |= {"features": network.name, "features_accuracy": network.accuracy}
         return scores

@@ -40,8 +40,8 @@ VALUES_AT_ONCE = 2**21
 
 
 def default_learning_rate(k: int) -> float:
-    """The learning rate of Adam with k new elements a step: 1e-3 at k = 64, falling with the square root of k."""
-    return 1e-3 * (k / 64) ** 0.5
+    """The learning rate of Adam with k new elements a step: 2e-3 at k = 64, falling with the square root of k."""
+    return 2e-3 * (k / 64) ** 0.5
 
 
 class Trainer:
@@ -73,7 +73,7 @@ class Trainer:
         optimizer: from parameters to an optimiser; None for Adam at `default_learning_rate(k)`.
         scheduler: from that optimiser to a `torch.optim.lr_scheduler.LRScheduler`, e.g. `mow.Cosine`, which is told of
             every step, also of one that was skipped; None for a constant learning rate.
-        weight: lambda, >= 0.
+        weight: lambda, >= 0. A distance without its logarithm is small beside R: `mow train` takes 10 for those.
         weighting: "compensated", "paper" or "reference": a row of `mow.training.weighting.WEIGHTINGS`.
         reencode: push the latents of the updated encoder, as in the paper (one more pass through the encoder); else
             those of the step, as the public code does.

@@ -8,7 +8,7 @@ batches core-sets of eight times as many candidates or chosen at random, as many
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from statistics import mean
 from typing import Any
 
@@ -67,7 +67,7 @@ def auto_encoder(source: PictureData, held_out: int, seed: int, steps: int = STE
         torch.manual_seed(seed)
         encoder, decoder = (make(normal.shape[1:], LATENTS) for make in (models.mlp_encoder, models.mlp_decoder))
         window = mow.MovingWindow(BATCH, LATENTS)
-        trainer = mow.Trainer(encoder, decoder, mow.CramerWold(log=True), window, k=BATCH)
+        trainer = mow.Trainer(encoder, decoder, mow.CramerWold(log=True), window, k=BATCH, optimizer=_adam)
         sampler = mow.CoresetSampler(features, BATCH, factor=factor, generator=torch.Generator().manual_seed(seed))
         began = time.perf_counter()
         for batch, _ in zip(_endless(sampler), range(steps), strict=False):
@@ -95,6 +95,10 @@ def run() -> dict[str, Any]:
             for measure in runs[0][0]
         }
     return result
+
+
+def _adam(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-3, fused=True)
 
 
 def _endless(sampler: mow.CoresetSampler) -> Iterator[list[int]]:

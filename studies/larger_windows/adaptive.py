@@ -28,7 +28,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 
 RATES = {"cosine": 2.5e-4, "constant": 1.25e-4}
-"""Schedule -> the first learning rate: over all steps both have the same mean, the default at k = 1."""
+"""Schedule -> the first learning rate: over all steps both have the same mean, half the default at k = 1."""
 
 ORDER = (("adaptive", "64"), ("256", "1024"), ("4096", "256, refreshed"))
 """The windows, those first that decide most."""
@@ -78,6 +78,7 @@ def _options(data: str, model: str, schedule: str, window: str, seed: int, pictu
         steps=pictures,
         lr=RATES[schedule],
         schedule=schedule,
+        weight=1.0,
         threads=1,
         **rare,
         **WINDOWS[window],

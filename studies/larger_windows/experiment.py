@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mow.app import grid
 from mow.app.options import Options
+from mow.training.trainer import default_learning_rate
 
 SIZES = (64, 256, 1024, 4096)
 AGE = 64
@@ -38,6 +39,7 @@ def _options(n: int, way: str, seed: int, pictures: int) -> Options:
         k=k,
         seed=seed,
         steps=steps,
+        lr=default_learning_rate(k) / 2,
         refresh=refresh,
         threads=1,
         **rare,

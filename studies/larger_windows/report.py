@@ -88,7 +88,7 @@ follows its own drift.
 
 ## One new picture a step
 
-The learning rate is {lr:g}, the default at k = 1, for all of them.
+The learning rate is {lr:g}, half the default at k = 1, for all of them.
 
 {one_means}
 
@@ -114,8 +114,8 @@ Less that of n = {smallest} without, with the same seed:
 
 ## Windows that are passed through in {age} steps
 
-k = n / {age}, so that the oldest latent is as many steps old in all of them; the learning rate is the default for
-that k, which grows with its square root. There are k times fewer steps.
+k = n / {age}, so that the oldest latent is as many steps old in all of them; the learning rate is half the default
+for that k, which grows with its square root. There are k times fewer steps.
 
 {passed_means}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,6 @@ from mow.app import data, evaluation, models
 from mow.app.data import PictureData
 from mow.neighbours.micro_batch import accumulate, accumulate_coupled
 from mow.training.stream import ShuffledStream
-from mow.training.trainer import default_learning_rate
 from studies.neighbours.step_memory import step_mib
 
 BATCH, DIM = 64, 8
@@ -90,8 +89,9 @@ def _networks(source: PictureData, seed: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _trained(encoder: nn.Module, decoder: nn.Module, k: int, n: int) -> mow.Trainer:
-    window = mow.MovingWindow(n, DIM)
-    return mow.Trainer(encoder, decoder, mow.CramerWold(log=True), window, k=k)
+    return mow.Trainer(
+        encoder, decoder, mow.CramerWold(log=True), mow.MovingWindow(n, DIM), k=k, optimizer=lambda of: _adam(of, k)
+    )
 
 
 def _classical(
@@ -112,7 +112,7 @@ def _window(
 def _pieces(
     encoder: nn.Module, decoder: nn.Module, k: int, stream: ShuffledStream
 ) -> tuple[int, Callable[[Tensor], object]]:
-    distance, optimizer = mow.CramerWold(log=True), _adam(encoder, decoder)
+    distance, optimizer = mow.CramerWold(log=True), _adam([*encoder.parameters(), *decoder.parameters()])
 
     def loss(x: Tensor) -> Tensor:
         z = encoder(x)
@@ -129,7 +129,7 @@ def _pieces(
 def _two_pass(
     encoder: nn.Module, decoder: nn.Module, k: int, stream: ShuffledStream
 ) -> tuple[int, Callable[[Tensor], object]]:
-    distance, optimizer = mow.CramerWold(log=True), _adam(encoder, decoder)
+    distance, optimizer = mow.CramerWold(log=True), _adam([*encoder.parameters(), *decoder.parameters()])
 
     def step(x: Tensor) -> None:
         optimizer.zero_grad()
@@ -139,9 +139,8 @@ def _two_pass(
     return BATCH, step
 
 
-def _adam(encoder: nn.Module, decoder: nn.Module) -> torch.optim.Optimizer:
-    parameters = [*encoder.parameters(), *decoder.parameters()]
-    return torch.optim.Adam(parameters, lr=default_learning_rate(BATCH), fused=True)
+def _adam(parameters: Iterable[nn.Parameter], k: int = BATCH) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-3 * (k / 64) ** 0.5, fused=True)
 
 
 def _error(decoded: Tensor, x: Tensor) -> Tensor:

@@ -92,7 +92,12 @@ def write(results: Path, docs: Path) -> list[Path]:
     return fill(docs / PAGE, sections, images)
 
 
-OURS = {"ours": "ours", "ours-root": "ours with the root", "ours-lambda3": "ours with lambda = 3"}
+OURS = {
+    "ours": "ours",
+    "ours-earlier": "half the rate, lambda = 1",
+    "ours-root": "half the rate, root, lambda = 1",
+    "ours-lambda3": "half the rate, lambda = 3",
+}
 """The defaults and each of `CHANGES` from them, to what they are called."""
 
 
@@ -246,7 +251,15 @@ def weights_table(runs: Runs) -> str:
     return "\n".join(lines)
 
 
-_WORDS = {"published": "the published recipe", "root": "root, lambda 1"}
+_WORDS = {
+    "published": "the published recipe",
+    "root": "root, lambda 1",
+    "w5x2": "lambda 5, twice the learning rate",
+    "w10x2": "lambda 10, twice the learning rate",
+    "rootx2": "root, lambda 1, twice the learning rate",
+    "w10x2cosine": "lambda 10, twice the learning rate, falling to 0 along a cosine",
+    "rootx2cosine": "root, lambda 1, twice the learning rate, falling to 0 along a cosine",
+}
 
 
 def _way(run: dict[str, Any]) -> str:

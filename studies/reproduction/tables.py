@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +15,18 @@ import numpy as np
 from PIL import Image
 
 from mow.app import grid, paper, reproduce
+from mow.app.options import Options
 from mow.files import json_text, write_whole
+from mow.training.trainer import default_learning_rate
 
 EPOCHS = 0.5
 """Of every run but the long ones: what k = 1 gets through on a CPU."""
 
-LONG, LONGER = 3.0, 30.0
-"""Epochs of runs with k = 64 alone: ours and the published recipe side by side, and where the latter heads."""
+CIFAR_EPOCHS = 0.25
+"""Of those on CIFAR-10, whose convolutions take some five times as long a picture."""
+
+LONG, LONGER = 3.0, 10.0
+"""Epochs of longer runs: both recipes side by side at k = 64, and where the published one heads."""
 
 SEEDS = (0, 1, 2)
 
@@ -38,6 +45,8 @@ class Stage:
     data, ks, recipes, seeds, models: which of the cells; models None for all.
     epochs: passes over the data.
     change: of `CHANGES`, from the defaults.
+    evaluations: during each run.
+    compiled: whether the steps are, which pays in long runs with k = 1.
     """
 
     data: str
@@ -47,34 +56,46 @@ class Stage:
     models: tuple[str, ...] | None = None
     epochs: float = EPOCHS
     change: str | None = None
+    evaluations: int = 20
+    compiled: bool = False
 
 
-CHANGES: dict[str, dict[str, Any]] = {"lambda3": {"weight": 3.0}, "root": {"root": True}}
-"""Options other than the defaults, by the name that their files have."""
+CHANGES: dict[str, dict[str, Any]] = {
+    "earlier": {"weight": 1.0},
+    "lambda3": {"weight": 3.0},
+    "root": {"root": True},
+}
+"""Options other than the defaults, by the name that their files have; all with half the default learning rate."""
 
 BOTH = ("published", "ours")
 STAGES = (
-    Stage("mnist", (64, 1), ("ours",), models=("wae",)),
-    Stage("mnist", (64, 1), ("ours",), models=("cwae",)),
+    Stage("mnist", (64, 1), ("ours",), models=("wae", "cwae"), change="earlier"),
     Stage("mnist", (64, 1), ("ours",), models=("wae",), change="root"),
-    Stage("fashion-mnist", (64,), BOTH),
-    Stage("fashion-mnist", (64,), ("ours",), models=("wae", "swae"), change="root"),
+    Stage("mnist", (64,), ("ours",), (0,), models=("swae",), change="root"),
+    Stage("fashion-mnist", (64,), ("ours",), change="earlier"),
+    Stage("fashion-mnist", (1,), ("ours",), (0,), models=("cwae",), change="earlier"),
+    Stage("fashion-mnist", (64, 1), ("ours",), models=("wae", "swae"), change="root"),
     Stage("fashion-mnist", (64,), ("ours",), models=("cwae",), change="lambda3"),
     Stage("fashion-mnist", (1,), ("ours",), (0,), models=("cwae",), change="lambda3"),
-    Stage("fashion-mnist", (1,), ("ours",), models=("wae", "swae"), change="root"),
+    Stage("fashion-mnist", (64,), BOTH),
+    Stage("mnist", (64, 1), ("published",), (0,)),
+    Stage("mnist", (64,), ("ours",)),
+    Stage("mnist", (32,), ("published",), (0,)),
+    Stage("mnist", (1,), ("ours",), models=("wae",)),
+    Stage("fashion-mnist", (1,), ("ours",), models=("wae",)),
+    Stage("mnist", (1,), ("ours",), models=("swae",)),
+    Stage("fashion-mnist", (1,), ("ours",), models=("swae",)),
+    Stage("mnist", (1,), ("ours",)),
     Stage("fashion-mnist", (1,), ("ours",)),
-    Stage("mnist", (64,), BOTH, (0,)),
-    Stage("mnist", (64,), ("ours",), (0,), models=("swae",), change="root"),
-    Stage("mnist", (1,), BOTH, (0,)),
     Stage("mnist", (64,), ("published",), (0,), models=("wae",), epochs=LONGER),
-    Stage("fashion-mnist", (1,), ("published",), (0,)),
-    Stage("mnist", (32,), BOTH, (0,)),
+    Stage("mnist", (32,), ("ours",), (0,)),
     Stage("fashion-mnist", (32,), BOTH, (0,)),
-    Stage("mnist", (64, 1), ("ours",), (1, 2)),
+    Stage("mnist", (1,), ("published",), (0,), models=("wae",), epochs=LONGER, compiled=True),
+    Stage("fashion-mnist", (1,), ("published",), (0,)),
+    Stage("cifar-10", (64, 1), ("ours",), (0,), epochs=CIFAR_EPOCHS, evaluations=5),
+    Stage("cifar-10", (64, 1), ("ours",), (1, 2), epochs=CIFAR_EPOCHS, evaluations=5),
+    Stage("cifar-10", (64, 32, 1), BOTH, (0,), epochs=CIFAR_EPOCHS, evaluations=5),
     Stage("fashion-mnist", (64,), BOTH, epochs=LONG),
-    Stage("cifar-10", (64, 32), BOTH, (0,)),
-    Stage("cifar-10", (1,), BOTH, (0,)),
-    Stage("cifar-10", (64, 1), ("ours",), (1, 2)),
     Stage("mnist", (64,), ("published",), (1, 2)),
 )
 """In the order in which they are run. Fashion-MNIST has the network of MNIST, which a CPU can train."""
@@ -88,7 +109,6 @@ def cells(stage: Stage, **options: Any) -> Iterator[tuple[str, list[grid.Cell]]]
     Raises:
         ValueError: the data set cannot be had.
     """
-    options |= CHANGES[stage.change] if stage.change else {}
     for what, table in paper.TABLES.items():
         if stage.data not in table.data:
             continue
@@ -108,12 +128,26 @@ def cells(stage: Stage, **options: Any) -> Iterator[tuple[str, list[grid.Cell]]]
         )
         if stage.data in missing:
             raise ValueError(missing[stage.data])
-        yield what, [cell for cell in found if cell.name.startswith(f"{stage.data}-")]
+        yield what, [_with(stage, cell) for cell in found if cell.name.startswith(f"{stage.data}-")]
+
+
+def _with(stage: Stage, cell: grid.Cell) -> grid.Cell:
+    """A cell with as many evaluations and checkpoints as its stage says, compiled if it says so."""
+    every = math.ceil(cell.options.steps / stage.evaluations)
+    options = dataclasses.replace(cell.options, evaluate_every=every, checkpoint_every=every, compile=stage.compiled)
+    return grid.Cell(cell.name, changed(options, stage.change))
+
+
+def changed(options: Options, change: str | None) -> Options:
+    """Options that are the defaults, with one of `CHANGES`; None for none."""
+    if change is None:
+        return options
+    return dataclasses.replace(options, **CHANGES[change], lr=default_learning_rate(options.k) / 2)
 
 
 def folder(out: Path, stage: Stage, what: str) -> Path:
     """Where the runs of a table are: the longer ones and those with a change apart, as they have the same names."""
-    apart = stage.change or ("long" if stage.epochs != EPOCHS else "")
+    apart = stage.change or ("long" if stage.epochs > EPOCHS else "")
     return out / (f"{what}-{apart}" if apart else what)
 
 

@@ -103,4 +103,7 @@ def test_a_model_names_what_there_is(name: str) -> None:
     assert set(MODELS[name].options.values()) <= FIELDS.keys()
     assert MODELS[name].score in score.__doc__
     assert Options(model=name).resolved().log is MODELS[name].log
+    kinds: tuple[dict[str, bool], ...] = ({"log": True}, {"log": False}, {"root": True})
+    assert [Options(model=name, **kind).resolved().weight for kind in kinds] == [1, 10, 1]
+    assert Options(model=name, log=False, weight=1).resolved().weight == 1
     assert Options(model=name).resolved().root is False and Options(model=name, root=True).resolved().root is True

@@ -154,8 +154,9 @@ def test_the_models_and_their_defaults(model: str, kind: type, options: OptionsO
     assert run.trainer.distance.log == (model == "cwae")
     assert run.trainer.weighting == "compensated" and run.trainer.reencode and not run.trainer.root
     assert isinstance(run.trainer.optimizer, torch.optim.Adam)
-    assert run.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (4 / 64) ** 0.5)
+    assert run.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(2e-3 * (4 / 64) ** 0.5)
     assert run.trainer.window.dim == 32
+    assert run.trainer.weight == (1 if model == "cwae" else 10)
 
 
 @pytest.mark.parametrize(

@@ -403,8 +403,8 @@ def test_the_users_own_modules_and_data_set() -> None:
 def test_the_default_optimiser() -> None:
     trainer = trainer_of(k=4, optimizer=None)
     assert isinstance(trainer.optimizer, torch.optim.Adam)
-    assert trainer.optimizer.param_groups[0]["lr"] == default_learning_rate(4) == pytest.approx(1e-3 * (4 / 64) ** 0.5)
-    assert default_learning_rate(64) == pytest.approx(1e-3)
+    assert trainer.optimizer.param_groups[0]["lr"] == default_learning_rate(4) == pytest.approx(2e-3 * (4 / 64) ** 0.5)
+    assert default_learning_rate(64) == pytest.approx(2e-3)
     assert sum(p.numel() for g in trainer.optimizer.param_groups for p in g["params"]) == sum(
         w.numel() for w in weights(*model())
     )
