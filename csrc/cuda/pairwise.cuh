@@ -207,7 +207,7 @@ struct Block {
       for (int j = 0; j < kRun; ++j) pack.v[j] = slopes[i + j];
       *reinterpret_cast<Pack<T, kRun>*>(&shared.slopes[row + Product::row(i)][column + Product::column(i)]) = pack;
     }
-    __syncthreads();
+    if (Product::kLeavesLast) __syncthreads();  // or loading has a barrier
     const int64_t last = (p.samples.dim - 1) / kDepth * kDepth;
     for (int64_t start = last; start >= 0; start -= kDepth) {
       if (!Product::kLeavesLast || start != last) shared.load(visit, start, p.samples.dim);
