@@ -211,8 +211,12 @@ def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
     strided = draw(dim, 2 * n, 18).to(dtype).T[::2]
     for order, x in enumerate((some, some.round(), spoilt, strided)):
         library.turn(order=order % 3)
-        expected = OPS["k_center"].reference(x, k=k, start=n // 2)
-        assert all(map(torch.equal, library.k_center(x, k=k, start=n // 2), expected))
+        for given in (None, torch.tensor([0, n // 3, n - 1]).unique()):
+            taken = k if given is None else min(k, n - len(given))
+            if taken > 0:
+                options = {"k": taken, "start": n // 2, "given": given}
+                expected = OPS["k_center"].reference(x, **options)
+                assert all(map(torch.equal, library.k_center(x, **options), expected))
 
 
 @pytest.mark.long
