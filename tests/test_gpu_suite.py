@@ -54,6 +54,8 @@ def test_a_rehearsal(rehearsal: tuple[dict, list[dict]], tmp_path: Path) -> None
     assert all(row["status"] == "measured" for row in content["cases"])
     own = [row for row in content["cases"] if row["candidate"] == BACKEND]
     assert own and all(row["ok"] and row["share"] > 0 for row in own)
+    kept = [row for row in content["cases"] if row["candidate"] in (f"{BACKEND}, {how}" for how in suite.KEPT)]
+    assert len(kept) == (0 if BACKEND == "reference" else 2 * len(DISTANCES)) and all(row["ok"] for row in kept)
     loops = {(row["distance"], row["candidate"]) for row in content["training"] if row["status"] == "measured"}
     assert len(loops) == len(content["training"]) == 4 * len(DISTANCES)
     assert {(distance, f"{BACKEND}, graph") for distance in DISTANCES} < loops

@@ -23,6 +23,17 @@ _COUNTS = {
 """Heading -> what the compiler counted."""
 PAGE = page.DOCS / "gpu.md"
 
+THRESHOLDS = (
+    "The sizes at which Triton's launchers change from one way to another are estimates. For measuring, environment",
+    "variables set them, read with the first call; [cuda.md](cuda.md) has those of CUDA C++:",
+    "",
+    "| variable | what it does |",
+    "| --- | --- |",
+    "| `MOW_TRITON_SINGLE=1048576` | multiply-adds up to which one program does MMD or Cramer-Wold alone |",
+    "| `MOW_TRITON_SORTED=1024` | rows up to which a block sorts for sliced-Wasserstein; beyond, PyTorch does |",
+    "| `MOW_TRITON_COUNTED=64` | current rows up to which the gradient alone counts ranks and sorts no window |",
+)
+
 
 def write_static(head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     write_whole(STATIC, record.text({**head, "rows": rows}))
@@ -67,6 +78,8 @@ def _page() -> Iterator[str]:
         yield "typer, and no network. No ratio or time on a GPU is claimed anywhere."
         yield ""
         yield "The rehearsal on the interpreter takes Triton 3.7, or 3.6 (PyTorch 2.11 has it) with NumPy before 2.4."
+    yield ""
+    yield from THRESHOLDS
     yield ""
     yield "## What the compiler says (static)"
     yield ""

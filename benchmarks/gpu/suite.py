@@ -152,6 +152,7 @@ def plan(effort: Effort, own: Sequence[str]) -> list[Job | Loop]:
     return [
         *jobs(main, eager, 4),
         *loop.eager(own),
+        *(Job(case, f"{who}, {how}", 4) for who in own for case in _kept_cases(effort, who) for how in KEPT),
         *jobs(main, ["compile, reduce-overhead", "compile"], 30),
         *jobs(between, [*own, *tensor], 4),
         *jobs(large, tensor, 4),
@@ -161,6 +162,17 @@ def plan(effort: Effort, own: Sequence[str]) -> list[Job | Loop]:
         *jobs([case for case in rest if case.dim != effort.dims[0]], eager, 4),
         *jobs([case for case in rest if case.dim == effort.dims[0]], ["compile"], 30),
     ]
+
+
+KEPT = ("kept", "kept, graph")
+"""A step over a window whose sums or projections are kept: the gradient with the value, and the push."""
+
+
+def _kept_cases(effort: Effort, backend: str) -> list[Case]:
+    """The smallest step over the largest window, to N(0, I), of the distances for which the backend keeps something."""
+    entries = {name: TABLE[name][backend] for name in DISTANCES}
+    there = [name for name, entry in entries.items() if not isinstance(entry, str) and entry.running is not None]
+    return [Case(name, effort.ns[-1], effort.ks[0], options=OPTIONS[name]) for name in there]
 
 
 def _corners(effort: Effort) -> list[tuple[int, int]]:
@@ -239,7 +251,8 @@ def run(
             if result is None:
                 content["dropped"].append(job.name)
                 continue
-            if "us" in result and isinstance(job, Job) and "multiply_adds" in content["ceilings"]:
+            whole = isinstance(job, Job) and "kept" not in job.candidate
+            if whole and "us" in result and "multiply_adds" in content["ceilings"]:
                 most = content["ceilings"]["multiply_adds"]
                 result["share"] = short(job.case.dots * job.case.dim / (1e-6 * result["us"]) / most)
             content["training" if isinstance(job, Loop) else "cases"].append({**job.describe(), **result})
@@ -288,7 +301,7 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job) -> dict[str, Any]:
     given.current.requires_grad_()
     who, _, how = job.candidate.partition(", ")
     who = _backend(who)
-    value = _value(case, who, how)
+    value, is_kept = _value(case, who, how), how in KEPT
 
     def step() -> tuple[Tensor, Tensor]:
         if how == "reduce-overhead":
@@ -297,7 +310,16 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job) -> dict[str, Any]:
         return result, torch.autograd.grad(result, given.current)[0]
 
     with mk.use_backend(who if who in BACKENDS else "auto"):
-        call: Call = machine.captured(step) if how == "graph" else step
+        kept = _kept(case, given) if is_kept else None
+
+        def kept_step() -> tuple[Tensor, Tensor]:
+            assert kept is not None
+            gradient, result = kept.gradient(given.current)
+            kept.push(given.current)
+            return result, gradient
+
+        body = kept_step if is_kept else step
+        call: Call = machine.captured(body) if how.endswith("graph") else body
         first = machine.seconds(call, 1)
         warm = min(machine.seconds(call, 1) for _ in range(3))
         repeats = max(1, min(500, int(effort.sample_seconds / max(warm, 1e-7))))
@@ -311,8 +333,10 @@ def measure(machine: Gpu | StandIn, effort: Effort, job: Job) -> dict[str, Any]:
             "extra_mib": _mib(machine.extra_bytes(call)),
         }
         if who in BACKENDS and case.n <= CHECKED:
+            if kept is not None:  # by now it holds the same rows again and again
+                _fill(kept, given)
             seen = [x.detach().clone() for x in call()]  # type: ignore[attr-defined]  # it returns gradients
-            found = errors(case, Answer(float(seen[0]), seen[1].double()), _truth(case, given))
+            found = errors(case, Answer(float(seen[0]), seen[1].double()), _truth(case, given, is_kept))
             within = zip(("value", "gradient"), TOLERANCE[case.dtype], strict=True)
             result |= {"errors": {key: short(error) for key, error in found.items()}}
             result["ok"] = all(found[key] <= bound for key, bound in within)
@@ -328,12 +352,12 @@ def _value(case: Case, who: str, how: str) -> Callable[..., Tensor]:
     return value
 
 
-def _truth(case: Case, given: Inputs) -> Answer:
+def _truth(case: Case, given: Inputs, to_normal: bool) -> Answer:
     """By the reference, in float64, on the device."""
     wide = Inputs(*(None if x is None else x.detach().double() for x in given))  # type: ignore[arg-type]  # as above
     wide.current.requires_grad_()
     with mk.use_backend("reference"):
-        value = library(case.distance, case.options)(*wide.arguments({}))
+        value = library(case.distance, case.options)(*wide.arguments({"prior": "normal"} if to_normal else {}))
     return Answer(float(value.detach()), torch.autograd.grad(value, wide.current)[0])
 
 
@@ -459,16 +483,25 @@ def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
 
 def _probe_running(case: Case, given: Inputs) -> None:
     """What a window keeps for a distance to N(0, I): filled, measured, pushed and measured again."""
-    options = {name: value for name, value in case.options.items() if name != "prior"}
-    if given.directions is not None:
-        options["directions"] = given.directions
-    else:
-        options["device"] = given.current.device
-    running = mk.begin_running(getattr(mk, case.distance), case.n, case.dim, **options)
-    running.fill(given.history)
+    running = _kept(case, given)
     for _ in range(2):
         running.gradient(given.current)[0].sum().item()
         running.push(given.current)
+
+
+def _kept(case: Case, given: Inputs) -> mk.Running:
+    """What a full window keeps for a distance to N(0, I)."""
+    options = {name: value for name, value in case.options.items() if name != "prior"}
+    if given.directions is not None:
+        options["directions"] = given.directions
+    function, device = getattr(mk, case.distance), given.current.device
+    return _fill(mk.begin_running(function, case.n, case.dim, device=device, **options), given)
+
+
+def _fill(running: mk.Running, given: Inputs) -> mk.Running:
+    """So that the next measurement is over [history; current]."""
+    running.fill(torch.cat([given.current.detach(), given.history]))
+    return running
 
 
 def table(content: dict[str, Any]) -> Iterator[str]:

@@ -54,31 +54,32 @@ struct Cover {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) cover_begin(Rows<T> rows, Cover<T> cover, int64_t* counts) {
+__global__ void __launch_bounds__(kThreads) cover_begin(
+    Rows<T> rows, Cover<T> cover, int32_t owner, int64_t* counts) {
   const int64_t threads = int64_t(gridDim.x) * kThreads;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < cover.count * cover.dim; i += threads) {
     const int64_t row = i % cover.count, d = i / cover.count;
     cover.columns[i] = rows.data[row * rows.row_stride + d * rows.column_stride];
     if (d > 0) continue;
     cover.nearest[row] = T(INFINITY);
-    cover.owner[row] = 0;
+    cover.owner[row] = owner;
     if (row < cover.k) counts[row] = 0;
   }
 }
 
-// Takes the farthest row of `before` [blocks] (in the first round `start`) as centre `taken`; the farthest rows of the
-// blocks then go to `after`.
+// Takes a row, or where that is -1 the farthest of `before` [blocks], as centre `taken`, which is k for one that is given;
+// the farthest rows of the blocks then go to `after`.
 template <class T>
 __global__ void __launch_bounds__(kThreads) cover_round(
-    Cover<T> cover, int64_t start, int64_t taken, const Farthest* before, Farthest* after, int64_t* indices) {
+    Cover<T> cover, int64_t known, int64_t taken, const Farthest* before, Farthest* after, int64_t* indices) {
   __shared__ Farthest found[kWarps];
   __shared__ T center[kCoordinates];
   Farthest next{-1, 0}, best{-1, 0};
-  for (int64_t block = threadIdx.x; taken > 0 && block < gridDim.x; block += kThreads) {
+  for (int64_t block = threadIdx.x; known < 0 && block < gridDim.x; block += kThreads) {
     next = farther(next, before[block]);
   }
-  const int64_t chosen = taken > 0 ? block_farthest(next, found).row : start;
-  if (blockIdx.x == 0 && threadIdx.x == 0) indices[taken] = chosen;
+  const int64_t chosen = known < 0 ? block_farthest(next, found).row : known;
+  if (blockIdx.x == 0 && threadIdx.x == 0 && taken < cover.k) indices[taken] = chosen;
 
   for (int64_t first = int64_t(blockIdx.x) * kThreads; first < cover.count; first += int64_t(gridDim.x) * kThreads) {
     const int64_t row = first + threadIdx.x;
@@ -114,6 +115,7 @@ __global__ void __launch_bounds__(kThreads) cover_finish(
   if (blockIdx.x == 0 && threadIdx.x == 0) *squared_radius = T(best.distance > 0 ? best.distance : 0);
   for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < cover.count;
        row += int64_t(gridDim.x) * kThreads) {
+    if (cover.owner[row] >= cover.k) continue;
     atomicAdd(reinterpret_cast<unsigned long long*>(counts + cover.owner[row]), 1ull);  // integers: in any order
   }
 }
@@ -129,18 +131,19 @@ int64_t k_center_scratch(int64_t count, int64_t dim) {
 
 template <class T>
 cudaError_t k_center(
-    const Rows<T>& rows, int64_t dim, int64_t k, int64_t start, const Centers<T>& centers, void* scratch,
-    cudaStream_t stream) {
+    const Rows<T>& rows, int64_t dim, int64_t k, int64_t start, const int64_t* given, int64_t given_count,
+    const Centers<T>& centers, void* scratch, cudaStream_t stream) {
   auto* before = static_cast<Farthest*>(scratch);
   Farthest* after = before + kMostRoundBlocks;
   T* const columns = reinterpret_cast<T*>(after + kMostRoundBlocks);
   T* const nearest = columns + rows.count * dim;
   const Cover<T> cover{rows.count, dim, k, columns, nearest, reinterpret_cast<int32_t*>(nearest + rows.count)};
   const dim3 blocks(unsigned(std::min((rows.count + kThreads - 1) / kThreads, kMostRoundBlocks)));
-  auto failed = launch(cover_begin<T>, blocks, kThreads, 0, 1, stream, rows, cover, centers.counts);
-  for (int64_t taken = 0; taken < k && failed == cudaSuccess; ++taken) {
+  auto failed = launch(cover_begin<T>, blocks, kThreads, 0, 1, stream, rows, cover, int32_t(given_count > 0 ? k : 0), centers.counts);
+  for (int64_t step = -given_count; step < k && failed == cudaSuccess; ++step) {
+    const int64_t known = step < 0 ? given[step + given_count] : step == 0 && given_count == 0 ? start : -1;
     failed = launch(
-        cover_round<T>, blocks, kThreads, 0, 1, stream, cover, start, taken, static_cast<const Farthest*>(before),
+        cover_round<T>, blocks, kThreads, 0, 1, stream, cover, known, step < 0 ? k : step, static_cast<const Farthest*>(before),
         after, centers.indices);
     std::swap(before, after);
   }
@@ -153,8 +156,8 @@ cudaError_t k_center(
 template int64_t k_center_scratch<float>(int64_t, int64_t);
 template int64_t k_center_scratch<double>(int64_t, int64_t);
 template cudaError_t k_center(
-    const Rows<float>&, int64_t, int64_t, int64_t, const Centers<float>&, void*, cudaStream_t);
+    const Rows<float>&, int64_t, int64_t, int64_t, const int64_t*, int64_t, const Centers<float>&, void*, cudaStream_t);
 template cudaError_t k_center(
-    const Rows<double>&, int64_t, int64_t, int64_t, const Centers<double>&, void*, cudaStream_t);
+    const Rows<double>&, int64_t, int64_t, int64_t, const int64_t*, int64_t, const Centers<double>&, void*, cudaStream_t);
 
 }  // namespace mow::cuda

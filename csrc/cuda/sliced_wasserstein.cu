@@ -287,7 +287,6 @@ cudaError_t run_large(Sliced<T> p, const Plan<T>& plan, unsigned char* scratch, 
     const auto failed = launch(normalise<T>, blocks, kThreads, 0, 1, stream, p.directions, dim, units);
     if (failed != cudaSuccess) return failed;
     p.directions = {units, count, dim, 1};
-    p.drawn = false;
   }
 
   const Rows<T> none{};

@@ -57,8 +57,6 @@ def _mmd_unsupported(
 
 
 def _k_center_unsupported(x: Tensor, *, k: int, start: object, given: Tensor | None) -> str | None:
-    if given is not None:
-        return "start holds centres that are given; its kernels begin with one"
     return None if len(x) < 2**31 else f"x has {len(x)} rows; it takes fewer than 2^31"
 
 

@@ -59,7 +59,7 @@ def k_center(
         k: how many rows to take, 1 <= k <= N, less the centres that are given.
         start: the index of the first, which counts among the k; None to draw it. Or the indices of rows that are
             centres already, [s], as a tensor or a sequence: they do not count among the k, are not returned, and come
-            before the others where a row is equally near. None of them is as None. Not by the CUDA kernels.
+            before the others where a row is equally near. None of them is as None.
         generator: what it is drawn from; None for PyTorch's default generator of the CPU.
 
     Returns:

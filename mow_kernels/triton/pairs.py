@@ -30,11 +30,12 @@ import triton.language as tl
 from torch import Tensor
 
 from mow_kernels.triton.radial import Radial, evaluate
+from mow_kernels.triton.thresholds import threshold
 
 PAD = 128
 """Samples begin at multiples of it in the buffer, and zeros fill the gaps: no tile needs a mask to be loaded."""
 
-ONE_PROGRAM = 2**20
+ONE_PROGRAM = threshold("MOW_TRITON_SINGLE", 2**20)
 """Multiply-adds that one program does alone: some 10 microseconds' worth by estimate, as two more launches cost."""
 
 

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from mow_kernels.ops.sliced_wasserstein import normal_bins
 from mow_kernels.reference import sliced_wasserstein as reference
+from mow_kernels.triton.thresholds import threshold
 
-SORTED = 1024
+SORTED = threshold("MOW_TRITON_SORTED", 1024)
 """Rows that a block sorts: 8 keys a thread, with 64 bits each for the number and its row."""
 
-COUNTED = 64
+COUNTED = threshold("MOW_TRITON_COUNTED", 64)
 """Current rows whose ranks are counted, a pass over the window each, where the gradient alone is wanted."""
 
 

@@ -283,13 +283,14 @@ def sorted_push(
     _sorted(keys, rows, (size, head, older), directions, None, (None, None), evaluated)
 
 
-def k_center(x: Tensor, *, k: int, start: int) -> tuple[Tensor, Tensor, Tensor]:
+def k_center(x: Tensor, *, k: int, start: int, given: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     indices, counts = (torch.full((k,), -1) for _ in range(2))
     squared_radius = x.new_full((), torch.nan)
     rows = (ctypes.c_int64 * 4)(x.data_ptr(), len(x), *x.stride())
     numbers = (ctypes.c_int64(number) for number in (x.shape[1], k, start))
     pointers = (ctypes.c_void_p(result.data_ptr()) for result in (indices, squared_radius, counts))
-    status = load().cuda_shim_k_center(ctypes.c_bool(x.dtype == torch.float32), rows, *numbers, *pointers)
+    centers = _pointer(given), ctypes.c_int64(0 if given is None else len(given))
+    status = load().cuda_shim_k_center(ctypes.c_bool(x.dtype == torch.float32), rows, *numbers, *centers, *pointers)
     if status != 0:
         raise RuntimeError(f"k_center: CUDA error {status}")
     return indices, squared_radius, counts

@@ -98,10 +98,12 @@ int run_sorted(void* keys, const int64_t* numbers, const double* bins, void* val
 
 template <class T>
 int run_k_center(
-    const int64_t* x, int64_t dim, int64_t k, int64_t start, int64_t* indices, void* squared_radius, int64_t* counts) {
+    const int64_t* x, int64_t dim, int64_t k, int64_t start, const int64_t* given, int64_t given_count, int64_t* indices,
+    void* squared_radius, int64_t* counts) {
   const Rows<T> rows{reinterpret_cast<const T*>(x[0]), x[1], x[2], x[3]};
   auto memory = scratch(cuda::k_center_scratch<T>(rows.count, dim));
-  return cuda::k_center(rows, dim, k, start, {indices, static_cast<T*>(squared_radius), counts}, memory.data(), nullptr);
+  const cuda::Centers<T> centers{indices, static_cast<T*>(squared_radius), counts};
+  return cuda::k_center(rows, dim, k, start, given, given_count, centers, memory.data(), nullptr);
 }
 
 void nothing() {}
@@ -161,9 +163,10 @@ int cuda_shim_running(
 
 // x: [data, rows, row stride, column stride].
 int cuda_shim_k_center(
-    bool single, const int64_t* x, int64_t dim, int64_t k, int64_t start, int64_t* indices, void* squared_radius,
-    int64_t* counts) {
-  return (single ? run_k_center<float> : run_k_center<double>)(x, dim, k, start, indices, squared_radius, counts);
+    bool single, const int64_t* x, int64_t dim, int64_t k, int64_t start, const int64_t* given, int64_t given_count,
+    int64_t* indices, void* squared_radius, int64_t* counts) {
+  return (single ? run_k_center<float> : run_k_center<double>)(
+      x, dim, k, start, given, given_count, indices, squared_radius, counts);
 }
 
 }

@@ -116,7 +116,7 @@ void sweep(int64_t n, int64_t k, int64_t m, int64_t dim, bool needs_grad) {
 }
 
 template <class T>
-void sweep_centers(int64_t count, int64_t dim, int64_t k) {
+void sweep_centers(int64_t count, int64_t dim, int64_t k, const std::vector<int64_t>& given = {}) {
   const std::vector<T> x = draw<T>(count * dim, 6);
   std::vector<int64_t> first;
   for (int order = 0; order < 3; ++order) {
@@ -125,7 +125,7 @@ void sweep_centers(int64_t count, int64_t dim, int64_t k) {
     T squared_radius = std::numeric_limits<T>::quiet_NaN();
     auto memory = scratch(cuda::k_center_scratch<T>(count, dim));
     const cuda::Centers<T> centers{indices.data(), &squared_radius, counts.data()};
-    const bool done = cuda::k_center(rows_of(x, dim), dim, k, 0, centers, memory.data(), nullptr) == cudaSuccess;
+    const bool done = cuda::k_center(rows_of(x, dim), dim, k, 0, given.data(), int64_t(given.size()), centers, memory.data(), nullptr) == cudaSuccess;
     if (order == 0) first = indices;
     if (done && indices == first && std::isfinite(squared_radius)) continue;
     failures += 1;
@@ -244,6 +244,7 @@ int main(int count, char** arguments) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
     sweep<double>(65, 64, 40, 35, true);
     sweep_centers<float>(300, 1100, 2);
+    sweep_centers<float>(300, 2, 5, {7, 299});
     sweep_running<float>(270, 3, 5, true);
     sweep_sorted<double>(2100, 300, 2, 2);
   }

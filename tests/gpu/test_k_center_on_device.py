@@ -20,9 +20,11 @@ def test_the_rows_of_the_reference(gpu: Target, op: str, n: int, k: int, dim: in
     spoilt = some.clone()
     spoilt[n // 3, 0] = torch.nan
     for x in (some, some.round(), spoilt, some.T.contiguous().T):
-        expected = OPS["k_center"].reference(x, k=k, start=n // 2)
-        seen = TABLE[op][gpu.backend].run(x.to(gpu.device), k=k, start=n // 2)
-        assert all(torch.equal(a.cpu(), b) for a, b in zip(seen, expected, strict=True))
+        for given in (None, torch.tensor([0, n - 1])) if k < n - 1 else (None,):
+            options = {"k": k, "start": n // 2, "given": given}
+            expected = OPS["k_center"].reference(x, **options)
+            seen = TABLE[op][gpu.backend].run(x.to(gpu.device), **options)
+            assert all(torch.equal(a.cpu(), b) for a, b in zip(seen, expected, strict=True))
 
 
 def test_a_graph_and_no_synchronisation(gpu: Target, op: str) -> None:

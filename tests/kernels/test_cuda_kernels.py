@@ -207,12 +207,16 @@ def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
     """Small integers tie in every way; of duplicates all but one are zero away from a centre."""
     some = draw(n, dim, 17).to(dtype)
     spoilt = some.clone()
-    spoilt[n // 3, 0], spoilt[-1, -1] = torch.nan, torch.inf
+    spoilt[n // 3 : n // 3 + 3, 0], spoilt[-1, -1] = torch.nan, torch.inf  # more than some k
     strided = draw(dim, 2 * n, 18).to(dtype).T[::2]
     for order, x in enumerate((some, some.round(), spoilt, strided)):
         library.turn(order=order % 3)
-        expected = OPS["k_center"].reference(x, k=k, start=n // 2)
-        assert all(map(torch.equal, library.k_center(x, k=k, start=n // 2), expected))
+        for given in (None, torch.tensor([0, n // 2]).unique()):
+            taken = k if given is None else min(k, n - len(given))
+            if taken > 0:
+                options = {"k": taken, "start": n // 2, "given": given}
+                expected = OPS["k_center"].reference(x, **options)
+                assert all(map(torch.equal, library.k_center(x, **options), expected))
 
 
 @pytest.mark.long

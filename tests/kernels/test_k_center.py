@@ -18,7 +18,6 @@ from marks import needs_native
 from torch import Tensor
 
 import mow_kernels as mk
-from mow_kernels.backends import cuda
 from mow_kernels.registry import OPS, TABLE
 
 DTYPES = [torch.float32, torch.float64]
@@ -162,11 +161,6 @@ def test_all_others_beside_given_centres_and_none_given(backend: str, randn) -> 
     for none in ([], torch.empty(0, dtype=torch.int64)):
         drawn = [mk.k_center(x, 2, start=s, generator=torch.Generator().manual_seed(1)) for s in (None, none)]
         assert same(*drawn)
-
-
-def test_the_cuda_kernels_take_no_given_centres(randn) -> None:
-    reason = cuda.FIELDS["k_center"]["unsupported"](randn(9, 2), k=2, start=0, given=torch.tensor([0, 1]))
-    assert reason == "start holds centres that are given; its kernels begin with one"
 
 
 def test_one_row_and_all_rows(backend: str, randn) -> None:

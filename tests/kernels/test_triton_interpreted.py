@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import mow_kernels as mk
+from benchmarks.gpu import report
 from mow_kernels.backends import triton
 from mow_kernels.registry import TABLE, Implementation
+from mow_kernels.triton.thresholds import threshold
 
 COMPILATIONS = 60
 """What `make gpu` has the time for, at about a second each."""
@@ -32,6 +34,24 @@ def test_on_the_interpreter(chosen: str) -> None:
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]
     found = re.search(r"distinct compilations: (\d+)", done.stdout)
     assert found and 20 < int(found[1]) and (chosen == "long" or int(found[1]) <= COMPILATIONS), found
+
+
+@pytest.mark.parametrize("given, seen", [(None, 7), ("0", 0), ("300", 300), ("-1", None), ("many", None)])
+def test_thresholds_can_be_set_for_measuring(
+    given: str | None, seen: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every variable that the page names is read, and no other."""
+    monkeypatch.delenv("MOW_TRITON_SINGLE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MOW_TRITON_SINGLE", given)
+    if seen is None:
+        with pytest.raises(ValueError, match=f"MOW_TRITON_SINGLE is '{given}'; it must be an integer >= 0"):
+            threshold("MOW_TRITON_SINGLE", 7)
+    else:
+        assert threshold("MOW_TRITON_SINGLE", 7) == seen
+    sources = "".join(path.read_text() for path in (ROOT / "mow_kernels/triton").glob("*.py"))
+    read = set(re.findall(r'threshold\("(\w+)", ', sources))
+    assert read == set(re.findall(r"`(MOW_TRITON_\w+)=", "\n".join(report.THRESHOLDS)))
 
 
 @pytest.mark.skipif(triton.INTERPRETED, reason="the interpreter takes the CPU's tensors")
