@@ -12,8 +12,8 @@ from mow.checks import number, positive
 from mow.naming import named
 from mow.window.window import MovingWindow
 
-STALENESS = 1.0
-"""How much of the drift of the oldest row counts for all of them: see `AdaptiveSpan`."""
+STALENESS = 1 / 3
+"""The mean drift of all rows over that of the oldest, where rows move steadily: see `AdaptiveSpan`."""
 
 BAND = 1.2
 """The span stays while the best one is within this factor of it."""
@@ -36,15 +36,13 @@ class AdaptiveSpan:
     A window of the newest a rows stands for a latents that the encoder would give today, and errs in two ways. Its rows
     are a sample: in each coordinate their mean has the variance v/a, v that of the latents. And they are old: a row of
     age t lies where an older encoder has put it, q(t) away in the mean square of a coordinate, so that the mean of a
-    rows errs, squared, by up to the mean of q over their ages, which is no more than q(a). The sum of both errors, in
-    units of v, is least for
+    rows errs, squared, by up to the mean of q over their ages; where rows move steadily, q grows with t^2, and that is
+    q(a)/3. The sum of both errors, in units of v, is least for
 
-        span = argmin over a of  staleness * q(a) / v + 1/a,        staleness = 1.                                  (1)
+        span = argmin over a of  staleness * q(a) / v + 1/a,        staleness = 1/3.                                (1)
 
-    The one constant says how much of the oldest row's drift is common to all. It is 1/3 where rows move steadily, so
-    that q grows with t^2, and 1 where q is flat; the more of the drift moves each row elsewhere, or there and back, the
-    less of it their mean has. The span goes with its cube root, its square root or thereabouts. docs/larger-windows.md
-    has both constants measured.
+    The one constant says how much of the drift is common to the rows: what moves each of them elsewhere, or there and
+    back, hardly moves their mean. The span goes with its cube root then, and with its square root where q grows with t.
 
     q is measured: now and then the pictures of the ages `least`, 2 `least`, 4 `least`, ..., n are encoded again without
     a gradient, and the squared distance of each to its row goes into the running mean of its age; v likewise. Each q is

@@ -46,7 +46,8 @@ def adapt(
 
     What decides most comes first. MNIST is looked for where `mow train --data mnist` does (MOW_DATA).
     """
-    found = _run(adaptive.cells(pictures), out, minutes)
+    done = _run(adaptive.cells(pictures), out, minutes)
+    found = [adaptive.kept(result, folder) for folder, result in done.items()]
     content = record.head("python -m studies.larger_windows adapt", 0)
     command.wrote(record.keep(RESULTS / "adaptive.json", {**content, "runs": found}))
 
@@ -54,7 +55,7 @@ def adapt(
 @app.command()
 def constant(
     out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/adaptive-staleness"),
-    staleness: Annotated[float, typer.Option(help="The constant of the rule in place of its default.")] = 1 / 3,
+    staleness: Annotated[float, typer.Option(help="The constant of the rule in place of its default.")] = 1.0,
     pictures: Annotated[int, typer.Option(help="That each run sees.")] = 18_000,
     minutes: Annotated[float, typer.Option(help="Begin no run after these; 0 keeps what is there.")] = math.inf,
 ) -> None:
@@ -62,7 +63,7 @@ def constant(
     begin = functools.partial(AdaptiveSpan, staleness=staleness)
     cells = [cell for cell in adaptive.cells(pictures) if cell.options.adaptive and cell.options.schedule == "cosine"]
     with mock.patch("mow.app.run.AdaptiveSpan", begin):  # the command line has no option for it
-        found = _run(cells, out, minutes)
+        found = [reproduce.public(result) for result in _run(cells, out, minutes).values()]
     content = record.head("python -m studies.larger_windows constant", 0)
     command.wrote(record.keep(RESULTS / "staleness.json", {**content, "staleness": staleness, "runs": found}))
 
@@ -74,14 +75,14 @@ def cost(turns: Annotated[int, typer.Option(help="Of each window.")] = 61) -> No
     command.wrote(record.keep(RESULTS / "cost.json", {**content, "rows": measured.measure(turns=turns)}))
 
 
-def _run(cells: Sequence[grid.Cell], out: Path, minutes: float) -> list[dict[str, Any]]:
-    """What is kept of these runs, one after another; those that would begin too late are left out."""
-    begun, found = time.monotonic(), []
+def _run(cells: Sequence[grid.Cell], out: Path, minutes: float) -> dict[Path, dict[str, Any]]:
+    """The results of these runs by folder, one after another; those that would begin too late are left out."""
+    begun, found = time.monotonic(), {}
     for cell in cells:
         folder = out / cell.name
         if grid.result_of(folder) is None and time.monotonic() - begun >= 60 * minutes:
             continue
-        found.append(adaptive.kept(grid.run_cell(cell, folder), folder))
+        found[folder] = grid.run_cell(cell, folder)
         command.tell(cell.name, "done", None)
     return found
 

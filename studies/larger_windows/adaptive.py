@@ -24,25 +24,14 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "1024": {"n": 1024},
     "4096": {"n": 4096},
     "256, refreshed": {"n": 256, "refresh": AGE},
-    "1024, kept fresh": {"n": 1024, "refresh": 8},
+    "1024, refreshed": {"n": 1024, "refresh": 32},
 }
 
 RATES = {"cosine": 2.5e-4, "constant": 1.25e-4}
 """Schedule -> the first learning rate: over all steps both have the same mean, half the default at k = 1."""
 
-ORDER = (("adaptive", "64"), ("256", "1024"), ("4096", "256, refreshed"))
+ORDER = (("adaptive", "64"), ("1024, refreshed", "256"), ("1024", "4096"), ("256, refreshed",))
 """The windows, those first that decide most."""
-
-BOUND = "1024, kept fresh"
-"""What a window could do at most if no row of it were old: 128 passes of a picture through the encoder a step."""
-
-BOUNDED = [("cosine", "fashion-mnist", model) for model in ("cwae", "wae")]
-"""Schedule, data and model of the runs with it."""
-
-
-def windows_of(schedule: str, data: str, model: str) -> list[str]:
-    """The windows of which there are runs."""
-    return [name for name in WINDOWS if name != BOUND or (schedule, data, model) in BOUNDED]
 
 
 def cells(pictures: int) -> list[grid.Cell]:
@@ -60,10 +49,9 @@ def _all() -> Iterator[tuple[str, str, str, str, int]]:
     """Data, model, schedule, window and seed of each run."""
     for schedule, several in itertools.product(RATES, (ORDER[:2], ORDER[2:])):
         for models, data in itertools.product((("cwae", "wae"), ("swae",)), ("fashion-mnist", "mnist")):
-            for windows, model, window, seed in itertools.product(several, models, (0, 1), SEEDS):
-                yield data, model, schedule, windows[window], seed
-    for (schedule, data, model), seed in itertools.product(BOUNDED, SEEDS):
-        yield data, model, schedule, BOUND, seed
+            for windows, model in itertools.product(several, models):
+                for window, seed in itertools.product(windows, SEEDS):
+                    yield data, model, schedule, window, seed
 
 
 def _options(data: str, model: str, schedule: str, window: str, seed: int, pictures: int) -> Options:

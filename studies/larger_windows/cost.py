@@ -17,7 +17,8 @@ from mow.app.models import mlp_decoder, mlp_encoder
 from mow.window.distances import Distance
 from studies.larger_windows.adaptive import CAPACITY
 
-SPANS = (64, 256, 1024, 4096)
+WINDOWS = ((64, None), (256, None), (1024, None), (4096, None), (1024, 32))
+"""The span and, where all rows are encoded again in place of looks, every how many steps."""
 DISTANCES: dict[str, type[Distance]] = {"cwae": mow.CramerWold, "wae": mow.MMD}
 
 
@@ -40,28 +41,34 @@ def measure(steps: int = 32, turns: int = 61) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     pictures, found = data.load("fashion-mnist").train, []
     for model in DISTANCES:
-        others = {span: _steps(model, pictures, CAPACITY, span) for span in SPANS}
-        small = _steps(model, pictures, 64, None)
-        ratios: dict[int, list[float]] = {span: [] for span in SPANS}
+        others = {window: _steps(model, pictures, *window) for window in WINDOWS}
+        small = _steps(model, pictures, None, None)
+        ratios: dict[tuple[int, int | None], list[float]] = {window: [] for window in WINDOWS}
         for turn in range(turns + 1):
-            for span, stepping in others.items():
+            for window, stepping in others.items():
                 pair = [small, stepping][:: -1 if turn % 2 else 1]
                 seconds = {each: _seconds(each, steps) for each in pair}
                 ratio = seconds[stepping] / seconds[small]
                 if turn:  # in the first, what is kept begins
-                    ratios[span].append(ratio)
-        for span, values in ratios.items():
+                    ratios[window].append(ratio)
+        for (span, refresh), values in ratios.items():
             fifths = quantiles(values, n=10)
             named = {"p20": fifths[1], "median": fifths[4], "p80": fifths[7]}
-            found.append({"model": model, "span": span, **{name: short(value) for name, value in named.items()}})
+            found.append(
+                {"model": model, "span": span, "refresh": refresh}
+                | {name: short(value) for name, value in named.items()}
+            )
     return found
 
 
-def _steps(model: str, pictures: Tensor, n: int, span: int | None) -> Iterator[object]:
+def _steps(model: str, pictures: Tensor, span: int | None, refresh: int | None) -> Iterator[object]:
+    """Steps over a window of 64; with a span over the newest rows of a large one, with looks; and with `refresh` over
+    one of so many rows."""
     torch.manual_seed(0)
-    shape, window = pictures.shape[1:], mow.MovingWindow(n, 8)
-    adaptive = None if span is None else Held()
-    trainer = mow.Trainer(mlp_encoder(shape, 8), mlp_decoder(shape, 8), DISTANCES[model](), window, adaptive=adaptive)
+    adaptive = None if span is None or refresh is not None else Held()
+    shape, window = pictures.shape[1:], mow.MovingWindow(CAPACITY if adaptive else span or 64, 8)
+    networks = mlp_encoder(shape, 8), mlp_decoder(shape, 8)
+    trainer = mow.Trainer(*networks, DISTANCES[model](), window, adaptive=adaptive, refresh=refresh)
     window.measure_over(span)
     return trainer.run(pictures, 10**9, measured=lambda step: False)
 

@@ -69,7 +69,7 @@ def test_the_span_is_the_least_of_the_curve_between_the_ages() -> None:
         def cost(age: float, at: list[float] = at, ages: list[int] = ages) -> float:
             i = max(i for i in range(4) if ages[i] <= age)
             share = math.log(age / ages[i]) / math.log(ages[i + 1] / ages[i])
-            return at[i] ** (1 - share) * at[i + 1] ** share + 1 / age
+            return at[i] ** (1 - share) * at[i + 1] ** share / 3 + 1 / age
 
         best = span.best()
         assert 16 <= best <= 200
