@@ -134,7 +134,7 @@ def traceable(
 # The compiler
 
 
-def inductor(graph: Any, inputs: Any) -> Callable[..., Any]:
+def inductor(graph: Any, inputs: Any) -> Any:
     """Inductor's code for a graph of torch.compile."""
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # which take seconds to import
 
@@ -146,10 +146,7 @@ def inductor(graph: Any, inputs: Any) -> Callable[..., Any]:
     # On a CPU it would bring the weights of convolutions into another layout at each step: half as long again as the
     # eager step of the paper's Fashion-MNIST networks takes at k = 1.
     patches = {"cpp_wrapper": True} | ({} if any(each.is_cuda for each in inputs) else {"layout_optimization": False})
-    made: Callable[..., Any] = compile_fx(
-        graph, inputs, inner_compile=inner, config_patches=patches, decompositions=_decompositions()
-    )
-    return made
+    return compile_fx(graph, inputs, inner_compile=inner, config_patches=patches, decompositions=_decompositions())
 
 
 def read_where_it_is_written(graph: Graph) -> None:
