@@ -70,6 +70,7 @@ def reproduce_command(
     data_dir: Annotated[Path | None, typer.Option(help="Where the data sets lie; else as for mow train.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Download a data set if it is nowhere.")] = False,
     device: Annotated[str | None, typer.Option(help="Default: cuda if there is one, else cpu.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="The whole step of each run by torch.compile.")] = False,
     jobs: _Jobs = None,
 ) -> None:
     """Run a table of the paper again, and write report.md and report.json with its figures beside ours.
@@ -95,6 +96,7 @@ def reproduce_command(
         sources=sources,
         **({} if data_dir is None else {"data_dir": str(data_dir)}),
         **({"download": True} if download else {}),
+        **({"compile": True} if compile else {}),
         device=device,
     )
     for name, why in missing.items():

@@ -27,13 +27,20 @@ def _name(case: Mapping[str, Any]) -> str:
 
 
 def _times(cases: Sequence[Mapping[str, Any]]) -> str:
-    heads = ["a step, median", *cases[0]["seconds"], "floor", "compiling"]
+    heads = ["a step, median", *cases[0]["seconds"], "floor", "compiling", "pays from"]
     rows = []
     for case in cases:
         times = [duration(1e6 * found["median"]) for found in case["seconds"].values()]
         floor = duration(1e6 * case["bytes"] / case["bandwidth"])
-        rows.append([_name(case), *times, floor, duration(1e6 * case["first_three_steps"]["ours, compiled"])])
+        compiling = case["first_three_steps"]["ours, compiled"]
+        rows.append([_name(case), *times, floor, duration(1e6 * compiling), _pays_from(case, compiling)])
     return table(heads, rows)
+
+
+def _pays_from(case: Mapping[str, Any], compiling: float) -> str:
+    """After how many steps what compiling took has been gained."""
+    gained = case["seconds"]["ours"]["median"] - case["seconds"]["ours, compiled"]["median"]
+    return f"{compiling / gained:,.0f} steps" if gained > 0 else "-"
 
 
 def _ratios(cases: Sequence[Mapping[str, Any]]) -> str:

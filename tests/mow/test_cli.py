@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import mow
 import mow.__main__
-from mow.app import pictures
+from mow.app import grid_commands, pictures
 from mow.app.cli import app
 from mow.app.options import Options
 from mow.app.progress import train_and_show
@@ -365,6 +365,14 @@ def test_reproduce(pictures_file: Path, tmp_path: Path) -> None:
         "mnist-cwae-k64-published-seed0",
         "mnist-cwae-k64-ours-seed0",
     }
+
+
+def test_reproduce_has_its_runs_compiled(pictures_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells: list[Any] = []
+    monkeypatch.setattr(grid_commands, "_run", lambda console, found, out, jobs: cells.extend(found) or {})
+    for words in ([], ["--compile"]):
+        call("reproduce", "table3", "--data", f"mnist={pictures_file}", "--k", "1", "--out", tmp_path, *words)
+    assert [cell.options.compile for cell in cells] == [False, False, True, True]
 
 
 # Bad input

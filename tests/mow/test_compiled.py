@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from mow.app.options import Options
 from mow.training import compiled, step_graph
 from mow.training.compiled import CompiledStep
 from mow.training.precision import Frugal
+from mow.training.step_graph import CompiledGraph, Function
+from mow.training.updates import SGDRule
 from mow.window.distances import Distance
 
 WIDTH, DIM, N, K = 5, 3, 8, 3
@@ -379,6 +382,34 @@ def test_half_precision() -> None:
 # What the compiler is given
 
 
+def made(trainer: Trainer) -> Function:
+    assert trainer.compiled is not None and trainer.compiled._built is not None
+    return trainer.compiled._built.function
+
+
+@pytest.mark.usefixtures("as_it_stands")
+def test_a_step_gives_what_its_middle_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the graph would use its memory again, which the results of the step are read from afterwards."""
+    trainer, given = trainer_of(compile=True, optimizer=OPTIMIZERS["sgd"]), []
+    trainer.step(pictures()[:K])
+    whole, slopes = made(trainer), compiled.slopes
+    monkeypatch.setattr(compiled, "slopes", lambda *all: given.extend(all[:2]) or slopes(*all))
+    found: list[Any] = []
+    trainer.compiled._built.function = lambda *all: found.extend(whole(*all)) or found
+    trainer.step(pictures()[:K])
+    assert [id(each) for each in found[:2]] == [id(each) for each in given] and len(found) == 3
+
+
+@pytest.mark.usefixtures("as_it_stands")
+def test_the_largest_parameters_are_updated_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler writes down a gradient that reads what is written before it is read."""
+    order: list[int] = []
+    update = SGDRule.update
+    monkeypatch.setattr(SGDRule, "update", lambda rule, p, *rest: order.append(p.numel()) or update(rule, p, *rest))
+    trainer_of(compile=True, optimizer=OPTIMIZERS["sgd"]).step(pictures()[:K])
+    assert len(order) > 6 and order == sorted(order, reverse=True)
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_new_value_is_read_where_it_is_written_unless_the_old_one_is_still_read(late: bool) -> None:
     graph, ops = torch.fx.Graph(), torch.ops.aten
@@ -401,6 +432,7 @@ def test_compiled_steps_are_the_eager_ones(tmp_path: Path) -> None:
     eager, other = both(refresh=7)
     check(eager, other, 20, warm_up=False)
     assert other.compiled.seconds > 0 and graphs(other) == 1
+    check_when_the_compiler_is_asked(eager, other)
     beginning = other.save(tmp_path / "beginning.pt")
     for steps, weighting, root, distance in (
         (30, "paper", False, "mmd, sampled"),
@@ -419,6 +451,40 @@ def test_compiled_steps_are_the_eager_ones(tmp_path: Path) -> None:
     check_refusals_from(other)
     other.load_state_dict(kept)
     assert graphs(other) == 1, "all by the same graph"
+
+
+def check_when_the_compiler_is_asked(eager: Trainer, other: Trainer) -> None:
+    """A step passes it by, but not where the tensors have gone elsewhere or PyTorch is set in another way."""
+    graph, asked = made(other), 0
+    assert isinstance(graph, CompiledGraph)
+    compiler = graph._asked
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return compiler(*arguments)
+
+    graph._asked = counted
+
+    def again(change: Callable[[], Any], expected: int) -> None:
+        nonlocal asked
+        change()
+        asked = 0
+        for _ in range(2):
+            for trainer in (eager, other):
+                trainer.step(pictures()[:K])
+        assert asked == expected
+        assert_close(eager, other)
+
+    def move() -> None:
+        for trainer in (eager, other):
+            for parameter in trainer.encoder.parameters():
+                parameter.data = parameter.data.clone()
+
+    again(lambda: None, 0)
+    again(move, 1)
+    again(lambda: setattr(graph, "_settings", types.SimpleNamespace(check=lambda: False)), 1)
+    graph._asked = compiler
 
 
 def check_refusals_from(trainer: Trainer) -> None:
