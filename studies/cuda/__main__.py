@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks import command, page, record
-from studies.cuda import compiler
+from studies.cuda import compiler, floors
 
 app = command.new(__doc__)
 
@@ -22,7 +22,7 @@ def run() -> None:
 def write(results: Path, docs: Path) -> list[Path]:
     """Replace the table of the page. Returns what was written."""
     found = json.loads((results / "compiler.json").read_text())
-    return page.fill(docs / PAGE, {"cuda_static": compiler.tables(found)})
+    return page.fill(docs / PAGE, {"cuda_static": compiler.tables(found), "cuda_floors": floors.table()})
 
 
 command.add_report(app, write, RESULTS)
