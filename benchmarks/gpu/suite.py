@@ -169,10 +169,12 @@ KEPT = ("kept", "kept, graph")
 
 
 def _kept_cases(effort: Effort, backend: str) -> list[Case]:
-    """The smallest step over the largest window, to N(0, I), of the distances for which the backend keeps something."""
+    """The smallest step over the largest window and one that is checked, to N(0, I), of the distances for which the
+    backend keeps something."""
     entries = {name: TABLE[name][backend] for name in DISTANCES}
     there = [name for name, entry in entries.items() if not isinstance(entry, str) and entry.running is not None]
-    return [Case(name, effort.ns[-1], effort.ks[0], options=OPTIONS[name]) for name in there]
+    sizes = dict.fromkeys((effort.ns[-1], effort.ns[1]))
+    return [Case(name, n, effort.ks[0], options=OPTIONS[name]) for n in sizes for name in there]
 
 
 def _corners(effort: Effort) -> list[tuple[int, int]]:

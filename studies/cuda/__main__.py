@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from benchmarks import command, page, record
-from studies.cuda import compiler, tensor_cores
+from studies.cuda import compiler, floors, tensor_cores
 
 app = command.new(__doc__)
 
@@ -28,7 +28,8 @@ def errors() -> None:
 def write(results: Path, docs: Path) -> list[Path]:
     """Replace the tables of the page. Returns what was written."""
     found, seen = (json.loads((results / name).read_text()) for name in ("compiler.json", "errors.json"))
-    return page.fill(docs / PAGE, {"cuda_static": compiler.tables(found), "cuda_errors": tensor_cores.table(seen)})
+    tables = {"cuda_static": compiler.tables(found), "cuda_errors": tensor_cores.table(seen)}
+    return page.fill(docs / PAGE, {**tables, "cuda_floors": floors.table()})
 
 
 command.add_report(app, write, RESULTS)

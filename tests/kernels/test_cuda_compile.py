@@ -14,7 +14,7 @@ import mow_kernels as mk
 from benchmarks import ROOT, page
 from mow_kernels.backends import cuda
 from mow_kernels.ops.mmd import ALPHAS
-from studies.cuda import compiler, tensor_cores
+from studies.cuda import compiler, floors, tensor_cores
 from studies.cuda.__main__ import PAGE, RESULTS
 
 needs_nvcc = pytest.mark.skipif(compiler.nvcc is None, reason="no nvcc")
@@ -86,7 +86,8 @@ def test_the_docs_show_the_emulated_errors() -> None:
 
 def test_the_docs_show_the_recorded_table() -> None:
     recorded = json.loads((RESULTS / "compiler.json").read_text())
-    assert compiler.tables(recorded) in (page.DOCS / PAGE).read_text()
+    for table in (compiler.tables(recorded), floors.table()):
+        assert table in (page.DOCS / PAGE).read_text()
 
 
 @pytest.mark.skipif(compiler.nvcc is None or shutil.which("g++") is None, reason="no nvcc or no g++")
