@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks import record
 from benchmarks.page import about, duration, fill, ratio, row, size, spread, table
 from studies import demo_runs
+from studies.core_sets import energy as trained_energy
+from studies.core_sets import gan as trained_gan
+from studies.paired import interval
 
 PAGE = "core-sets.md"
 _NAMES = {
@@ -27,6 +31,8 @@ def write(results: Path, docs: Path) -> list[Path]:
         "coreset": coverage(json.loads((results / "coreset.json").read_text())),
         "speed": speed(record.read(results / "speed.json")),
         "anomaly": anomaly(record.read(results / "anomaly.json")),
+        "gan": gan(record.read(results / "gan.json")),
+        "energy": energy(record.read(results / "energy.json")),
     }
     return fill(docs / PAGE, sections)
 
@@ -87,3 +93,68 @@ def anomaly(content: dict[str, Any]) -> str:
             about(content),
         ]
     )
+
+
+def gan(content: dict[str, Any]) -> str:
+    """Scores of the GANs at the last evaluation, and the paired differences over the seeds."""
+    scores = {"Fréchet, classifier": (1, ".1f"), "precision": (2, ".3f"), "recall": (3, ".3f")}
+    rows = []
+    for batch in sorted({run["batch"] for run in content["runs"]}):
+        pairs = _pairs([run for run in content["runs"] if run["batch"] == batch], "seed")
+        for title, (place, form) in scores.items():
+            values = [(a["curve"][-1][place], b["curve"][-1][place]) for a, b in pairs.values()]
+            rows.append([f"batch of {batch}, {title}", *_compared(values, form)])
+    settings, seconds = content["settings"], fmean(run["seconds"] for run in content["runs"])
+    sentence = (
+        f"{content['data']}; {settings['steps']:,} steps; {settings['generated']:,} generated pictures against test "
+        f"pictures in the features of {content['features']} (accuracy {content['accuracy']:.3f}). "
+        f"{_runs(content, of=len(trained_gan.CELLS))}, {seconds:.0f} s each."
+    )
+    return "\n\n".join([table(["", *_COMPARED], rows), sentence, about(content)])
+
+
+def energy(content: dict[str, Any]) -> str:
+    """AUPRC of the energy models by digit, and over the digits with the paired difference over the seeds."""
+    pairs = _pairs(content["runs"], "digit", "seed")
+    digits, seeds = (sorted({key[i] for key in pairs}) for i in (0, 1))
+    rows = []
+    for digit in digits:
+        of = [pairs[digit, seed] for seed in seeds if (digit, seed) in pairs]
+        rows.append([f"without {digit}", *_compared([(a["auprc"], b["auprc"]) for a, b in of], ".3f")])
+    whole = [[pairs[digit, seed] for digit in digits] for seed in seeds if all((d, seed) in pairs for d in digits)]
+    means = [(fmean(a["auprc"] for a, _ in of), fmean(b["auprc"] for _, b in of)) for of in whole]
+    rows.append([f"mean of these {len(digits)}", *_compared(means, ".3f")])
+    settings, seconds = content["settings"], fmean(run["seconds"] for run in content["runs"])
+    sentence = (
+        f"{content['data']}; {settings['steps']:,} steps with batches of {settings['batch']}; the AUPRC of a run is "
+        f"the mean over the second half of its evaluations; {_runs(content, of=len(trained_energy.CELLS))}, "
+        f"{seconds:.0f} s each."
+    )
+    return "\n\n".join([table(["AUPRC", *_COMPARED], rows), sentence, about(content)])
+
+
+def _runs(content: dict[str, Any], of: int) -> str:
+    done = len(content["runs"])
+    return f"{done} runs" if done == of else f"{done} of {of} runs so far"
+
+
+_COMPARED = ("seeds", "random choice", "core-sets", "core-sets less random, 95 % interval")
+
+
+def _pairs(runs: Sequence[dict[str, Any]], *by: str) -> dict[Any, tuple[dict[str, Any], dict[str, Any]]]:
+    """The runs with random choice and with core-sets that agree in what `by` names, where there are both."""
+    of = {tuple(run[name] for name in (*by, "choice")): run for run in runs}
+    keys = [key[:-1] for key in of if key[-1] == "random" and (*key[:-1], "coreset") in of]
+    return {key if len(key) > 1 else key[0]: (of[*key, "random"], of[*key, "coreset"]) for key in keys}
+
+
+def _compared(values: Sequence[tuple[float, float]], form: str) -> list[str]:
+    """How many pairs, the means of both sides with their ranges, and the mean difference with its interval."""
+    if not values:
+        return ["0", "", "", ""]
+    sides = [spread(side, form) for side in zip(*values, strict=True)]
+    differences = [b - a for a, b in values]
+    if len(differences) == 1:
+        return ["1", *sides, f"{differences[0]:+{form}}"]
+    low, mean, high = interval(differences)
+    return [str(len(values)), *sides, f"{mean:+{form}} [{low:+{form}}, {high:+{form}}]"]
