@@ -48,7 +48,7 @@ class Task:
         self.source = data.load("mnist")
         if self.source.embedded:
             raise FileNotFoundError("mnist was not found; the study needs the full data set")
-        self.about = {"data": self.source.origin}
+        self.about = {"data": self.source.origin.split(", found")[0]}
 
     def run(self, digit: int, seed: int, choice: str, *, steps: int = STEPS) -> dict[str, Any]:
         """Train without the digit. -> auprc, the mean over the second half of the evaluations; curve; seconds."""

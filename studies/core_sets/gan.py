@@ -67,7 +67,11 @@ class Task:
         network = features.classifier(self.source)
         assert network is not None  # Fashion-MNIST has labels
         self._network = network
-        self.about = {"data": self.source.origin, "features": network.name, "accuracy": network.accuracy}
+        self.about = {
+            "data": self.source.origin.split(", found")[0],
+            "features": network.name,
+            "accuracy": network.accuracy,
+        }
         self._train = network.extract(self.source.train[:]).float()
         self._test = network.extract(self.source.test[:]).float()
 

@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks import record
 from benchmarks.page import about, duration, fill, ratio, row, size, spread, table
 from studies import demo_runs
+from studies.core_sets import energy as trained_energy
+from studies.core_sets import gan as trained_gan
 from studies.paired import interval
 
 PAGE = "core-sets.md"
@@ -106,7 +108,7 @@ def gan(content: dict[str, Any]) -> str:
     sentence = (
         f"{content['data']}; {settings['steps']:,} steps; {settings['generated']:,} generated pictures against test "
         f"pictures in the features of {content['features']} (accuracy {content['accuracy']:.3f}). "
-        f"{seconds:.0f} s a run."
+        f"{_runs(content, of=len(trained_gan.CELLS))}, {seconds:.0f} s each."
     )
     return "\n\n".join([table(["", *_COMPARED], rows), sentence, about(content)])
 
@@ -121,13 +123,19 @@ def energy(content: dict[str, Any]) -> str:
         rows.append([f"without {digit}", *_compared([(a["auprc"], b["auprc"]) for a, b in of], ".3f")])
     whole = [[pairs[digit, seed] for digit in digits] for seed in seeds if all((d, seed) in pairs for d in digits)]
     means = [(fmean(a["auprc"] for a, _ in of), fmean(b["auprc"] for _, b in of)) for of in whole]
-    rows.append(["mean of the digits", *_compared(means, ".3f")])
+    rows.append([f"mean of these {len(digits)}", *_compared(means, ".3f")])
     settings, seconds = content["settings"], fmean(run["seconds"] for run in content["runs"])
     sentence = (
         f"{content['data']}; {settings['steps']:,} steps with batches of {settings['batch']}; the AUPRC of a run is "
-        f"the mean over the second half of its evaluations; {seconds:.0f} s a run."
+        f"the mean over the second half of its evaluations; {_runs(content, of=len(trained_energy.CELLS))}, "
+        f"{seconds:.0f} s each."
     )
     return "\n\n".join([table(["AUPRC", *_COMPARED], rows), sentence, about(content)])
+
+
+def _runs(content: dict[str, Any], of: int) -> str:
+    done = len(content["runs"])
+    return f"{done} runs" if done == of else f"{done} of {of} runs so far"
 
 
 _COMPARED = ("seeds", "random choice", "core-sets", "core-sets less random, 95 % interval")

@@ -325,7 +325,7 @@ def heads(found: Iterable[dict[str, Any]]) -> str:
 
 
 NOT_YET = "Not measured yet."
-MANY_EPOCHS = 10
+MANY_EPOCHS = 5
 
 
 def _heads(line: paper.Row, last: int, result: dict[str, Any]) -> str:

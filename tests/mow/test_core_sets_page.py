@@ -131,5 +131,6 @@ def test_the_page_says_what_was_measured(found: tuple[dict, dict], trained: Path
     runs = json.loads((tmp_path / "energy.json").read_text())["runs"]
     plain, chosen = ([run["auprc"] for run in runs if run["choice"] == choice] for choice in ("random", "coreset"))
     words = [f"{sum(side) / 2:.3f} ({min(side):.3f} – {max(side):.3f})" for side in (plain, chosen)]
-    assert f"| without 1 | 2 | {words[0]} | {words[1]} |" in once and "| batch of 16, recall | 2 |" in once
+    words += [f"{(sum(chosen) - sum(plain)) / 2:+.3f} ["]
+    assert f"| without 1 | 2 | {' | '.join(words)}" in once and "| batch of 16, recall | 2 |" in once
     assert "| memory, bank of 16 |" in once and f"-> {score:.2f} |" in once
