@@ -221,7 +221,7 @@ def _yes(is_so: bool) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:+.0f} %"
+    return f"{100 * value:+.1f} %"
 
 
 def _number(value: float) -> str:
@@ -268,8 +268,8 @@ Why the span does not do more: its drift is that of single rows, and in the midd
 an age of 64 to one of 1,000 (the figure). (1) is flat there, and n* goes to and fro between these, from the sampling
 noise of a small window to the old rows of a large one; no length is free of both. Rows that are encoded again are: 32
 passes through the encoder for each new picture, but without a gradient and in batches, so that a step takes little more
-time ([below](#cost)). In WAE, without a logarithm, n* and n = 64 end alike: the distances there are ten times and more
-of what sampling noise makes of them, so that we take weight and reconstruction error to decide.
+time ([below](#cost)). In WAE, without a logarithm, n* and n = 64 end alike, and far from the prior; we take it that
+weight and reconstruction error decide there, not the window.
 
 Two remedies of neighbours have no runs at all: a momentum encoder for the pushes, and geometric weights by age.
 
