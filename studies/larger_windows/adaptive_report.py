@@ -253,7 +253,9 @@ above that of the best fixed window, at a reconstruction that is no worse.
 
 {verdicts}
 
-The same of 1,024 rows that are all encoded again every 32 steps, in one pass (`mow train --n 1024 --refresh 32`):
+The same of 1,024 rows that are all encoded again every 32 steps, in one pass (`mow train --n 1024 --refresh 32`).
+Chosen by seed 0 of CWAE on Fashion-MNIST, of this, 512 every 16 and 256 every 8, so that this one seed flatters it; the
+other seeds and MNIST had no part in it.
 
 {refreshed}
 
