@@ -64,7 +64,7 @@ def test_whether_the_span_does_what_it_is_for() -> None:
         adapted("256", 0, 0.007), adapted("256, refreshed", 0, 0.001),
     ]  # fmt: skip
     (line,) = adaptive_report.verdicts(adaptive_report.groups({"runs": runs})).splitlines()[2:]
-    assert "| -25 % (-89 % to +39 %) |" in line and "| 75.0 against 70.0 (n = 256) |" in line
+    assert "| -25.0 % (-88.5 % to +38.5 %) |" in line and "| 75.0 against 70.0 (n = 256) |" in line
     verdict = "25 % below n = 64: yes; not above the best fixed n, 256: no; reconstruction no worse: yes"
     assert verdict in line and line.endswith(" 2 |")
 
@@ -84,7 +84,7 @@ def test_another_window_is_judged_as_the_adaptive_one_is() -> None:
     ]
     found = adaptive_report.groups({"runs": runs})
     assert adaptive_report.verdicts(found) == "Not run."
-    assert "| -30 % (-30 % to -30 %) |" in adaptive_report.verdicts(found, "1024, refreshed")
+    assert "| -30.0 % (-30.0 % to -30.0 %) |" in adaptive_report.verdicts(found, "1024, refreshed")
 
 
 def test_another_constant_stands_beside_the_default_one() -> None:
@@ -93,7 +93,7 @@ def test_another_constant_stands_beside_the_default_one() -> None:
     other = {"staleness": 1.0, "runs": [adapted("adaptive", seed, 0.009, 17.5) for seed in range(2)]}
     heads, _, line = adaptive_report.constants(found, other).splitlines()
     assert "staleness 1 | seeds | staleness 1/3 | seeds |" in heads
-    assert line == "| CWAE, Fashion-MNIST, cosine | -10 %, +0.50 | 2 | -30 %, -0.10 | 1 |"
+    assert line == "| CWAE, Fashion-MNIST, cosine | -10.0 %, +0.50 | 2 | -30.0 %, -0.10 | 1 |"
 
 
 def test_what_was_not_run_is_said() -> None:
