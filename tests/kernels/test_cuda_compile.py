@@ -62,7 +62,7 @@ def test_every_kernel_compiles(architecture: str) -> None:
     for row in kernels:
         threads = 1024 if row["kernel"] == "sort_tiles" else 256
         assert row["registers"] * threads <= 65536, row  # or the launch fails
-        assert row["spilled_bytes"] <= 128, row
+        assert row["spilled_bytes"] <= 160, row
         assert row["static_shared_bytes"] <= 48 << 10, row
         if (row["kernel"], row["type"]) == (compiler.TILES, compiler.SINGLE):
             assert row["share"] > 0.42, row  # of a difference and its square in each pair and coordinate, at most 0.5
