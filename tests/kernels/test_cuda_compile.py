@@ -52,7 +52,7 @@ def test_every_kernel_compiles(architecture: str) -> None:
             "write_rows",
         ):
             assert (kernel, "", dtype, architecture) in built
-        assert ("cover_round", "", dtype, architecture) in built
+        assert {("cover_round", "", dtype, architecture), ("cover_rounds", "", dtype, architecture)} <= built
     for row in kernels:
         threads = 1024 if row["kernel"] == "sort_tiles" else 256
         assert row["registers"] * threads <= 65536, row  # or the launch fails
