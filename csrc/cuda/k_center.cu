@@ -1,4 +1,5 @@
-// Greedy k-centre, equation (1) of mow_kernels/reference/k_center.py: a launch a round, and no matrix of distances.
+// Greedy k-centre, equation (1) of mow_kernels/reference/k_center.py: no matrix of distances. One launch for all rounds over
+// a small sample, by a team of blocks; else a launch a round.
 //
 // A round begins by choosing the farthest of the rows that the blocks of the round before found, and ends by finding
 // each block's own. Nothing comes back to the host in between. Products and sums are rounded one by one, in the order of
@@ -67,21 +68,13 @@ __global__ void __launch_bounds__(kThreads) cover_begin(
   }
 }
 
-// Takes a row, or where that is -1 the farthest of `before` [blocks], as centre `taken`, which is k for one that is given;
-// the farthest rows of the blocks then go to `after`.
+// Takes the row `chosen` as centre `taken`; the farthest of this thread's rows, of the rows of block `block` out of
+// `blocks`. A row is the same thread's in every round.
 template <class T>
-__global__ void __launch_bounds__(kThreads) cover_round(
-    Cover<T> cover, int64_t known, int64_t taken, const Farthest* before, Farthest* after, int64_t* indices) {
-  __shared__ Farthest found[kWarps];
-  __shared__ T center[kCoordinates];
-  Farthest next{-1, 0}, best{-1, 0};
-  for (int64_t block = threadIdx.x; known < 0 && block < gridDim.x; block += kThreads) {
-    next = farther(next, before[block]);
-  }
-  const int64_t chosen = known < 0 ? block_farthest(next, found).row : known;
-  if (blockIdx.x == 0 && threadIdx.x == 0 && taken < cover.k) indices[taken] = chosen;
-
-  for (int64_t first = int64_t(blockIdx.x) * kThreads; first < cover.count; first += int64_t(gridDim.x) * kThreads) {
+__device__ Farthest visit(
+    const Cover<T>& cover, int64_t chosen, int64_t taken, int64_t block, int64_t blocks, T* center) {
+  Farthest best{-1, 0};
+  for (int64_t first = block * kThreads; first < cover.count; first += blocks * kThreads) {
     const int64_t row = first + threadIdx.x;
     T sum = 0;
     for (int64_t from = 0; from < cover.dim; from += kCoordinates) {
@@ -101,8 +94,49 @@ __global__ void __launch_bounds__(kThreads) cover_round(
     cover.nearest[row] = distance;
     if (distance > best.distance) best = {double(distance), row};
   }
+  return best;
+}
+
+// Takes a row, or where that is -1 the farthest of `before` [blocks], as centre `taken`, which is k for one that is given;
+// the farthest rows of the blocks then go to `after`.
+template <class T>
+__global__ void __launch_bounds__(kThreads) cover_round(
+    Cover<T> cover, int64_t known, int64_t taken, const Farthest* before, Farthest* after, int64_t* indices) {
+  __shared__ Farthest found[kWarps];
+  __shared__ T center[kCoordinates];
+  Farthest next{-1, 0};
+  for (int64_t block = threadIdx.x; known < 0 && block < gridDim.x; block += kThreads) {
+    next = farther(next, before[block]);
+  }
+  const int64_t chosen = known < 0 ? block_farthest(next, found).row : known;
+  if (blockIdx.x == 0 && threadIdx.x == 0 && taken < cover.k) indices[taken] = chosen;
+
+  Farthest best = visit(cover, chosen, taken, blockIdx.x, gridDim.x, center);
   best = block_farthest(best, found);
   if (threadIdx.x == 0) after[blockIdx.x] = best;
+}
+
+// All rounds, by one team; what it found last goes to the first of `after` [blocks]. Shared memory: the farthest rows of
+// the warps and of the block, the centre.
+template <class T>
+__global__ void __launch_bounds__(kThreads) cover_rounds(
+    Cover<T> cover, int64_t start, Farthest* after, int64_t blocks, int64_t* indices) {
+  auto& found = *reinterpret_cast<Farthest(*)[kWarps]>(dynamic_shared());
+  Farthest* const own = &found[0] + kWarps;
+  T* const center = reinterpret_cast<T*>(own + 1);
+  Farthest best{-1, start};
+  for (int64_t taken = 0; taken < cover.k; ++taken) {
+    const int64_t chosen = best.row;
+    if (Team::rank() == 0 && threadIdx.x == 0) indices[taken] = chosen;
+    best = block_farthest(visit(cover, chosen, taken, Team::rank(), Team::size(), center), found);
+    if (threadIdx.x == 0) *own = best;
+    Team::sync();
+    for (int other = 0; other < Team::size(); ++other) best = farther(best, *Team::of(own, other));
+    Team::sync();  // all have read before it is written again
+  }
+  for (int64_t i = threadIdx.x; Team::rank() == 0 && i < blocks; i += kThreads) {
+    after[i] = i == 0 ? best : Farthest{-1, 0};
+  }
 }
 
 template <class T>
@@ -139,12 +173,24 @@ cudaError_t k_center(
   T* const nearest = columns + rows.count * dim;
   const Cover<T> cover{rows.count, dim, k, columns, nearest, reinterpret_cast<int32_t*>(nearest + rows.count)};
   const dim3 blocks(unsigned(std::min((rows.count + kThreads - 1) / kThreads, kMostRoundBlocks)));
-  auto failed = launch(cover_begin<T>, blocks, kThreads, 0, 1, stream, rows, cover, int32_t(given_count > 0 ? k : 0), centers.counts);
+  auto failed = launch(
+      cover_begin<T>, blocks, kThreads, 0, 1, stream, rows, cover, int32_t(given_count > 0 ? k : 0), centers.counts);
+  // A team that takes less for a round than a launch does; centres that are given are known on the host alone.
+  static const int64_t most = threshold("MOW_CUDA_SINGLE_COVER", 1 << 15);
+  const int64_t team = team_size((rows.count + kThreads - 1) / kThreads);
+  if (failed == cudaSuccess && given_count == 0 && rows.count * dim <= most * team) {
+    const int64_t shared =
+        (kWarps + 1) * int64_t(sizeof(Farthest)) + std::min<int64_t>(dim, kCoordinates) * int64_t(sizeof(T));
+    failed = launch(
+        cover_rounds<T>, dim3(unsigned(team)), kThreads, shared, int(team), stream, cover, start, before,
+        int64_t(blocks.x), centers.indices);
+    k = 0;
+  }
   for (int64_t step = -given_count; step < k && failed == cudaSuccess; ++step) {
     const int64_t known = step < 0 ? given[step + given_count] : step == 0 && given_count == 0 ? start : -1;
     failed = launch(
-        cover_round<T>, blocks, kThreads, 0, 1, stream, cover, known, step < 0 ? k : step, static_cast<const Farthest*>(before),
-        after, centers.indices);
+        cover_round<T>, blocks, kThreads, 0, 1, stream, cover, known, step < 0 ? k : step,
+        static_cast<const Farthest*>(before), after, centers.indices);
     std::swap(before, after);
   }
   if (failed != cudaSuccess) return failed;
