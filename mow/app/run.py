@@ -14,9 +14,10 @@ import math
 import multiprocessing
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -60,10 +61,17 @@ class Run:
     folder. The run is the same whatever the number of ranks, which may change from one resumption to the next.
     """
 
-    def __init__(self, options: Options, out: Path, shape: Sequence[int], load: Callable[[], PictureData]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        out: Path,
+        shape: Sequence[int],
+        load: Callable[[], PictureData],
+        position: Mapping[str, int] = MappingProxyType({"epoch": 0, "offset": 0}),
+    ) -> None:
         self.options, self.out, self.shape = options, out, tuple(shape)
         """shape: of a picture [C, H, W]."""
-        self._load, self._position = load, {"epoch": 0, "offset": 0}
+        self._load, self._position = load, position
         assert options.dim is not None and options.architecture is not None and options.weight is not None  # resolved
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -193,9 +201,8 @@ class Run:
                 raise ValueError(f"data {options.data!r} is not what {out} was trained on: {source.origin}")
             return source
 
-        run = cls(options, out, state["data"]["shape"][1:], load)
+        run = cls(options, out, state["data"]["shape"][1:], load, state["stream"])
         run.trainer.load_state_dict(state["trainer"])
-        run._position = state["stream"]
         run.seconds, run.saved_step = state["seconds"], run.trainer.steps_done
         torch.set_rng_state(state["random"])
         if options.device == "cuda":
