@@ -34,14 +34,18 @@ class Case:
     dim: int = 64
     backward: bool = True
     """Whether the gradient for the first sample is part of it."""
+    backend: str = "tensorized"
+    """GeomLoss's: all pairs as tensors, or "online", by KeOps, which has no matrix of them either."""
 
     @property
     def name(self) -> str:
-        return f"{self.loss}-n{self.n}-d{self.dim}"
+        online = "-online" if self.backend == "online" else ""
+        return f"{self.loss}-n{self.n}-d{self.dim}{online}"
 
 
 CASES = [
     *(Case(loss, n) for loss in ("energy", "laplacian", "gaussian", "rational_quadratic") for n in (64, 1024, 4096)),
+    *(Case(loss, n, backend="online") for loss in ("energy", "laplacian", "gaussian") for n in (1024, 4096)),
     *(Case("polynomial", n, 2048, backward=False) for n in (1000, 10_000)),
 ]
 
@@ -73,7 +77,7 @@ def theirs(case: Case) -> Loss:
         return lambda x, y: poly_mmd(x, y)
     from geomloss import SamplesLoss
 
-    loss: Loss = SamplesLoss(case.loss, blur=case.dim**0.5, backend="tensorized")
+    loss: Loss = SamplesLoss(case.loss, blur=case.dim**0.5, backend=case.backend)
     return loss
 
 
@@ -101,6 +105,7 @@ def call_of(case: Case, side: str, backward: bool) -> Callable[[], object]:
 def measured(case: Case, seconds: float) -> dict[str, Any]:
     """Times on all cores that this process may use (64 rows: on one), interleaved, and memory of a process each."""
     entry: dict[str, Any] = {"name": case.name, "loss": case.loss, "n": case.n, "dim": case.dim}
+    entry["backend"] = case.backend
     entry["threads"] = record.cores() if case.n > 64 else 1
     entry["load_before"] = list(os.getloadavg())
     samples = inputs(case)

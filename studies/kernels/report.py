@@ -29,7 +29,8 @@ def times_and_memory(content: dict[str, Any]) -> str:
     """Of each case the other library's time and ours, and how much memory each takes beside the samples."""
     rows = []
     for case in content["cases"]:
-        row = [f"{case['loss']}, {PEERS[case['loss']]}", f"{case['n']:,} x {case['dim']:,}"]
+        peer = PEERS[case["loss"]] + (" online" if case.get("backend") == "online" else "")
+        row = [f"{case['loss']}, {peer}", f"{case['n']:,} x {case['dim']:,}"]
         for what in ("forward", "both"):
             row += _times(case.get(what))
         memory = case.get("memory", {})
