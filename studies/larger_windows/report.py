@@ -86,8 +86,8 @@ rows that are encoded again in time (`refresh`) most of the loss is gone, and a 
 one of 64; beyond that nothing was gained at this length and rate. [Below](#as-many-rows-as-the-drift-allows), with a
 learning rate that falls to zero: a window that follows its own drift gains a little on Fashion-MNIST and nothing on
 MNIST. What promises most with a logarithm of the distance is a window of 1,024 that is encoded again every 32 steps,
-`mow train --n 1024 --refresh 32 --schedule cosine`: better on MNIST, and on Fashion-MNIST in the mean, where three seeds
-do not tell it apart.
+`mow train --n 1024 --refresh 32 --schedule cosine`: better on MNIST, and on Fashion-MNIST in the mean, where three
+seeds do not tell it apart.
 
 ## One new picture a step
 

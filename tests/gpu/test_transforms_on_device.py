@@ -11,7 +11,9 @@ from torch import Tensor
 import mow_kernels as mk
 
 
-@pytest.mark.parametrize("op, options", [("mmd", UNBIASED), ("cramer_wold", CRAMER_WOLD[0])])
+@pytest.mark.parametrize(
+    "op, options", [("mmd", UNBIASED), pytest.param("cramer_wold", CRAMER_WOLD[0], marks=pytest.mark.long)]
+)
 def test_transforms(target: Target, op: str, options: dict) -> None:
     z, history = draw(6, 20, 0).view(2, 3, 20).to(target.device), draw(5, 20, 1).to(target.device)
 

@@ -39,7 +39,7 @@ def triton_target() -> Target:
 
 
 @pytest.mark.parametrize("n, k, m, dim", [(70, 3, 131, 70), (140, 2, 5, 20), (5, 5, 130, 20)])
-@pytest.mark.parametrize("op, options", BOTH)
+@pytest.mark.parametrize("op, options", [BOTH[0], pytest.param(*BOTH[1], marks=pytest.mark.long)])
 def test_many_programs(triton_target: Target, op: str, options: dict, n: int, k: int, m: int, dim: int) -> None:
     """The second stage, at sizes that one program would do alone."""
     from mow_kernels.triton import pairs
