@@ -418,6 +418,7 @@ def _frugal(options: Options, network: nn.Module) -> nn.Module:
 def _no_run_in(folder: Path) -> str:
     """What is wrong with a folder without a checkpoint, and which runs lie in it or beside it."""
     wrong = "holds no run" if folder.is_dir() else "is no folder"
-    near = sorted({found.parent for place in (folder, folder.parent) for found in place.glob("*/checkpoint.pt")})
+    depths = "*/checkpoint.pt", "*/*/checkpoint.pt"  # runs/first, also from where runs lies
+    near = sorted({found.parent for place in (folder, folder.parent) for how in depths for found in place.glob(how)})
     others = f"near it: {', '.join(map(str, near[:5]))}" if near else "there is none near it"
     return f"{folder} {wrong}: a run is the folder that mow train --out wrote, with its checkpoint.pt; {others}"

@@ -614,7 +614,7 @@ def test_resume_with_another_option(options: OptionsOf, tmp_path: Path, no_pages
 
 
 def test_no_run_to_resume(tmp_path: Path) -> None:
-    folder = tmp_path / "alone" / "empty"  # beside tmp_path lie the runs of other tests
+    folder = tmp_path / "alone" / "quite" / "empty"  # beside tmp_path lie the runs of other tests
     folder.mkdir(parents=True)
     with pytest.raises(
         FileNotFoundError, match="holds no run: .*mow train --out.*checkpoint.pt; there is none near it"
@@ -630,6 +630,11 @@ def test_no_run_but_one_beside_it(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothere"):
         with pytest.raises(FileNotFoundError, match=rf"^{folder} .*; near it: {tmp_path / 'there'}$"):
             Run.load(folder)
+    runs = tmp_path / "runs" / "first"
+    runs.mkdir(parents=True)
+    (runs / "checkpoint.pt").touch()
+    with pytest.raises(FileNotFoundError, match=rf"near it: {runs}, {tmp_path / 'there'}$"):
+        Run.load(tmp_path / "first")
 
 
 @pytest.mark.parametrize("damage", ["half of it", "empty", "another file"])
