@@ -16,22 +16,18 @@ def positive(name: str, value: object) -> int:
         TypeError: no integer.
         ValueError: below 1.
     """
-    checked = integer(name, value, " >= 1")
-    if checked < 1:
-        raise ValueError(f"{name} is {checked}; it must be >= 1")
-    return checked
+    return _at_least(1, name, value)
 
 
 def natural(name: str, value: object) -> int:
-    """An integer >= 0.
+    """An integer >= 0; raises as `positive` does."""
+    return _at_least(0, name, value)
 
-    Raises:
-        TypeError: no integer.
-        ValueError: below 0.
-    """
-    checked = integer(name, value, " >= 0")
-    if checked < 0:
-        raise ValueError(f"{name} is {checked}; it must be >= 0")
+
+def _at_least(least: int, name: str, value: object) -> int:
+    checked = integer(name, value, f" >= {least}")
+    if checked < least:
+        raise ValueError(f"{name} is {checked}; it must be >= {least}")
     return checked
 
 
