@@ -30,11 +30,11 @@ class Ring:
     """
 
     def __init__(self, slots: Tensor, head: Tensor) -> None:
-        for name, tensor, dims, dtypes in (("slots", slots, 2, checks.DTYPES), ("head", head, 0, (torch.int64,))):
-            if not (isinstance(tensor, Tensor) and tensor.dim() == dims and tensor.dtype in dtypes):
-                was = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
-                form = "floating-point rows [n, D]" if dims else "a 0-d tensor of int64"
-                raise TypeError(f"{name} is {was}; it must be {form}")
+        right = isinstance(slots, Tensor) and isinstance(head, Tensor) and slots.dim() == 2 and head.dim() == 0
+        if not (right and slots.dtype in checks.DTYPES and head.dtype is torch.int64):  # one is made at each push
+            raise TypeError(
+                f"slots is {_form(slots)} and head {_form(head)}; they must be floating-point rows [n, D] and int64 []"
+            )
         self._slots, self._head = slots, head
 
     def __repr__(self) -> str:
@@ -58,6 +58,10 @@ class Ring:
 
     def _at(self, start: Tensor, rows: int) -> Tensor:
         return (start + torch.arange(rows, device=self._slots.device)) % len(self._slots)
+
+
+def _form(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def fused(slots: Tensor) -> bool:

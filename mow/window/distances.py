@@ -182,7 +182,7 @@ class KernelDistance(Distance):
             cls.by_its_row = False
 
     def check(self, dim: int = 2) -> None:
-        given = next(self.buffers(recurse=False), None)
+        given = next(self.buffers(recurse=False), None)  # directions [D, L] say for which D they are, and where
         z = torch.zeros(2, dim) if given is None or given.dim() != 2 else given.new_zeros(2, len(given))
         mk.explain(self.function, z, None, self.prior if isinstance(self.prior, str) else z, **self.options(z))
 

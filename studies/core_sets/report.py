@@ -104,13 +104,11 @@ def gan(content: dict[str, Any]) -> str:
         for title, (place, form) in scores.items():
             values = [(a["curve"][-1][place], b["curve"][-1][place]) for a, b in pairs.values()]
             rows.append([f"batch of {batch}, {title}", *_compared(values, form)])
-    settings, seconds = content["settings"], fmean(run["seconds"] for run in content["runs"])
-    sentence = (
-        f"{content['data']}; {settings['steps']:,} steps; {settings['generated']:,} generated pictures against test "
-        f"pictures in the features of {content['features']} (accuracy {content['accuracy']:.3f}). "
-        f"{_runs(content, of=len(trained_gan.CELLS))}, {seconds:.0f} s each."
+    words = (
+        f"; {content['settings']['generated']:,} generated pictures against test pictures in the features of "
+        f"{content['features']} (accuracy {content['accuracy']:.3f})"
     )
-    return "\n\n".join([table(["", *_COMPARED], rows), sentence, about(content)])
+    return _page(content, "", rows, words, of=len(trained_gan.CELLS))
 
 
 def energy(content: dict[str, Any]) -> str:
@@ -124,18 +122,19 @@ def energy(content: dict[str, Any]) -> str:
     whole = [[pairs[digit, seed] for digit in digits] for seed in seeds if all((d, seed) in pairs for d in digits)]
     means = [(fmean(a["auprc"] for a, _ in of), fmean(b["auprc"] for _, b in of)) for of in whole]
     rows.append([f"mean of these {len(digits)}", *_compared(means, ".3f")])
-    settings, seconds = content["settings"], fmean(run["seconds"] for run in content["runs"])
-    sentence = (
-        f"{content['data']}; {settings['steps']:,} steps with batches of {settings['batch']}; the AUPRC of a run is "
-        f"the mean over the second half of its evaluations; {_runs(content, of=len(trained_energy.CELLS))}, "
-        f"{seconds:.0f} s each."
+    words = (
+        f" with batches of {content['settings']['batch']}; the AUPRC of a run is the mean over the second half of its "
+        "evaluations"
     )
-    return "\n\n".join([table(["AUPRC", *_COMPARED], rows), sentence, about(content)])
+    return _page(content, "AUPRC", rows, words, of=len(trained_energy.CELLS))
 
 
-def _runs(content: dict[str, Any], of: int) -> str:
-    done = len(content["runs"])
-    return f"{done} runs" if done == of else f"{done} of {of} runs so far"
+def _page(content: dict[str, Any], head: str, rows: list[list[str]], words: str, of: int) -> str:
+    """The rows, on what and how long the runs were, and where they were made."""
+    done, seconds = len(content["runs"]), fmean(run["seconds"] for run in content["runs"])
+    runs = f"{done} runs" if done == of else f"{done} of {of} runs so far"
+    sentence = f"{content['data']}; {content['settings']['steps']:,} steps{words}; {runs}, {seconds:.0f} s each."
+    return "\n\n".join([table([head, *_COMPARED], rows), sentence, about(content)])
 
 
 _COMPARED = ("seeds", "random choice", "core-sets", "core-sets less random, 95 % interval")

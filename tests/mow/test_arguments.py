@@ -326,8 +326,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no encoder": (lambda: mow.accumulate_coupled(3, len, torch.zeros(3, 2)), "encode is of type int"),
     "parameters of a module": (lambda: mow.GradientNoiseScale(nn.Linear(2, 1)), "parameters is of type Linear"),
     "a decay": (lambda: mow.GradientNoiseScale([], decay="slow"), "parameters holds none"),
-    "slots": (lambda: mk.Ring("slots", torch.tensor(0)), "slots is str"),
-    "a head that is none": (lambda: mk.Ring(torch.zeros(3, 2), torch.zeros(())), r"head is torch.float32 \[\]"),
+    "slots": (lambda: mk.Ring("slots", torch.tensor(0)), "slots is str and head torch.int64"),
+    "a head that is none": (
+        lambda: mk.Ring(torch.zeros(3, 2), torch.zeros(())),
+        r"slots is torch.float32 \[3, 2\] and head torch.float32 \[\]",
+    ),
     "an option in words": (lambda: Options(n="64").resolved(), "n is '64'; it must be an integer"),
     "half a step": (lambda: Options(steps=1.5).resolved(), "steps is 1.5; it must be an integer"),
     "a rate in words": (lambda: Options(lr="fast").resolved(), "lr is of type str; it must be a number"),
