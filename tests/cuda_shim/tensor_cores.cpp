@@ -38,19 +38,15 @@ const Posted* together(const Posted& mine) {
   return all;
 }
 
-uint64_t bits_of(double x) {
-  uint64_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
+template <class To, class From>
+To same_bits(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
 }
 
-double of_bits(uint64_t bits) {
-  double x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-double power_of_two(int exponent) { return of_bits(uint64_t(exponent + 1023) << 52); }
+double power_of_two(int exponent) { return same_bits<double>(uint64_t(exponent + 1023) << 52); }
 
 float add(float c, const double (&products)[kTerms]) {
   double largest = std::fabs(c);
@@ -58,12 +54,12 @@ float add(float c, const double (&products)[kTerms]) {
   double plain = c;
   for (const double x : products) plain += x;
   if (!std::isfinite(plain)) return float(plain);
-  const int last = std::max(int(bits_of(largest) >> 52) - 1022, -125) - 24;
+  const int last = std::max(int(same_bits<uint64_t>(largest) >> 52) - 1022, -125) - 24;
   const double inverse = power_of_two(-last);
   int64_t sum = int64_t(c * inverse);
   for (const double x : products) sum += int64_t(x * inverse);
   const double exact = double(sum) * power_of_two(last);
-  return float(of_bits(bits_of(exact) & ~((uint64_t(1) << 29) - 1)));  // 24 bits of it
+  return float(same_bits<double>(same_bits<uint64_t>(exact) & ~((uint64_t(1) << 29) - 1)));  // 24 bits of it
 }
 
 void one(const Half* a, const Half* b, float* c) {
@@ -80,18 +76,9 @@ void one(const Half* a, const Half* b, float* c) {
 
 }  // namespace
 
-Half half_of(float x) {
-  const _Float16 rounded = _Float16(x);
-  Half bits;
-  std::memcpy(&bits, &rounded, sizeof bits);
-  return bits;
-}
+Half half_of(float x) { return same_bits<Half>(_Float16(x)); }
 
-float float_of(Half bits) {
-  _Float16 x;
-  std::memcpy(&x, &bits, sizeof x);
-  return float(x);
-}
+float float_of(Half bits) { return float(same_bits<_Float16>(bits)); }
 
 void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
   Posted mine{};
