@@ -27,7 +27,7 @@ def run(
     out: Annotated[Path, typer.Option(help="The folder of the results.")] = RESULTS,
     again: Annotated[bool, typer.Option(help="Also those that this commit has measured.")] = False,
 ) -> None:
-    """Measure the loops, each case in a process of its own; takes some ten minutes, most of it to compile.
+    """Measure the loops, each case in a process of its own; takes some forty minutes, much of it to compile.
 
     Interrupted, the same command goes on: what this commit has measured stays.
     """

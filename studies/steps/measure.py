@@ -22,6 +22,9 @@ from mow.app.architectures import ARCHITECTURES
 SEED, N, DIM, SHAPE = 0, 64, 8, (1, 28, 28)
 ROUNDS, SAMPLE_SECONDS = 20, 0.05
 """Of each loop, and what the steps of one sample take together."""
+MOST_SECONDS, LEAST_ROUNDS = 90, 3
+"""What all rounds of a case take together, which leaves fewer of them where a step takes seconds; but not fewer than
+these."""
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=1e-4, fused=True),
@@ -44,10 +47,11 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        *(Case("mnist", optimizer, k) for k in (1, 8, 64) for optimizer in OPTIMIZERS),
-        *(Case("mnist", optimizer, 1, threads=2) for optimizer in OPTIMIZERS),
-        *(Case("small", optimizer, 1) for optimizer in OPTIMIZERS),
-        *(Case("fashion-mnist", optimizer, 1) for optimizer in OPTIMIZERS),
+        Case(architecture, optimizer, k, threads)
+        for architecture in ("mnist", "small", "fashion-mnist")
+        for threads in (1, 2)
+        for k in (1, 8, 64)
+        for optimizer in OPTIMIZERS
     )
 }
 """By name; what decides most comes first."""
@@ -121,7 +125,10 @@ def measured(case: Case, rounds: int = ROUNDS) -> dict[str, Any]:
             step(next(stream))
         first[name] = time.perf_counter() - began
         steps[name] = step, stream
-    repeats = {name: max(1, round(SAMPLE_SECONDS / _seconds(clock, *steps[name], 3))) for name in steps}
+    once = {name: _seconds(clock, *steps[name], 3) for name in steps}
+    repeats = {name: max(1, round(SAMPLE_SECONDS / seconds)) for name, seconds in once.items()}
+    a_round = sum(repeats[name] * seconds for name, seconds in once.items())
+    rounds = min(rounds, max(LEAST_ROUNDS, int(MOST_SECONDS / a_round)))
     taken: dict[str, list[float]] = {name: [] for name in LOOPS}
     shuffle = random.Random(SEED).shuffle
     gc.collect()
@@ -141,6 +148,7 @@ def measured(case: Case, rounds: int = ROUNDS) -> dict[str, Any]:
         "optimizer": case.optimizer,
         "k": case.k,
         "threads": case.threads,
+        "rounds": rounds,
         "seconds": _short(seconds),
         "ratios": _short({name: ratios(taken[name], taken["ours, compiled"]) for name in LOOPS}),
         "first_three_steps": {name: record.short(first[name]) for name in LOOPS},
