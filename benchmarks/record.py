@@ -33,7 +33,7 @@ def head(command: str, seed: int) -> dict[str, Any]:
         "command": command,
         "seed": seed,
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        "dirty": bool(_git("status", "--porcelain", "--", ":(exclude)**/results/**")),  # results measure nothing
         "machine": machine(),
         "versions": versions(),
     }
