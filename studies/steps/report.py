@@ -51,5 +51,10 @@ def _ratios(cases: Sequence[Mapping[str, Any]]) -> str:
     for case in cases:
         step = case["seconds"]["ours, compiled"]["median"]
         found = [ratio(case["ratios"][name], True) for name in others]
-        rows.append([_name(case), *found, f"{1 / step:,.0f}", f"{step * case['bandwidth'] / case['bytes']:.2g}×"])
+        rows.append([_name(case), *found, _few(1 / step), f"{_few(step * case['bandwidth'] / case['bytes'])}×"])
     return table(heads, rows)
+
+
+def _few(value: float) -> str:
+    """Two digits or more, without an exponent."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
