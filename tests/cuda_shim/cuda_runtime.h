@@ -28,6 +28,9 @@ using cudaStream_t = struct CudaStream*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
 
 struct cudaLaunchAttribute {
@@ -50,6 +53,7 @@ struct cudaLaunchConfig_t {
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
 
 namespace cuda_shim {
 
@@ -77,6 +81,16 @@ void barrier(Scope scope, const char* file = nullptr, int line = 0);
 unsigned warp_in_team();
 unsigned thread_in_team();
 int turns();  // the order of the turns: 0, 1 or 2
+
+// Waits until something holds that other threads bring about, or a copy that was begun and ends as late as can be.
+void wait_until(const std::function<bool()>& holds);
+void end_later(const std::function<void()>& copy);
+
+// To ThreadSanitizer: what this thread did before the first is known to that which has passed the second.
+void passes(char* to);
+void receives(char* from);
+
+unsigned char* shared_memory();  // of the block
 
 // A word that the lanes of a warp exchange.
 uint64_t exchange(uint64_t word, int lane_mask);

@@ -32,6 +32,19 @@
 #endif
 
 namespace cuda_shim {
+
+void passes([[maybe_unused]] char* to) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_release(to);
+#endif
+}
+
+void receives([[maybe_unused]] char* from) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_acquire(from);
+#endif
+}
+
 namespace {
 
 constexpr size_t kStack = 64 << 10;
@@ -40,9 +53,10 @@ constexpr size_t kStack = 64 << 10;
 int major_capability = 9;
 int order = 0;  // 0 ascending, 1 descending, 2 shuffled blocks and odd fibers first
 
-// What every device from compute capability 8.0 on has: shared memory of a block without asking and at most, blocks of a
-// cluster.
-constexpr size_t kDefaultShared = 48 << 10, kMostShared = 99 << 10;
+// Shared memory of a block without asking; at most, which every device from compute capability 8.0 on has, and those of 9;
+// blocks of a cluster.
+constexpr size_t kDefaultShared = 48 << 10;
+size_t most_shared() { return size_t(major_capability == 9 ? 227 : 99) << 10; }
 constexpr unsigned kMostCluster = 8;
 
 std::map<const void*, size_t> allowed_shared;  // by kernel
@@ -62,7 +76,7 @@ std::string name_of(const char* file, int line) {
   return std::string(name ? name + 1 : file) + ":" + std::to_string(line);
 }
 
-enum class State { kReady, kWaiting, kFinished };
+enum class State { kReady, kWaiting, kWatching, kFinished };
 
 // Where a fiber, or what lets them take turns, goes on. Sanitizers know of swapcontext alone, which asks the kernel for the
 // signal mask each time and is several times as slow as a jump.
@@ -78,6 +92,7 @@ struct Fiber {
   void* tsan = nullptr;
   State state;
   Scope scope;
+  const std::function<bool()>* until;  // it holds, where the fiber watches
   dim3 thread, block;
   unsigned rank, warp;  // of the block in its team; of the warp in the team
   int team_barriers;
@@ -105,6 +120,7 @@ std::vector<uint64_t> words;
 std::vector<Meeting> warps, blocks;
 Meeting whole;
 char started, finished;
+std::deque<std::function<void()>> late;  // what ends as late as can be
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "cuda_shim: %s\n", what);
@@ -113,18 +129,6 @@ char started, finished;
 
 UNWATCHED Meeting& meeting(const Fiber& fiber, Scope scope) {
   return scope == Scope::kWarp ? warps[fiber.warp] : scope == Scope::kBlock ? blocks[fiber.rank] : whole;
-}
-
-void passes([[maybe_unused]] char* to) {
-#if defined(__SANITIZE_THREAD__)
-  __tsan_release(to);
-#endif
-}
-
-void receives([[maybe_unused]] char* from) {
-#if defined(__SANITIZE_THREAD__)
-  __tsan_acquire(from);
-#endif
 }
 
 // stack and size: of the place to go to.
@@ -222,21 +226,26 @@ void run_team(unsigned count) {
   if (order == 2) std::stable_partition(turns.begin(), turns.end(), [](unsigned i) { return i % 2 == 1; });
   std::vector<Meeting> all(1);
   for (;;) {
-    bool left = false;
+    bool left = false, any = false;
     for (const unsigned i : turns) {
       Fiber& fiber = fibers[i];
-      if (fiber.state == State::kReady) {
+      if (fiber.state == State::kReady || (fiber.state == State::kWatching && (*fiber.until)())) {
         running = &fiber;
+        any = true;
         go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
       }
       left |= fiber.state != State::kFinished;
     }
     if (!left) break;
-    bool any = release(count, Scope::kWarp, warps, [](const Fiber& f) { return f.warp; });
+    any |= release(count, Scope::kWarp, warps, [](const Fiber& f) { return f.warp; });
     any |= release(count, Scope::kBlock, blocks, [](const Fiber& f) { return f.rank; });
     if (release(count, Scope::kTeam, all, [](const Fiber&) { return 0u; })) whole.phase += 1, any = true;
-    if (!any) fail("the threads wait at different barriers");
+    if (any) continue;
+    if (late.empty()) fail("the threads wait at different barriers, or for what does not come");
+    late.front()();
+    late.pop_front();
   }
+  if (!late.empty()) fail("nobody waited for a copy");
   receives(&finished);
 }
 
@@ -276,6 +285,16 @@ UNWATCHED void barrier(Scope scope, const char* file, int line) {
   to_scheduler(State::kWaiting);
   receives(passed);
 }
+
+UNWATCHED void wait_until(const std::function<bool()>& holds) {
+  if (holds()) return;
+  running->until = &holds;
+  to_scheduler(State::kWatching);
+}
+
+void end_later(const std::function<void()>& copy) { late.push_back(copy); }
+
+unsigned char* shared_memory() { return shared_of(team_rank()); }
 
 uint64_t exchange(uint64_t word, int lane_mask) {
   const unsigned lane = thread_index().x % 32, warp = [] () UNWATCHED { return running->warp; }();
@@ -359,8 +378,14 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
-  if (value < 0 || size_t(value) > cuda_shim::kMostShared) return cudaErrorInvalidValue;
+  if (value < 0 || size_t(value) > cuda_shim::most_shared()) return cudaErrorInvalidValue;
   cuda_shim::allowed_shared[kernel] = size_t(value);
+  return cudaSuccess;
+}
+
+// As of code for each of the architectures: what is for sm_90a alone is for no thread elsewhere.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->maxThreadsPerBlock = cuda_shim::major_capability == 9 ? 1024 : 0;
   return cudaSuccess;
 }
 
