@@ -87,24 +87,35 @@ __device__ void evaluate_again(const Visit<float>& visit, int64_t dim, float (&r
 template <class Product, bool kOfProducts>
 __device__ void settle(
     const Visit<float>& visit, int64_t dim, const Size* row_sizes, const Size* column_sizes, float (&r)[Product::kPairs]) {
-  bool again = false;
-  const int64_t ahead = visit.first_column - visit.first_row;
-  const bool diagonal = visit.same() && ahead >= 0 && ahead < Product::kRows;
-  const int own = int(ahead) + Product::first_column() - Product::first_row();  // of a row with itself, which counts for nothing
+  const auto sizes = [&](int i) {
+    return Pack<Size, 2>{
+        row_sizes[Product::first_row() + Product::row(i)], column_sizes[Product::first_column() + Product::column(i)]};
+  };
+  // Whether they all keep their digits, but for rows with themselves, which count for nothing.
+  bool good = true;
 #pragma unroll
   for (int i = 0; i < Product::kPairs; ++i) {
-    const Size x = row_sizes[Product::first_row() + Product::row(i)];
-    const Size y = column_sizes[Product::first_column() + Product::column(i)];
-    const float product = r[i] * x.v[1] * y.v[1], terms = x.v[0] + y.v[0];
+    const auto [x, y] = sizes(i).v;
     if constexpr (kOfProducts) {
-      r[i] = product;
-      again |= !(std::fabs(product) <= kLargest<float>);
+      r[i] = r[i] * y.v[1] * x.v[1];
+      good &= std::fabs(r[i]) <= kLargest<float>;
     } else {
-      r[i] = terms - 2 * product;
-      again |= !(r[i] >= terms * 0.125f) && !(diagonal && Product::row(i) == Product::column(i) + own);
+      const float terms = x.v[0] + y.v[0];
+      r[i] = terms - r[i] * y.v[1] * (2 * x.v[1]);
+      good &= r[i] >= terms * 0.125f;
     }
   }
-  if (__any_sync(0xffffffff, again)) evaluate_again<Product, kOfProducts>(visit, dim, r);
+  const int64_t ahead = visit.first_column - visit.first_row;
+  if (!kOfProducts && !good && visit.same() && ahead >= 0 && ahead < Product::kRows) {
+    const int own = int(ahead) + Product::first_column() - Product::first_row();
+    good = true;
+#pragma unroll
+    for (int i = 0; i < Product::kPairs; ++i) {
+      const auto [x, y] = sizes(i).v;
+      good &= r[i] >= (x.v[0] + y.v[0]) * 0.125f || Product::row(i) == Product::column(i) + own;
+    }
+  }
+  if (__any_sync(0xffffffff, !good)) evaluate_again<Product, kOfProducts>(visit, dim, r);
 }
 
 // A warp has 32 rows and 16 columns: four instructions for each product of limbs.

@@ -41,7 +41,7 @@ struct WarpgroupProduct {
   Limbs limbs;
   Pipeline& pipeline;
   unsigned char* memory;  // of the slabs
-  int64_t number = 0;     // of the slab of columns that comes next
+  unsigned number = 0;    // of the slab of columns that comes next; there is no memory for 2^32
 
 #if MOW_WARPGROUPS
   __device__ WarpgroupProduct(const Limbs& limbs, Pipeline& pipeline, unsigned char* shared)
@@ -65,13 +65,15 @@ struct WarpgroupProduct {
     if (threadIdx.x != 0) return;
     const Visit<float> visit = visits[0];
     const int64_t row = limbs.place(visit.of_prior, visit.first_row);
-    expect(&pipeline.rows, unsigned(sizeof shared.row_sizes + (resident() ? 2 * slabs() * kSlabBytes : 0)));
+    expect(&pipeline.rows, unsigned(sizeof shared.row_sizes) + (resident() ? 2 * slabs() * kSlabBytes : 0));
     begin_bulk_copy(shared.row_sizes, limbs.sizes + row, sizeof shared.row_sizes, &pipeline.rows);
+#pragma unroll 1
     for (int half = 0; half < 2 && resident(); ++half) {
       begin_bulk_copy(
-          memory + half * slabs() * kSlabBytes, limbs.slab(row + half * kSlabRows, 0), unsigned(slabs() * kSlabBytes),
+          memory + half * slabs() * kSlabBytes, limbs.slab(row + half * kSlabRows, 0), slabs() * kSlabBytes,
           &pipeline.rows);
     }
+#pragma unroll 1
     for (int i = 0; i < kSlots; ++i) fill(visits, shared, i);
   }
 
@@ -82,9 +84,9 @@ struct WarpgroupProduct {
     if (which > 0 && visit.slopes) __syncthreads();  // those of the visit before have been read
     for (int i = 0; i < kPairs; ++i) r[i] = 0;
 #pragma unroll 1
-    for (int64_t slab = 0; slab < slabs(); ++slab, ++number) {
+    for (unsigned slab = 0; slab < slabs(); ++slab, ++number) {
       if (slab > 0) release(visits, shared, number - 1);
-      wait(&pipeline.slots[number % kSlots], unsigned(number / kSlots % 2));
+      wait(&pipeline.slots[number % kSlots], number / kSlots % 2);
       add_products(slab, r);
     }
     settle<WarpgroupProduct, kOfProducts>(visit, dim, shared.row_sizes, shared.column_sizes[(number - 1) % kSlots], r);
@@ -92,17 +94,17 @@ struct WarpgroupProduct {
   }
 
  private:
-  __device__ int64_t slabs() const { return limbs.groups / 2; }
+  __device__ unsigned slabs() const { return unsigned(limbs.groups / 2); }
   __device__ bool resident() const { return slabs() <= kMostResident; }
 
-  __device__ unsigned char* slot(int64_t number) const {
-    const int64_t at = number % kSlots;
+  __device__ unsigned char* slot(unsigned number) const {
+    const unsigned at = number % kSlots;
     return memory + (resident() ? 2 * slabs() + at : 3 * at) * kSlabBytes;
   }
 
   // Begins to load the slab of that number, if there is one, by one thread, when no warp reads what its slot has.
-  __device__ void fill(const Visits<float>& visits, Shared& shared, int64_t number) const {
-    const int64_t which = number / slabs(), slab = number % slabs(), at = number % kSlots;
+  __device__ void fill(const Visits<float>& visits, Shared& shared, unsigned number) const {
+    const unsigned which = number / slabs(), slab = number % slabs(), at = number % kSlots;
     if (which >= visits.count) return;
     const Visit<float> visit = visits[which];
     Arrivals* const arrivals = &pipeline.slots[at];
@@ -114,6 +116,7 @@ struct WarpgroupProduct {
     if (is_last_of_visit) begin_bulk_copy(shared.column_sizes[at], limbs.sizes + column, kSizes, arrivals);
     if (resident()) return;
     const int64_t row = limbs.place(visit.of_prior, visit.first_row);
+#pragma unroll 1
     for (int half = 0; half < 2; ++half) {
       begin_bulk_copy(
           slot(number) + (1 + half) * kSlabBytes, limbs.slab(row + half * kSlabRows, slab), kSlabBytes, arrivals);
@@ -122,14 +125,14 @@ struct WarpgroupProduct {
 
   // The warp has read what the slot of a slab holds. Who is the last to say so fills it again: a warp that did nothing else
   // would wait for the others, and take their registers.
-  __device__ void release(const Visits<float>& visits, Shared& shared, int64_t number) const {
+  __device__ void release(const Visits<float>& visits, Shared& shared, unsigned number) const {
     __syncwarp();
     if (threadIdx.x % 32 == 0 && is_last(&pipeline.readers[number % kSlots], kWarps)) fill(visits, shared, number + kSlots);
     __syncwarp();
   }
 
   // Of a row of a slab: its 32 coordinates' high limbs, then their low ones.
-  __device__ void add_products(int64_t slab, float (&r)[kPairs]) const {
+  __device__ void add_products(unsigned slab, float (&r)[kPairs]) const {
     const int half = threadIdx.x / 128;
     const unsigned char* const columns = slot(number);
     const unsigned char* const rows =

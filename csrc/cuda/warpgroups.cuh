@@ -129,11 +129,11 @@ void begin_multiply(float (&c)[32], uint64_t a, uint64_t b) {
 
 #endif
 
-// What an instruction is told of the 16 columns of float16 numbers that begin at byte 0, 32, 64 or 96 of a slab's rows: where
-// they begin before they are swizzled, that eight rows take 1024 bytes, and the swizzle of 128 bytes.
+// What an instruction is told of 16 columns of float16 numbers of a slab: where they begin before they are swizzled, that
+// eight rows take 1024 bytes, and the swizzle of 128 bytes. Those that begin at byte 0, 32, 64 or 96 of a row.
 __device__ inline uint64_t descriptor(const void* slab, int byte) {
-  const uint64_t address = uint64_t(shared_address(slab)) + unsigned(byte);
-  return (address & 0x3ffff) >> 4 | uint64_t(1) << 16 | uint64_t(8 * kSlabLine >> 4) << 32 | uint64_t(1) << 62;
+  const uint64_t first = (shared_address(slab) & 0x3ffff) >> 4;
+  return (first | uint64_t(1) << 16 | uint64_t(8 * kSlabLine >> 4) << 32 | uint64_t(1) << 62) + unsigned(byte >> 4);
 }
 
 }  // namespace mow::cuda
