@@ -254,7 +254,7 @@ using LargeTile = Tile<T, 16 * kLargeP<T>>;
 
 // A whole small window by one team. Shared memory: the tile, then the block's gradient [k, D] in double precision.
 template <class T, Family family>
-__global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constant__ Pairwise<T, family> p) {
+__global__ void __launch_bounds__(kThreads, 2) pairwise_window(const __grid_constant__ Pairwise<T, family> p) {
   using Worker = Block<T, family, SmallProduct<T, family>>;
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(memory);
@@ -393,6 +393,7 @@ struct Plan {
     }
     plan.products = choose_products<T>(small.window + small.prior);
     using ByWarpgroups = WarpgroupProduct<false>;
+    static_assert(ByWarpgroups::shared_bytes(ByWarpgroups::kMostResident) <= 226 << 10);  // with 1 KiB of its own, sm_90's
     const Tiling large = plan.products == Products::kWarpgroup
                              ? tiling(samples, needs_grad, ByWarpgroups::kRows, ByWarpgroups::kColumns)
                              : tiling(samples, needs_grad, LargeTile<T>::kRows, LargeTile<T>::kColumns);

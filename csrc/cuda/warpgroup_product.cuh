@@ -33,7 +33,7 @@ struct WarpgroupProduct {
   };
 
   // What a block takes: `Shared`, and then the slabs where they may begin.
-  static int64_t shared_bytes(int64_t slabs) {
+  static constexpr int64_t shared_bytes(int64_t slabs) {
     const int64_t count = slabs <= kMostResident ? 2 * slabs + kSlots : 3 * kSlots;
     return int64_t(sizeof(Shared)) + kSlabAlignment + count * kSlabBytes;
   }

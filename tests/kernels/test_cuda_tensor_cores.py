@@ -94,34 +94,6 @@ def test_what_is_not_finite_stays_visible(op: str, options: dict) -> None:
     assert getattr(library, op)(window[30:], window[:30], spoilt, **options).isnan()
 
 
-@pytest.mark.parametrize("op, options", BOTH)
-def test_both_forms_find_the_same_distances(op: str, options: dict) -> None:
-    """The gradient, whose sums are in the same order, has the same bits. So no pair is evaluated again that one of them
-    need not, and where there are no warpgroups, the other form stands in."""
-    window, prior = draw(60, 300, 5).float(), draw(64, 300, 6).float()
-    gradients = []
-    for major, product in ((9, "0"), (9, "wgmma:1"), (8, "wgmma:124"), (9, "wgmma:125")):
-        with library.environment(**on_tensor_cores(product)):
-            library.turn(major=major)
-            gradients.append(run(getattr(library, op), window[40:], window[:40], prior, options)[1])
-    assert all(torch.equal(found, gradients[0]) for found in gradients[1:3])
-    assert not torch.equal(gradients[3], gradients[0]), "from so many rows on"
-
-
-def test_a_slab_is_swizzled_as_the_instruction_reads_it() -> None:
-    """Of 64 rows of 64 numbers, 16 columns at a time."""
-    generator = np.random.default_rng(1)
-    a, b = (generator.normal(size=(64, 64)).astype(np.float16) for _ in range(2))
-    c = generator.normal(size=(64, 64)).astype(np.float32)
-    for order, byte in ((0, 0), (1, 32), (2, 96)):
-        library.turn(order=order)
-        columns, seen = slice(byte // 2, byte // 2 + 16), c.copy()
-        pointers = [ctypes.c_void_p(x.ctypes.data) for x in (a, b, seen)]
-        assert library.load().cuda_shim_warpgroup_multiply(*pointers[:2], byte, pointers[2]) == 0
-        expected = tensor_cores.mma(a[:, columns].astype(float), b[:, columns].astype(float), c.astype(float))
-        assert np.array_equal(seen, expected)
-
-
 def test_the_instruction_is_that_of_the_emulation() -> None:
     generator = np.random.default_rng(0)
     for spread in (1, 8):
