@@ -1,4 +1,4 @@
-"""The CUDA kernels with products by warpgroups, on the CPU, beside those by warps: test_cuda_tensor_cores.py has both."""
+"""The CUDA kernels with products by warpgroups, on the CPU, beside those by warps."""
 
 from __future__ import annotations
 
