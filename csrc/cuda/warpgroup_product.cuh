@@ -62,19 +62,21 @@ struct WarpgroupProduct {
       finish_beginning();
     }
     __syncthreads();
-    if (threadIdx.x != 0) return;
-    const Visit<float> visit = visits[0];
-    const int64_t row = limbs.place(visit.of_prior, visit.first_row);
-    expect(&pipeline.rows, unsigned(sizeof shared.row_sizes) + (resident() ? 2 * slabs() * kSlabBytes : 0));
-    begin_bulk_copy(shared.row_sizes, limbs.sizes + row, sizeof shared.row_sizes, &pipeline.rows);
+    if (threadIdx.x == 0) {
+      const Visit<float> visit = visits[0];
+      const int64_t row = limbs.place(visit.of_prior, visit.first_row);
+      expect(&pipeline.rows, unsigned(sizeof shared.row_sizes) + (resident() ? 2 * slabs() * kSlabBytes : 0));
+      begin_bulk_copy(shared.row_sizes, limbs.sizes + row, sizeof shared.row_sizes, &pipeline.rows);
 #pragma unroll 1
-    for (int half = 0; half < 2 && resident(); ++half) {
-      begin_bulk_copy(
-          memory + half * slabs() * kSlabBytes, limbs.slab(row + half * kSlabRows, 0), slabs() * kSlabBytes,
-          &pipeline.rows);
+      for (int half = 0; half < 2 && resident(); ++half) {
+        begin_bulk_copy(
+            memory + half * slabs() * kSlabBytes, limbs.slab(row + half * kSlabRows, 0), slabs() * kSlabBytes,
+            &pipeline.rows);
+      }
+#pragma unroll 1
+      for (int i = 0; i < kSlots; ++i) fill(visits, shared, i);
     }
-#pragma unroll 1
-    for (int i = 0; i < kSlots; ++i) fill(visits, shared, i);
+    __syncwarp();  // its other lanes do not wait for copies that it has yet to begin
   }
 
   __device__ void operator()(

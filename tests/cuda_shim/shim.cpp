@@ -51,7 +51,7 @@ constexpr size_t kStack = 64 << 10;
 
 // How a test may turn the device: its compute capability, and the order of the blocks and of the fibers' turns.
 int major_capability = 9;
-int order = 0;  // 0 ascending, 1 descending, 2 shuffled blocks and odd fibers first
+int order = 0;  // 0 ascending, a warp as far as it gets; 1 descending, all of them; 2 shuffled blocks, odd fibers first
 
 // Shared memory of a block without asking; at most, which every device from compute capability 8.0 on has, and those of 9;
 // blocks of a cluster.
@@ -220,23 +220,42 @@ bool release(unsigned count, Scope scope, std::vector<Meeting>& meetings, const 
   return any;
 }
 
+// Whether a fiber went on.
+bool take_turn(Fiber& fiber) {
+  if (fiber.state != State::kReady && (fiber.state != State::kWatching || !(*fiber.until)())) return false;
+  running = &fiber;
+  go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
+  return true;
+}
+
+// Lets a warp go on until something else than itself holds it up; whether it did.
+bool run_warp(unsigned warp) {
+  bool any = false;
+  for (bool more = true; more; any |= more) {
+    more = false;
+    bool together = true;
+    for (unsigned i = warp * 32; i < (warp + 1) * 32; ++i) {
+      more |= take_turn(fibers[i]);
+      together &= fibers[i].state == State::kWaiting && fibers[i].scope == Scope::kWarp;
+    }
+    if (!together) continue;
+    for (unsigned i = warp * 32; i < (warp + 1) * 32; ++i) fibers[i].state = State::kReady;
+    warps[warp].phase += 1;
+    more = true;
+  }
+  return any;
+}
+
 void run_team(unsigned count) {
   std::vector<unsigned> turns(count);
   for (unsigned i = 0; i < count; ++i) turns[i] = order == 1 ? count - 1 - i : i;
   if (order == 2) std::stable_partition(turns.begin(), turns.end(), [](unsigned i) { return i % 2 == 1; });
   std::vector<Meeting> all(1);
   for (;;) {
-    bool left = false, any = false;
-    for (const unsigned i : turns) {
-      Fiber& fiber = fibers[i];
-      if (fiber.state == State::kReady || (fiber.state == State::kWatching && (*fiber.until)())) {
-        running = &fiber;
-        any = true;
-        go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
-      }
-      left |= fiber.state != State::kFinished;
-    }
-    if (!left) break;
+    bool any = false;
+    for (unsigned warp = 0; order == 0 && warp < count / 32; ++warp) any |= run_warp(warp);
+    for (const unsigned i : turns) any |= order != 0 && take_turn(fibers[i]);
+    if (std::all_of(turns.begin(), turns.end(), [](unsigned i) { return fibers[i].state == State::kFinished; })) break;
     any |= release(count, Scope::kWarp, warps, [](const Fiber& f) { return f.warp; });
     any |= release(count, Scope::kBlock, blocks, [](const Fiber& f) { return f.rank; });
     if (release(count, Scope::kTeam, all, [](const Fiber&) { return 0u; })) whole.phase += 1, any = true;
