@@ -41,7 +41,7 @@ struct WarpgroupProduct {
   Limbs limbs;
   Pipeline& pipeline;
   unsigned char* memory;  // of the slabs
-  unsigned number = 0;    // of the slab of columns that comes next; there is no memory for 2^32
+  unsigned number = 0;    // of the slab of columns that comes next; no memory has 2^32 of them
 
 #if MOW_WARPGROUPS
   __device__ WarpgroupProduct(const Limbs& limbs, Pipeline& pipeline, unsigned char* shared)
@@ -125,8 +125,8 @@ struct WarpgroupProduct {
     }
   }
 
-  // The warp has read what the slot of a slab holds. Who is the last to say so fills it again: a warp that did nothing else
-  // would wait for the others, and take their registers.
+  // The warp has read what the slot of a slab holds. The last to say so fills it again, which takes no warp that does nothing
+  // else and nobody who waits for the others.
   __device__ void release(const Visits<float>& visits, Shared& shared, unsigned number) const {
     __syncwarp();
     if (threadIdx.x % 32 == 0 && is_last(&pipeline.readers[number % kSlots], kWarps)) fill(visits, shared, number + kSlots);
