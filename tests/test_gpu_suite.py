@@ -118,6 +118,26 @@ def test_products_on_tensor_cores_are_measured_beside_the_others(
         assert all(case in plain and case.n > 64 for case in cases) and len(cases) == 38
 
 
+def test_products_on_tensor_cores_are_tested_and_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every sanitizer and against float64, in an environment that has small windows take them as well."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(suite, "has_warpgroups", lambda: True)
+    monkeypatch.setattr(suite.shutil, "which", lambda *_, **__: "compute-sanitizer")
+    monkeypatch.setattr(
+        children, "finish", lambda command, _: commands.append(list(command)) or children.Finished(0, "")
+    )
+    done = {(group, name) for group, name, _ in suite.checks(["cuda", "triton"], 5.0)}
+    for form, variables in suite.FORMS.items():
+        assert {("sanitizer", f"{tool}, {form}") for tool in suite.SANITIZERS} < done
+        assert {("tests", f"{form} pairs-mmd"), ("tests", f"{form} pairs-cramer-wold")} < done
+        given = ["env", *(f"{name}={value}" for name, value in variables.items()), "MOW_CUDA_SINGLE=0"]
+        of_this = [command for command in commands if command[: len(given)] == given]
+        assert len(of_this) == len(suite.SANITIZERS) + 2
+        assert [command[-2:] == ["probe", form] for command in of_this].count(True) == len(suite.SANITIZERS)
+    monkeypatch.setitem(suite.FORMS, form := f"{BACKEND} on tensor cores", {})
+    suite.probe(StandIn(), [BACKEND], form)
+
+
 @pytest.mark.parametrize(
     "fault, reason",
     [
