@@ -261,8 +261,9 @@ void run_team(unsigned count) {
     if (release(count, Scope::kTeam, all, [](const Fiber&) { return 0u; })) whole.phase += 1, any = true;
     if (any) continue;
     if (late.empty()) fail("the threads wait at different barriers, or for what does not come");
-    late.front()();
-    late.pop_front();
+    const auto end = order == 1 ? late.back() : late.front();  // which is not bound to any order
+    order == 1 ? late.pop_back() : late.pop_front();
+    end();
   }
   if (!late.empty()) fail("nobody waited for a copy");
   receives(&finished);

@@ -66,7 +66,7 @@ def test_adversaries(op: str, options: dict, spoil: Callable[[Tensor, Tensor], N
     check_pairs("cuda", op, options, window[31:], window[:31], prior)
 
 
-@pytest.mark.parametrize("op, options", USUAL)
+@pytest.mark.parametrize("op, options", [BOTH[0], pytest.param(*BOTH[1], marks=pytest.mark.long), OF_PRODUCTS])
 def test_the_bits(op: str, options: dict) -> None:
     """They are those of any order of threads, of a strided view, and with the value or without; and not those of
     float32's multiply-adds, or this file would test nothing."""

@@ -34,16 +34,30 @@ def in_order() -> Iterator[None]:
 @pytest.mark.parametrize("op, options", RIGHT)
 def test_both_forms_find_the_same_distances(op: str, options: dict) -> None:
     """The gradient, whose sums are in the same order, has the same bits: no pair is evaluated again that one of them
-    need not. Of more coordinates than can stay in shared memory; and where there are no warpgroups it is the other."""
-    window, prior = draw(60, 260, 5).float(), draw(33, 260, 6).float()
+    need not. Of rows of both warpgroups, in more coordinates than can stay in shared memory; and where there are no
+    warpgroups it is the other form."""
+    window, prior = draw(80, 260, 5).float(), draw(9, 260, 6).float()
     gradients = []
-    for major, product in ((9, "0"), (9, "wgmma:1"), (8, "wgmma:93"), (9, "wgmma:94")):
+    for major, product in ((9, "0"), (9, "wgmma:1"), (8, "wgmma:89"), (9, "wgmma:90")):
         with library.environment(**on_tensor_cores(product)):
             library.turn(major=major)
-            gradients.append(run(getattr(library, op), window[40:], window[:40], prior, options)[1])
+            gradients.append(run(getattr(library, op), window[60:], window[:60], prior, options)[1])
             library.turn()
     assert all(torch.equal(found, gradients[0]) for found in gradients[1:3])
     assert not torch.equal(gradients[3], gradients[0]), "from so many rows on"
+
+
+@pytest.mark.parametrize("op, options", RIGHT)
+def test_every_order_of_turns(op: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a tile of rows that is full and one that is not, and slots that hold what ends a visit each time."""
+    window, prior = draw(140, 60, 0) * 1.1, draw(70, 60, 1)
+    results = []
+    for order in (0, 1, 2):
+        library.turn(order=order)
+        results.append(run(getattr(library, op), window[137:].float(), window[:137].float(), prior.float(), options))
+    assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
+    monkeypatch.setitem(TABLE[op], "cuda", library.IMPLEMENTATIONS[op])
+    check_pairs("cuda", op, options, window[137:], window[:137], prior)
 
 
 @pytest.mark.long
