@@ -82,9 +82,18 @@ unsigned warp_in_team();
 unsigned thread_in_team();
 int turns();  // the order of the turns: 0, 1 or 2
 
-// Waits until something holds that other threads bring about, or a copy that was begun and ends as late as can be.
-void wait_until(const std::function<bool()>& holds);
-void end_later(const std::function<void()>& copy);
+// Lets others go on, and waits until something holds of a word, which they bring about or a copy that was begun and ends as
+// late as can be.
+using Condition = bool (*)(const uint64_t* word, unsigned number);
+void wait_until(Condition holds, const uint64_t* word, unsigned number);
+struct Copy {
+  void (*end)(const Copy&);
+  void* to;
+  const void* from;
+  unsigned bytes;
+  uint64_t* word;
+};
+void end_later(const Copy& copy);
 
 // To ThreadSanitizer: what this thread did before the first is known to that which has passed the second.
 void passes(char* to);

@@ -92,7 +92,9 @@ struct Fiber {
   void* tsan = nullptr;
   State state;
   Scope scope;
-  const std::function<bool()>* until;  // it holds, where the fiber watches
+  Condition until;  // it holds, where the fiber watches
+  const uint64_t* word;
+  unsigned number;
   dim3 thread, block;
   unsigned rank, warp;  // of the block in its team; of the warp in the team
   int team_barriers;
@@ -120,7 +122,8 @@ std::vector<uint64_t> words;
 std::vector<Meeting> warps, blocks;
 Meeting whole;
 char started, finished;
-std::deque<std::function<void()>> late;  // what ends as late as can be
+Copy late[64];  // what ends as late as can be
+unsigned late_count = 0;
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "cuda_shim: %s\n", what);
@@ -221,8 +224,9 @@ bool release(unsigned count, Scope scope, std::vector<Meeting>& meetings, const 
 }
 
 // Whether a fiber went on.
-bool take_turn(Fiber& fiber) {
-  if (fiber.state != State::kReady && (fiber.state != State::kWatching || !(*fiber.until)())) return false;
+UNWATCHED bool take_turn(Fiber& fiber) {
+  const bool watched = fiber.state == State::kWatching && fiber.until(fiber.word, fiber.number);
+  if (fiber.state != State::kReady && !watched) return false;
   running = &fiber;
   go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
   return true;
@@ -246,6 +250,16 @@ bool run_warp(unsigned warp) {
   return any;
 }
 
+// Copies are not bound to any order.
+UNWATCHED bool end_a_copy() {
+  if (late_count == 0) return false;
+  late_count -= 1;
+  const Copy copy = late[order == 1 ? late_count : 0];
+  for (unsigned i = 0; order != 1 && i < late_count; ++i) late[i] = late[i + 1];
+  copy.end(copy);
+  return true;
+}
+
 void run_team(unsigned count) {
   std::vector<unsigned> turns(count);
   for (unsigned i = 0; i < count; ++i) turns[i] = order == 1 ? count - 1 - i : i;
@@ -260,12 +274,9 @@ void run_team(unsigned count) {
     any |= release(count, Scope::kBlock, blocks, [](const Fiber& f) { return f.rank; });
     if (release(count, Scope::kTeam, all, [](const Fiber&) { return 0u; })) whole.phase += 1, any = true;
     if (any) continue;
-    if (late.empty()) fail("the threads wait at different barriers, or for what does not come");
-    const auto end = order == 1 ? late.back() : late.front();  // which is not bound to any order
-    order == 1 ? late.pop_back() : late.pop_front();
-    end();
+    if (!end_a_copy()) fail("the threads wait at different barriers, or for what does not come");
   }
-  if (!late.empty()) fail("nobody waited for a copy");
+  if (end_a_copy()) fail("nobody waited for a copy");
   receives(&finished);
 }
 
@@ -306,13 +317,15 @@ UNWATCHED void barrier(Scope scope, const char* file, int line) {
   receives(passed);
 }
 
-UNWATCHED void wait_until(const std::function<bool()>& holds) {
-  if (holds()) return;
-  running->until = &holds;
+UNWATCHED void wait_until(Condition holds, const uint64_t* word, unsigned number) {
+  running->until = holds, running->word = word, running->number = number;
   to_scheduler(State::kWatching);
 }
 
-void end_later(const std::function<void()>& copy) { late.push_back(copy); }
+UNWATCHED void end_later(const Copy& copy) {
+  if (late_count == sizeof late / sizeof late[0]) fail("more copies at a time than places for them");
+  late[late_count++] = copy;
+}
 
 unsigned char* shared_memory() { return shared_of(team_rank()); }
 

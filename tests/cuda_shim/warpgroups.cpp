@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <utility>
 #include <vector>
 
 #include "cuda/team.cuh"
@@ -46,6 +45,15 @@ void write(Arrivals* arrivals, State state) {
 }
 
 char* place(Arrivals* arrivals) { return reinterpret_cast<char*>(arrivals); }
+
+void end_copy(const cuda_shim::Copy& copy) {
+  cuda_shim::receives(place(copy.word));
+  std::memcpy(copy.to, copy.from, copy.bytes);
+  cuda_shim::passes(place(copy.word));
+  State state = read(copy.word);
+  state.bytes -= int32_t(copy.bytes);
+  write(copy.word, state);
+}
 
 struct Product {
   float* c;
@@ -139,23 +147,12 @@ void begin_bulk_copy(void* to, const void* from, unsigned bytes, Arrivals* arriv
     if (reinterpret_cast<uintptr_t>(end) % 16 != 0 || bytes % 16 != 0) fail("a bulk copy that is not aligned to 16 bytes");
   }
   cuda_shim::passes(place(arrivals));
-  const auto copy = [=] {
-    cuda_shim::receives(place(arrivals));
-    std::memcpy(to, from, bytes);
-    cuda_shim::passes(place(arrivals));
-    State state = read(arrivals);
-    state.bytes -= int32_t(bytes);
-    write(arrivals, state);
-  };
-  if (cuda_shim::turns() == 0) {
-    copy();
-  } else {
-    cuda_shim::end_later(copy);
-  }
+  const cuda_shim::Copy copy{end_copy, to, from, bytes, arrivals};
+  cuda_shim::turns() == 0 ? end_copy(copy) : cuda_shim::end_later(copy);
 }
 
 void wait(Arrivals* arrivals, unsigned parity) {
-  cuda_shim::wait_until([=] { return read(arrivals).phase != parity; });
+  cuda_shim::wait_until([](const uint64_t* word, unsigned parity) { return read(word).phase != parity; }, arrivals, parity);
   cuda_shim::receives(place(arrivals));
 }
 
@@ -178,8 +175,7 @@ void begin_multiply(float (&c)[32], uint64_t a, uint64_t b, bool adds) {
 
 void finish_products(float (&)[32], float (&)[32]) {
   std::vector<Product>& own = products[cuda_shim::thread_in_team()];
-  bool waited = own.empty();
-  cuda_shim::wait_until([&] { return std::exchange(waited, true); });  // others go on until then
+  cuda_shim::wait_until([](const uint64_t*, unsigned) { return true; }, nullptr, 0);
   for (const Product& product : own) multiply(product);
   own.clear();
 }
