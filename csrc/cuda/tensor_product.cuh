@@ -140,16 +140,15 @@ struct TensorProduct {
 
   __device__ void operator()(
       const Visits<float>& visits, int64_t which, int64_t dim, Shared& shared, float (&r)[kPairs]) {
-    const Visit<float> visit = visits[which];
     for (int i = 0; i < kPairs; ++i) r[i] = 0;
     for (int64_t first = 0; first < limbs.groups; first += kLimbGroups) {
-      if (first > 0) begin(visit, shared, first);
+      if (first > 0) begin(visits[which], shared, first);
       finish_copies();
       __syncthreads();
       add_products(shared, groups_from(first), r);
       if (first + kLimbGroups < limbs.groups) __syncthreads();
     }
-    settle<TensorProduct, kOfProducts>(visit, dim, shared.row_limbs.sizes, shared.column_limbs.sizes, r);
+    settle<TensorProduct, kOfProducts>(visits[which], dim, shared.row_limbs.sizes, shared.column_limbs.sizes, r);
     __syncthreads();  // the limbs have been read
     if (which + 1 < visits.count) begin(visits[which + 1], shared, 0);
   }

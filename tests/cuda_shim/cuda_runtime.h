@@ -82,8 +82,8 @@ unsigned warp_in_team();
 unsigned thread_in_team();
 int turns();  // the order of the turns: 0, 1 or 2
 
-// Lets others go on, and waits until something holds of a word, which they bring about or a copy that was begun and ends as
-// late as can be.
+// Waits until something holds of a word, which others bring about or a copy that was begun and ends as late as can be; where
+// it is null, lets others go on.
 using Condition = bool (*)(const uint64_t* word, unsigned number);
 void wait_until(Condition holds, const uint64_t* word, unsigned number);
 struct Copy {

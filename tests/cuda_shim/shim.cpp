@@ -225,7 +225,7 @@ bool release(unsigned count, Scope scope, std::vector<Meeting>& meetings, const 
 
 // Whether a fiber went on.
 UNWATCHED bool take_turn(Fiber& fiber) {
-  const bool watched = fiber.state == State::kWatching && fiber.until(fiber.word, fiber.number);
+  const bool watched = fiber.state == State::kWatching && (!fiber.until || fiber.until(fiber.word, fiber.number));
   if (fiber.state != State::kReady && !watched) return false;
   running = &fiber;
   go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
@@ -318,6 +318,7 @@ UNWATCHED void barrier(Scope scope, const char* file, int line) {
 }
 
 UNWATCHED void wait_until(Condition holds, const uint64_t* word, unsigned number) {
+  if (holds && holds(word, number)) return;
   running->until = holds, running->word = word, running->number = number;
   to_scheduler(State::kWatching);
 }

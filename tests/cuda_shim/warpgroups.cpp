@@ -175,7 +175,7 @@ void begin_multiply(float (&c)[32], uint64_t a, uint64_t b, bool adds) {
 
 void finish_products(float (&)[32], float (&)[32]) {
   std::vector<Product>& own = products[cuda_shim::thread_in_team()];
-  cuda_shim::wait_until([](const uint64_t*, unsigned) { return true; }, nullptr, 0);
+  cuda_shim::wait_until(nullptr, nullptr, 0);
   for (const Product& product : own) multiply(product);
   own.clear();
 }
