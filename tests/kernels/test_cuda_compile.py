@@ -58,7 +58,7 @@ def test_every_kernel_compiles(architecture: str) -> None:
     on_tensor_cores = {row["family"]: row for row in kernels if row["kernel"] == compiler.TENSOR_TILES}
     assert set(on_tensor_cores) == set(compiler.FAMILIES.values())
     for row in on_tensor_cores.values():  # two steps of 16 coordinates, each of three products of 2 x 2
-        assert row["tensor"] == 24 and row["tensor"] / row["tensor_loop"] > 0.18, row
+        assert row["tensor"] == 24 and row["tensor"] / row["tensor_loop"] > 0.17, row
     by_warpgroups = {row["family"]: row for row in kernels if row["kernel"] == compiler.WARPGROUP_TILES}
     assert set(by_warpgroups) == (set(compiler.FAMILIES.values()) if architecture == "90a" else set())
     for row in by_warpgroups.values():  # 32 coordinates, and the sums of 64 accumulators; one that waits has no share
