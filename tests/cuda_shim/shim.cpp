@@ -51,7 +51,7 @@ constexpr size_t kStack = 64 << 10;
 
 // How a test may turn the device: its compute capability, and the order of the blocks and of the fibers' turns.
 int major_capability = 9;
-int order = 0;  // 0 ascending, a warp as far as it gets; 1 descending, all of them; 2 shuffled blocks, odd fibers first
+int order = 0;  // 0 ascending, 1 descending, a warp as far as it gets; 2 shuffled blocks, all fibers, the odd ones first
 
 // Shared memory of a block without asking; at most, which every device from compute capability 8.0 on has, and those of 9;
 // blocks of a cluster.
@@ -262,13 +262,14 @@ UNWATCHED bool end_a_copy() {
 
 void run_team(unsigned count) {
   std::vector<unsigned> turns(count);
-  for (unsigned i = 0; i < count; ++i) turns[i] = order == 1 ? count - 1 - i : i;
+  for (unsigned i = 0; i < count; ++i) turns[i] = i;
   if (order == 2) std::stable_partition(turns.begin(), turns.end(), [](unsigned i) { return i % 2 == 1; });
   std::vector<Meeting> all(1);
   for (;;) {
     bool any = false;
-    for (unsigned warp = 0; order == 0 && warp < count / 32; ++warp) any |= run_warp(warp);
-    for (const unsigned i : turns) any |= order != 0 && take_turn(fibers[i]);
+    const unsigned most = count / 32;
+    for (unsigned i = 0; order != 2 && i < most; ++i) any |= run_warp(order == 0 ? i : most - 1 - i);
+    for (const unsigned i : turns) any |= order == 2 && take_turn(fibers[i]);
     if (std::all_of(turns.begin(), turns.end(), [](unsigned i) { return fibers[i].state == State::kFinished; })) break;
     any |= release(count, Scope::kWarp, warps, [](const Fiber& f) { return f.warp; });
     any |= release(count, Scope::kBlock, blocks, [](const Fiber& f) { return f.rank; });

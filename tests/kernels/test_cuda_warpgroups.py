@@ -50,7 +50,7 @@ def test_both_forms_find_the_same_distances(op: str, options: dict) -> None:
 @pytest.mark.parametrize("op, options", RIGHT)
 def test_every_order_of_turns(op: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a tile of rows that is full and one that is not, and slots that hold what ends a visit each time."""
-    window, prior = draw(140, 60, 0) * 1.1, draw(70, 60, 1)
+    window, prior = draw(140, 60, 0) * 1.1, draw(10, 60, 1)
     results = []
     for order in (0, 1, 2):
         library.turn(order=order)
