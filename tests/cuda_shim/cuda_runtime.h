@@ -28,6 +28,9 @@ using cudaStream_t = struct CudaStream*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
 
 struct cudaLaunchAttribute {
@@ -50,6 +53,7 @@ struct cudaLaunchConfig_t {
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
 
 namespace cuda_shim {
 
@@ -77,6 +81,25 @@ void barrier(Scope scope, const char* file = nullptr, int line = 0);
 unsigned warp_in_team();
 unsigned thread_in_team();
 int turns();  // the order of the turns: 0, 1 or 2
+
+// Waits until something holds of a word, which others bring about or a copy that was begun and ends as late as can be; where
+// it is null, lets others go on.
+using Condition = bool (*)(const uint64_t* word, unsigned number);
+void wait_until(Condition holds, const uint64_t* word, unsigned number);
+struct Copy {
+  void (*end)(const Copy&);
+  void* to;
+  const void* from;
+  unsigned bytes;
+  uint64_t* word;
+};
+void end_later(const Copy& copy);
+
+// To ThreadSanitizer: what this thread did before the first is known to that which has passed the second.
+void passes(char* to);
+void receives(char* from);
+
+unsigned char* shared_memory();  // of the block
 
 // A word that the lanes of a warp exchange.
 uint64_t exchange(uint64_t word, int lane_mask);

@@ -26,7 +26,7 @@ from mow_kernels.registry import Implementation
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).parent
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-DEVICE = [SHIM / "shim.cpp", SHIM / "tensor_cores.cpp"]
+DEVICE = [SHIM / "shim.cpp", SHIM / "tensor_cores.cpp", SHIM / "warpgroups.cpp"]
 """What stands in for it."""
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror")
 FLAGS += ("-fno-gnu-unique",)  # a library that is loaded from another file has state of its own

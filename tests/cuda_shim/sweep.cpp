@@ -223,8 +223,10 @@ void sweep_ring(int64_t size, int64_t k, int64_t dim) {
 int main(int count, char** arguments) {
   const bool quick = count > 1 && std::strcmp(arguments[1], "quick") == 0;
   if (count > 2) cuda_shim_skip(arguments[2]);
-  if (count > 1 && std::strcmp(arguments[1], "tensor") == 0) {  // with the variables that it takes
+  const bool warps = count > 1 && std::strcmp(arguments[1], "tensor") == 0;
+  if (warps || (count > 1 && std::strcmp(arguments[1], "wgmma") == 0)) {  // with the variables that it takes
     check("imq", Problem<float>{70, 5, 3, 70, true}, [](Problem<float>& p) { return run_mmd(imq, p); });
+    if (!warps) check("imq", Problem<float>{70, 5, 3, 270, true}, [](Problem<float>& p) { return run_mmd(imq, p); });
     cuda_shim_print_sites();
     std::printf("%d failures\n", failures);
     return failures > 0;

@@ -231,7 +231,9 @@ def test_k_center_visits_more_rows_than_a_round_has_threads() -> None:
     [
         (None, 9, 16, 1, 256, 99 << 10, 8),
         (None, 8, 100, 3, 1024, 0, 1),
-        ("more shared memory than every device has", 9, 1, 1, 256, (99 << 10) + 1, 1),
+        (None, 9, 1, 1, 256, 227 << 10, 1),
+        ("more shared memory than the device has", 9, 1, 1, 256, (227 << 10) + 1, 1),
+        ("more shared memory than every device has", 8, 1, 1, 256, (99 << 10) + 1, 1),
         ("a cluster of more than eight blocks", 9, 16, 1, 256, 0, 16),
         ("a device without clusters", 8, 2, 1, 256, 0, 2),
         ("no multiple of the cluster", 9, 3, 1, 256, 0, 2),
@@ -248,8 +250,13 @@ def test_a_launch_that_a_device_would_refuse(
     assert (status != 0) == (why is not None)
 
 
-ON_TENSOR_CORES = {"MOW_CUDA_PRODUCT": "0", "MOW_CUDA_SINGLE": "0", "MOW_CUDA_BLOCKS": "1"}
-SWEEPS: dict[str, dict[str, str]] = {"all": {}, "tensor": ON_TENSOR_CORES}
+def on_tensor_cores(product: str) -> dict[str, str]:
+    """Every window is a large one; a block has a tile with all that it meets, and loads what comes next early."""
+    return {"MOW_CUDA_PRODUCT": product, "MOW_CUDA_SINGLE": "0", "MOW_CUDA_BLOCKS": "1"}
+
+
+PRODUCTS = {"tensor": "0", "wgmma": "wgmma"}
+SWEEPS: dict[str, dict[str, str]] = {"all": {}, **{name: on_tensor_cores(of) for name, of in PRODUCTS.items()}}
 
 
 def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
