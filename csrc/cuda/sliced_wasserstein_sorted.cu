@@ -165,7 +165,7 @@ cudaError_t run_chunk(
   Entry<T>*entries = memory, *spare = memory + here * (plan.k + plan.leaves);
   auto failed = launch(
       project<T>, project_blocks(plan.k, here), kThreads, 0, 1, stream, Sequence<T>{window.fresh, {}},
-      Sequence<T>{some, {}}, window.dim, int64_t{0}, entries, static_cast<unsigned*>(nullptr));
+      Sequence<T>{some, {}}, window.dim, int64_t{0}, entries, static_cast<unsigned*>(nullptr), false);
   fresh = entries;
   if (!made || failed != cudaSuccess) return failed;
   const int64_t before = here * plan.k;  // entries, behind which are those that leave

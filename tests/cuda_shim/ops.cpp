@@ -129,6 +129,8 @@ int cuda_shim_launch(unsigned blocks, unsigned rows_of_blocks, int threads, int6
   return cuda::launch(nothing, dim3(blocks, rows_of_blocks), threads, shared, team, nullptr);
 }
 
+int cuda_shim_launch_together(unsigned blocks) { return cuda::launch_together(nothing, dim3(blocks), 256, 0, nullptr); }
+
 int cuda_shim_mmd(bool single, const int64_t* numbers, const double* table, int64_t size, void* value, void* g_current) {
   return (single ? run_mmd<float> : run_mmd<double>)(numbers, table, size, value, g_current);
 }

@@ -170,6 +170,18 @@ def test_sorts_of_several_runs(n: int, m: int, dtype: torch.dtype) -> None:
     check_sliced("cuda", sample, 2, exact_projections=True)
 
 
+@pytest.mark.parametrize("n, m, count", [(300, 260, 19), (257, None, 260), (900, 40, 2)])
+def test_sorts_by_radix(n: int, m: int | None, count: int) -> None:
+    """Float32 alone; ties go by row, and several groups of directions are sorted as one list each. Its plain twin here."""
+    with library.environment(MOW_CUDA_RADIX="257"):
+        for number, dtype in enumerate((F32, F64) if count < 100 else (F32,)):
+            library.turn(order=number)
+            sample = lattice(n, 9, m or n, 2, dtype)
+            directions = sample.directions.repeat(1, -(-count // sample.directions.shape[1]))[:, :count]
+            sample = Sample(sample.current, sample.history, sample.prior if m else None, directions)
+            check_sliced("cuda", sample, 2, exact_projections=True)
+
+
 def test_no_gradient_wanted() -> None:
     window, prior = draw(40, 8, 14).float(), draw(30, 8, 15).float()
     directions = torch.nn.functional.normalize(draw(8, 5, 16), dim=0).float()
@@ -220,6 +232,24 @@ def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
                 assert all(map(torch.equal, library.k_center(x, **options), expected))
 
 
+@pytest.mark.parametrize("together", ["1", "0"])
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_k_center_in_rounds_of_all_blocks(dtype: torch.dtype, together: str) -> None:
+    """Blocks that wait for each other, of which the device has eight at once for nine times their rows, or a launch a
+    round. Ties in every way, also across blocks."""
+    some = draw(2200, 2, 21).to(dtype)
+    for order, x in enumerate((some, some.mul(2).round(), torch.ones_like(some))):
+        with library.environment(MOW_CUDA_SINGLE_COVER="0", MOW_CUDA_TOGETHER=together):
+            library.turn(major=8 + order % 2, order=order)
+            for options in (
+                {"k": 6, "start": 700, "given": None},
+                {"k": 5, "start": 0, "given": torch.tensor([2199, 3, 300])},
+                {"k": 1, "start": 2, "given": None},
+            ):
+                expected = OPS["k_center"].reference(x, **options)
+                assert all(map(torch.equal, library.k_center(x, **options), expected))
+
+
 @pytest.mark.long
 def test_k_center_visits_more_rows_than_a_round_has_threads() -> None:
     x = (draw(512 * 256 + 300, 1, 19) * 1000).float()
@@ -249,7 +279,7 @@ def test_a_launch_that_a_device_would_refuse(
 
 
 ON_TENSOR_CORES = {"MOW_CUDA_PRODUCT": "0", "MOW_CUDA_SINGLE": "0", "MOW_CUDA_BLOCKS": "1"}
-SWEEPS: dict[str, dict[str, str]] = {"all": {}, "tensor": ON_TENSOR_CORES}
+SWEEPS: dict[str, dict[str, str]] = {"all": {"MOW_CUDA_RADIX": "100"}, "tensor": ON_TENSOR_CORES}
 
 
 def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -259,6 +289,11 @@ def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = library.build(f"sweep-{sanitizer}", sources, *flags)
     environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", **SWEEPS[arguments[0]]}
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=900, env=environment)
+
+
+def test_blocks_that_wait_for_each_other_have_to_fit_together() -> None:
+    """The stand-in runs eight at once."""
+    assert [library.load().cuda_shim_launch_together(blocks) for blocks in (1, 8, 9)] == [0, 0, 1]
 
 
 @pytest.mark.long
