@@ -87,6 +87,24 @@ __device__ inline double block_sum(double x, double (&sums)[kWarps]) {
   return x;
 }
 
+// each(i, sum) for numbers i < size from `first` on, up to 32 of them: the sum of number i of `count` arrays, of which each
+// begins `apart` numbers after the one before. All warps read at once, each some of the arrays; a fixed order.
+template <class Each>
+__device__ void sum_arrays(
+    const double* arrays, int64_t count, int64_t apart, int64_t first, int64_t size, double (&parts)[kWarps][32],
+    const Each& each) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t i = first + lane;
+  double sum = 0;
+#pragma unroll 8
+  for (int64_t array = warp; array < count && i < size; array += kWarps) sum += arrays[array * apart + i];
+  __syncthreads();  // nobody reads the parts of before any more
+  parts[warp][lane] = sum;
+  __syncthreads();
+  for (int other = 1; other < kWarps && warp == 0; ++other) sum += parts[other][lane];
+  if (warp == 0 && i < size) each(i, sum);
+}
+
 // Writes constant + the sum of `total` over the threads of a team, and the sum of its blocks' gradients [size] in shared
 // memory (or null): a fixed order.
 template <class T>
