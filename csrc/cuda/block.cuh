@@ -49,12 +49,13 @@ __device__ Line<T> line_of(const Rows<T>& rows, int64_t row) {
 // Rows one after the other: history and current, or the prior alone.
 template <class T>
 struct Sequence {
-  Rows<T> first, second;
+  Past<T> first;
+  Rows<T> second;
 
   __device__ int64_t count() const { return first.count + second.count; }
 
   __device__ Line<T> line(int64_t row) const {
-    if (row < first.count) return line_of(first, row);
+    if (row < first.count) return line_of(first, first.slot(row));
     row -= first.count;
     return row < second.count ? line_of(second, row) : Line<T>{nullptr, 0};
   }

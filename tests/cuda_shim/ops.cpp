@@ -13,14 +13,16 @@ namespace {
 
 using namespace mow;
 
-// [data, rows, row stride, column stride] of current, history and prior, then D.
+// [data, rows, row stride, column stride] of current, history and prior, then D, then how many of the history are its newest
+// rows and the address of its head, where it is a ring.
 template <class T>
 cuda::Samples<T> samples_of(const int64_t* numbers) {
   const auto rows = [&](int i) {
     const int64_t* const n = numbers + 4 * i;
     return Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
   };
-  return {rows(0), rows(1), rows(2), numbers[12]};
+  if (numbers[14] == 0) return {rows(0), rows(1), rows(2), numbers[12]};
+  return {rows(0), {rows(1), reinterpret_cast<const int64_t*>(numbers[14]), numbers[13]}, rows(2), numbers[12]};
 }
 
 // Memory that nobody has written yet, all NaN.

@@ -34,6 +34,7 @@ from bounds import (
 from cuda_shim import library
 from marks import needs_compiler
 
+import mow_kernels as mk
 from mow_kernels.backends import cuda
 from mow_kernels.registry import OPS, TABLE
 
@@ -172,7 +173,7 @@ def test_sorts_of_several_runs(n: int, m: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("n, m, count", [(300, 260, 19), (257, None, 260), (900, 40, 2)])
 def test_sorts_by_radix(n: int, m: int | None, count: int) -> None:
-    """Float32 alone; ties go by row, and several groups of directions are sorted as one list each. Its plain twin here."""
+    """Float32 alone; ties go by row, and each group of directions is one list. By its plain twin here."""
     with library.environment(MOW_CUDA_RADIX="257"):
         for number, dtype in enumerate((F32, F64) if count < 100 else (F32,)):
             library.turn(order=number)
@@ -211,6 +212,25 @@ def test_the_gradient_alone_has_the_bits_of_the_one_with_the_value(
             alone, nothing = gradient(False, window[n - k :], window[: n - k], sample, **options)
             assert nothing is None and value is not None and value.isfinite()
             assert both.isfinite().all() and torch.equal(alone, both)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    "n, rows, k, dim", [(1, 1, 1, 1), (64, 63, 1, 20), (40, 7, 3, 5), (270, 263, 7, 33), (300, 299, 70, 2)]
+)
+def test_a_ring_is_read_where_it_is(n: int, rows: int, k: int, dim: int, dtype: torch.dtype) -> None:
+    """To the bits of a copy of its newest rows, wherever its head stands."""
+    slots, prior = (draw(count, dim, count).to(dtype) for count in (n, 50))
+    current = draw(k, dim, 3).to(dtype)
+    directions = torch.nn.functional.normalize(draw(dim, 3, 20), dim=0).to(dtype)
+    for op, options in (*BOTH, ("sliced_wasserstein", {"directions": directions, "p": 2})):
+        implementation = library.IMPLEMENTATIONS[op]
+        assert implementation.ring is not None and implementation.gradient is not None
+        for head, measure, sample in ((0, True, prior), (n // 3, False, None), (n - 1, False, prior)):
+            past = mk.Ring(slots, torch.tensor(head)).last(rows)
+            seen = implementation.ring(measure, current, past, sample, **options)
+            copied = implementation.gradient(measure, current, past.rows(), sample, **options)
+            assert torch.equal(seen[0], copied[0]) and (seen[1] == copied[1] if measure else seen[1] is None)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
