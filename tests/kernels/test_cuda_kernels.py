@@ -252,8 +252,7 @@ def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
                 assert all(map(torch.equal, library.k_center(x, **options), expected))
 
 
-@pytest.mark.parametrize("together", ["1", "0"])
-@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("dtype, together", [(F32, "1"), (F64, "1"), (F32, "0")])
 def test_k_center_in_rounds_of_all_blocks(dtype: torch.dtype, together: str) -> None:
     """Blocks that wait for each other, of which the device has eight at once for nine times their rows, or a launch a
     round. Ties in every way, also across blocks."""
@@ -262,8 +261,8 @@ def test_k_center_in_rounds_of_all_blocks(dtype: torch.dtype, together: str) -> 
         with library.environment(MOW_CUDA_SINGLE_COVER="0", MOW_CUDA_TOGETHER=together):
             library.turn(major=8 + order % 2, order=order)
             for options in (
-                {"k": 6, "start": 700, "given": None},
-                {"k": 5, "start": 0, "given": torch.tensor([2199, 3, 300])},
+                {"k": 4, "start": 700, "given": None},
+                {"k": 3, "start": 0, "given": torch.tensor([2199, 3])},
                 {"k": 1, "start": 2, "given": None},
             ):
                 expected = OPS["k_center"].reference(x, **options)
