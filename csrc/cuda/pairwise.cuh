@@ -175,7 +175,8 @@ struct Block {
     }
   }
 
-  // f(|row|^2) in double precision, since it may bend where float resolves its argument badly.
+  // f(|row|^2) in double precision, since it may bend where float resolves its argument badly. A closed form has up to a
+  // hundred terms, each of which waits for the one before: a lane evaluates one of the rows of a group, which wait together.
   template <class F>
   __device__ void visit_norms(int64_t tile, const F& f, double weight) {
     const bool in_window = tile < tiles.of_window();
@@ -183,21 +184,32 @@ struct Block {
     const int64_t first = (in_window ? tile : tile - tiles.of_window()) * kRows;
     const int lane = threadIdx.x % 32;
     for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
+      double norms[kGroup] = {}, norm[1], value[1], slope[1];
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        const Line<T> line = rows.line(first + group + i);
+        for (int64_t d = lane; line.data != nullptr && d < p.samples.dim; d += 32) {
+          const double x = line.data[d * line.stride];
+          norms[i] += x * x;
+        }
+      }
+      for (int other = 16; other > 0; other /= 2) {
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i) norms[i] += __shfl_xor_sync(0xffffffff, norms[i], other);
+      }
+      norm[0] = norms[0];
+#pragma unroll
+      for (int i = 1; i < kGroup; ++i) norm[0] = lane == i ? norms[i] : norm[0];
+      f.template operator()<true>(norm, value, slope);
+      if (lane < kGroup && first + group + lane < rows.count()) total += weight * value[0];
+      if (gradient == nullptr || !in_window) continue;
+#pragma unroll
       for (int i = 0; i < kGroup; ++i) {
         const int64_t row = first + group + i;
-        if (row >= rows.count()) continue;
-        const Line<T> line = rows.line(row);
-        double norm[1] = {0}, value[1], slope[1];
-        for (int64_t d = lane; d < p.samples.dim; d += 32) {
-          const double x = line.data[d * line.stride];
-          norm[0] += x * x;
-        }
-        for (int other = 16; other > 0; other /= 2) norm[0] += __shfl_xor_sync(0xffffffff, norm[0], other);
-        f.template operator()<true>(norm, value, slope);
-        if (lane == 0) total += weight * value[0];
-        if (gradient == nullptr || !in_window || row < tiles.history) continue;
+        const double factor = 2 * weight * __shfl_sync(0xffffffff, slope[0], i);
+        if (row < tiles.history || row >= tiles.window) continue;
         double* const place = gradient + (row - tiles.history) * p.samples.dim;
-        const double factor = 2 * weight * slope[0];
+        const Line<T> line = rows.line(row);
         for (int64_t d = lane; d < p.samples.dim; d += 32) place[d] += factor * double(line.data[d * line.stride]);
       }
     }
@@ -342,10 +354,9 @@ __global__ void __launch_bounds__(kThreads) pairwise_finish(
     if (threadIdx.x == 0) *results.value = T(constant + sum);
   }
   if (results.g_current == nullptr) return;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < size; i += int64_t(gridDim.x) * kThreads) {
-    double sum = 0;
-    for (int64_t split = 0; split < splits; ++split) sum += gradients[split * size + i];
-    results.g_current[i] = T(sum);
+  __shared__ double parts[kWarps][32];
+  for (int64_t first = int64_t(blockIdx.x) * 32; first < size; first += int64_t(gridDim.x) * 32) {
+    sum_arrays(gradients, splits, size, first, size, parts, [&](int64_t i, double sum) { results.g_current[i] = T(sum); });
   }
 }
 
@@ -425,7 +436,8 @@ cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream
   const bool needs_grad = p.results.g_current != nullptr;
   const Plan plan = Plan::make(p.samples, needs_grad);
   if (plan.single) {
-    const int team = team_size(plan.work);
+    const int64_t alone = p.samples.prior.count == 0 ? tiling(p.samples, false, SmallTile<T>::kRows).of_window() : 0;
+    const int team = team_size(plan.work + alone);
     return launch(pairwise_window<T, family>, dim3(unsigned(team)), kThreads, plan.shared, team, stream, p);
   }
   const int64_t size = p.samples.current.count * p.samples.dim, count = plan.blocks(p.results.value != nullptr);
@@ -449,7 +461,7 @@ cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream
   }
   if (plan.products == Products::kPlain) failed = tiles(pairwise_tiles<T, family>);
   if (failed != cudaSuccess) return failed;
-  const int64_t blocks = needs_grad ? std::clamp<int64_t>(size / kThreads, 1, 1024) : 1;
+  const int64_t blocks = needs_grad ? std::clamp<int64_t>((size + 31) / 32, 1, 1024) : 1;
   return launch(
       pairwise_finish<T>, dim3(unsigned(blocks)), kThreads, 0, 1, stream, p.constant,
       static_cast<const double*>(totals), count, static_cast<const double*>(gradients), plan.splits, size, p.results);

@@ -96,6 +96,8 @@ def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
     rows = []
     for symbol, entry in zip(mangled, said.split("Compiling entry function '")[1:], strict=True):
         signature, rest = entry.split("' for 'sm_", 1)
+        if "cub::" in signature:  # not ours
+            continue
         name = re.search(r"(\w+)<(float|double)(?:, \(mow::Family\)(\d+))?>\(", signature)
         registers = re.search(r"Used (\d+) registers", rest)
         spilled = re.search(r"(\d+) bytes spill stores", rest)

@@ -28,10 +28,14 @@ using cudaStream_t = struct CudaStream*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+<<<<<<< HEAD
 struct cudaFuncAttributes {
   int maxThreadsPerBlock;
 };
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+=======
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeCooperative };
+>>>>>>> gpu23
 
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
@@ -39,6 +43,7 @@ struct cudaLaunchAttribute {
     struct {
       unsigned x, y, z;
     } clusterDim;
+    int cooperative;
   } val;
 };
 
@@ -54,6 +59,15 @@ cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+
+
+constexpr int kProcessors = 4, kBlocksOfOne = 2;  // of the device, and what a multiprocessor runs at once
+
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
+  *blocks = kBlocksOfOne;
+  return cudaSuccess;
+}
 
 namespace cuda_shim {
 
@@ -137,6 +151,11 @@ T __shfl_xor_sync(unsigned, T value, int lane_mask) {
   word = cuda_shim::exchange(word, lane_mask);
   __builtin_memcpy(&value, &word, sizeof value);
   return value;
+}
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+  return __shfl_xor_sync(mask, value, int(threadIdx.x % 32) ^ lane);
 }
 
 inline int __any_sync(unsigned, int predicate) { return cuda_shim::any(predicate != 0); }

@@ -58,10 +58,11 @@ int order = 0;  // 0 ascending, 1 descending, a warp as far as it gets; 2 shuffl
 constexpr size_t kDefaultShared = 48 << 10;
 size_t most_shared() { return size_t(major_capability == 9 ? 227 : 99) << 10; }
 constexpr unsigned kMostCluster = 8;
+constexpr unsigned kMostTogether = kProcessors * kBlocksOfOne;  // blocks of a cooperative launch
 
 std::map<const void*, size_t> allowed_shared;  // by kernel
 
-// The barriers that were met: FILE:LINE, or of a cluster team:NUMBER in the launch. One may be left out.
+// The barriers that were met: FILE:LINE (also of a whole grid), or of a cluster team:NUMBER in the launch. One may be left out.
 struct Site {
   const char* file;
   int line;
@@ -117,7 +118,7 @@ const std::function<void()>* body;
 dim3 grid;
 unsigned team;
 std::vector<std::vector<unsigned char>> shared;
-char left[kMostCluster];  // whether a block of the team has a thread that is done
+char left[std::max(kMostCluster, kMostTogether)];  // whether a block of the team has a thread that is done
 std::vector<uint64_t> words;
 std::vector<Meeting> warps, blocks;
 Meeting whole;
@@ -298,7 +299,7 @@ UNWATCHED unsigned char* shared_of(unsigned rank) {
 
 UNWATCHED bool is_skipped(Fiber& fiber, Scope scope, const char* file, int line) {
   if (scope == Scope::kWarp) return false;
-  if (scope == Scope::kTeam) file = "team", line = fiber.team_barriers++;
+  if (file == nullptr) file = "team", line = fiber.team_barriers++;
   for (int i = 0; i < site_count; ++i) {
     if (sites[i].line == line && sites[i].file == file) return sites[i].skipped;
   }
@@ -352,13 +353,16 @@ bool any(bool here) {
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread) {
   body = &thread;
   grid = config.gridDim;
-  team = config.numAttrs > 0 ? config.attrs[0].val.clusterDim.x : 1;
+  const cudaLaunchAttribute* const attribute = config.numAttrs > 0 ? config.attrs : nullptr;
+  const bool together = attribute && attribute->id == cudaLaunchAttributeCooperative;
+  team = together ? grid.x : attribute ? attribute->val.clusterDim.x : 1;
   const unsigned threads = config.blockDim.x, count = team * threads;
   const auto allowed = allowed_shared.find(kernel);
   if (config.dynamicSmemBytes > (allowed == allowed_shared.end() ? kDefaultShared : allowed->second)) {
     return cudaErrorInvalidValue;
   }
-  if (team == 0 || team > (major_capability >= 9 ? kMostCluster : 1)) return cudaErrorInvalidValue;
+  const unsigned most = together ? kMostTogether : major_capability >= 9 ? kMostCluster : 1;
+  if (team == 0 || team > most) return cudaErrorInvalidValue;
   if (threads == 0 || threads > 1024) return cudaErrorInvalidValue;
   if (threads % 32 != 0) fail("a block must have whole warps");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x % team != 0 || grid.x >= 1u << 31) return cudaErrorInvalidValue;
@@ -408,7 +412,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? cuda_shim::major_capability : 4;
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? cuda_shim::major_capability : kProcessors;
   return cudaSuccess;
 }
 
