@@ -436,7 +436,8 @@ cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream
   const bool needs_grad = p.results.g_current != nullptr;
   const Plan plan = Plan::make(p.samples, needs_grad);
   if (plan.single) {
-    const int64_t alone = p.samples.prior.count == 0 ? tiling(p.samples, false, SmallTile<T>::kRows).of_window() : 0;
+    const Tiling small = tiling(p.samples, needs_grad, SmallTile<T>::kRows, SmallTile<T>::kColumns);
+    const int64_t alone = p.samples.prior.count == 0 ? small.of_window() : 0;
     const int team = team_size(plan.work + alone);
     return launch(pairwise_window<T, family>, dim3(unsigned(team)), kThreads, plan.shared, team, stream, p);
   }
