@@ -43,8 +43,9 @@ def loop(code: str) -> dict[str, Any]:
 
 def tensor_loop(code: str) -> dict[str, Any]:
     """Of the innermost loop with the most instructions for tensor cores: all its instructions, and how many of them are
-    those."""
-    count, most = _most(_innermost(code), TENSOR)
+    those. Where they are in none, since it is a loop that waits or copies: of the instructions between two jumps."""
+    found = [_most(parts(code), TENSOR) for parts in (_innermost, _stretches)]
+    count, most = next((each for each in found if each[0]), (0, []))
     return {"tensor_loop": len(most), "tensor": count} if count else {}
 
 
@@ -54,17 +55,34 @@ def _most(loops: list[list[str]], names: tuple[str, ...]) -> tuple[int, list[str
     return max(zip(counts, loops, strict=True), key=lambda found: found[0], default=(0, []))
 
 
+_LABEL = re.compile(r"\s*(\.L_x_\d+):")
+_OPERATION = re.compile(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)[.\s;]?.*?(?:`\((\.L_x_\d+)\))?\s*;")
+
+
 def _innermost(code: str) -> list[list[str]]:
     """The operations of each innermost loop."""
     operations: list[str] = []
     labels: dict[str, int] = {}
     loops: list[tuple[int, int]] = []
     for line in code.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
+        if label := _LABEL.match(line):
             labels[label[1]] = len(operations)
-        elif found := re.search(r"\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)[.\s;]?.*?(?:`\((\.L_x_\d+)\))?\s*;", line):
+        elif found := _OPERATION.search(line):
             operations.append(found[1])
             if found[1] == "BRA" and found[2] in labels and labels[found[2]] < len(operations) - 1:
                 loops.append((labels[found[2]], len(operations)))
     inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
     return [operations[first:last] for first, last in inner]
+
+
+def _stretches(code: str) -> list[list[str]]:
+    """The operations between two jumps or places to jump to."""
+    stretches: list[list[str]] = [[]]
+    for line in code.splitlines():
+        if _LABEL.match(line):
+            stretches.append([])
+        elif found := _OPERATION.search(line):
+            stretches[-1].append(found[1])
+            if found[1] == "BRA":
+                stretches.append([])
+    return stretches

@@ -9,7 +9,7 @@ from mow_kernels.ops.k_center import Centers, k_center
 from mow_kernels.ops.mmd import SCALES, default_scales, mmd
 from mow_kernels.ops.sliced_wasserstein import SortedProjections, draw_directions, sliced_wasserstein
 from mow_kernels.reference.sums import Pairwise, Sliced
-from mow_kernels.registry import DistanceOp, Keeps
+from mow_kernels.registry import DistanceOp, Keeps, Newest
 from mow_kernels.ring import Ring
 from mow_kernels.running import Running, RunningSums, begin_running, why_not_running
 
@@ -21,6 +21,7 @@ __all__ = [
     "DistanceOp",
     "Explanation",
     "Keeps",
+    "Newest",
     "Pairwise",
     "Ring",
     "Running",

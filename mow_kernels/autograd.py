@@ -15,7 +15,7 @@ from torch.autograd.function import _SingleLevelFunction
 
 from mow_kernels import transforms
 from mow_kernels.compiling import constant_in_graphs
-from mow_kernels.registry import Implementation, Options
+from mow_kernels.registry import Implementation, Newest, Options
 
 Arguments = Callable[[Tensor, int, bool, Options], tuple[Any, ...]]
 """How the options travel to a fused op, see `DistanceOp.fused_arguments`."""
@@ -160,12 +160,15 @@ def fused(
     alone: Callable[..., Tensor] | None,
     arguments: Arguments,
     reference: Callable[..., Tensor],
+    ring: Callable[..., tuple[Tensor, Tensor]] | None = None,
     **fields: Any,
 ) -> Implementation:
     """The implementation by a fused op.
 
     Args:
         fwd, alone, arguments, reference: those of a `Launch`.
+        ring: ring(current, slots, head, rows, prior, *arguments, measure) -> value, gradient, over the newest rows of a
+            ring and current; None where there is none.
         fields: the other fields of the `Implementation`.
     """
 
@@ -177,7 +180,17 @@ def fused(
     ) -> tuple[Tensor, Tensor | None]:
         return gradient(measure, current, Launch(fwd, alone, history, prior, arguments, reference, options))
 
-    return Implementation(run, gradient=without_graph, **fields)
+    def over_ring(
+        measure: bool, current: Tensor, history: Newest, prior: Tensor | None, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if _are_transformed():
+            return without_graph(measure, current, history.rows(), prior, **options)
+        current = current.detach()
+        given = arguments(current, len(current) + history.count, prior is None, options)
+        value, g_current = ring(current, history.slots, history.head, history.count, prior, *given, measure)  # type: ignore[misc]  # it is there
+        return g_current, value if measure else None
+
+    return Implementation(run, gradient=without_graph, ring=None if ring is None else over_ring, **fields)
 
 
 def by_autograd(distance: Callable[..., Tensor]) -> Implementation:

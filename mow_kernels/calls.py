@@ -28,6 +28,7 @@ from mow_kernels.registry import (
     Call,
     DistanceOp,
     Implementation,
+    Newest,
     Op,
 )
 from mow_kernels.settings import Setting
@@ -209,7 +210,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 def gradient(
     function: Callable[..., Tensor],
     current: Tensor,
-    history: Tensor | None = None,
+    history: Tensor | Newest | None = None,
     prior: Tensor | str = "normal",
     *,
     measure: bool = False,
@@ -226,7 +227,7 @@ def gradient(
 
     Args:
         function: mmd, cramer_wold, sliced_wasserstein, or another whose row is in the table.
-        current, history, prior, options: of that function.
+        current, history, prior, options: of that function; history may also be a `Ring.last`, read where it is.
         measure: compute the value, too.
 
     Returns:
@@ -239,12 +240,28 @@ def gradient(
         What the function itself raises.
     """
     op = distance_row(function)
+    ring = None
+    if isinstance(history, Newest):
+        ring = history if _is_read_in_place(history, current) else None
+        history = history.rows() if ring is None else history.slots[: history.count]  # of their form
     call = op.check(current, history, prior, **(op.defaults | options))
     op_, arguments, checked = call if op.draw is None else op.draw(call)
+    if ring is not None:
+        implementation, (x, _, sample) = select(op_, arguments, checked), arguments
+        if implementation.ring is not None:
+            return implementation.ring(measure, x, ring, sample, **checked)
+        arguments = x, ring.rows(), sample
     if arguments[0].dim() == 3:
         gradients, values = zip(*(_gradient(op_, measure, each, checked) for each in _windows(arguments)), strict=True)
         return torch.stack(gradients), torch.stack(values) if measure else None
     return _gradient(op_, measure, arguments, checked)
+
+
+def _is_read_in_place(history: Newest, current: object) -> bool:
+    """Whether rows of a ring can do without a copy before the samples are checked; none is looked at then."""
+    dtype = history.slots.dtype
+    plain = isinstance(current, Tensor) and current.dim() == 2 and current.dtype is dtype and dtype in checks.WIDE
+    return plain and not (checks.check_finite.active or checks.check_finite.outside or torch.compiler.is_compiling())
 
 
 def _gradient(op: Op, measure: bool, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Tensor, Any]:

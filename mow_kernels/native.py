@@ -1,4 +1,4 @@
-"""The native library (csrc): its ops, NAME_fwd and NAME_gradient for a distance NAME, as implementations."""
+"""The native library (csrc): its ops, NAME_fwd, NAME_gradient and NAME_ring for a distance NAME, as implementations."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ def implementation(op: Op, device: str, **fields: Any) -> Implementation | str:
         gradient,
         op.fused_arguments,
         op.reference,
+        _op(f"{op.name}_ring", device),
         device=device,
         running=None if running is None or None in running else running,
         **fields,

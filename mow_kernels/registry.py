@@ -20,6 +20,43 @@ Options = dict[str, Any]
 """The options of a call by name, checked."""
 
 
+class Newest:
+    """The newest rows [count, D] of a ring, as the history of a gradient: `Ring.last`.
+
+    What can reads them where they are; what cannot, a copy. They are those of the time when they are read.
+
+        >>> past = mk.Ring(torch.randn(64, 8), torch.tensor(0)).last(63)
+        >>> g_z, value = mk.gradient(mk.mmd, z, past)
+        >>> past
+        Newest(63 rows of [64, 8])
+
+    Args:
+        slots, head: of the ring.
+        count: how many.
+        copy: copy(count) -> these rows.
+    """
+
+    __slots__ = ("copy", "count", "head", "slots")
+
+    def __init__(self, slots: Tensor, head: Tensor, count: int, copy: Callable[[int], Tensor]) -> None:
+        self.slots, self.head, self.count, self.copy = slots, head, count, copy
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        return f"Newest({self.count} rows of {list(self.slots.shape)})"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, D)."""
+        return self.count, self.slots.shape[1]
+
+    def rows(self) -> Tensor:
+        """A copy of them, oldest first."""
+        return self.copy(self.count)
+
+
 class Call(NamedTuple):
     """A checked call of an op: what its implementations take, run(*arguments, **options)."""
 
@@ -42,6 +79,8 @@ class Implementation(NamedTuple):
     gradient: Callable[..., tuple[Tensor, Tensor | None]] | None = None
     """A distance has gradient(measure, current, history, prior, **options) -> the gradient for current and, with
     `measure`, the value; neither has a graph."""
+    ring: Callable[..., tuple[Tensor, Tensor | None]] | None = None
+    """`gradient` with a `Newest` of the samples' dtype in the place of history, where it is read without a copy."""
     keeps_none: tuple[str, tuple[str, ...]] | None = None
     """(an option, the values of it for which this backend keeps nothing), where there are such."""
     running: tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., None]] | None = None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mow_kernels import architectures, checks, native
+from mow_kernels.registry import Newest
 
 
 class Ring:
@@ -46,6 +47,10 @@ class Ring:
             rows: Tensor = torch.ops.mow_kernels.ring_newest(self._slots, self._head, count)
             return rows
         return self._slots[self._at(self._head - count, count)]
+
+    def last(self, count: int) -> Newest:
+        """The newest rows [count, D], where they are: the history of a `gradient`, 1 <= count <= n."""
+        return Newest(self._slots, self._head, count, self.newest)
 
     def push(self, rows: Tensor) -> None:
         """Write rows [k, D] of the slots' dtype, k <= n, and move the head."""

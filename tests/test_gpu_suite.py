@@ -100,17 +100,42 @@ def script(text: str) -> list[str]:
     return [sys.executable, "-c", say + text]
 
 
-def test_products_on_tensor_cores_are_measured_beside_the_others() -> None:
+@pytest.mark.parametrize("capable", [True, False])
+def test_products_on_tensor_cores_are_measured_beside_the_others(
+    capable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a process with the variable that switches them on, at every size that has them."""
+    monkeypatch.setattr(suite, "has_warpgroups", lambda: capable)
     parts = suite.parts(suite.Effort(), ["cuda", "triton"])
-    for backend in ("cuda", "triton"):
-        candidate = f"{backend} on tensor cores"
-        assert suite.variables(candidate) == {f"MOW_{backend.upper()}_PRODUCT": "0"} and suite.variables(backend) == {}
+    assert ("cuda by warpgroups" in parts) is capable
+    for candidate in [name for name in suite.FORMS if name in parts]:
+        backend = candidate.split()[0]
+        assert list(suite.variables(candidate)) == [f"MOW_{backend.upper()}_PRODUCT"] and suite.variables(backend) == {}
         cases, plain = ([job.case for job in parts[name] if hasattr(job, "case")] for name in (candidate, backend))
         assert {(case.distance, case.n, case.k, case.dim) for case in cases[:2]} == {
             (distance, 4096, 64, 64) for distance in suite.PAIRS
         }
         assert all(case in plain and case.n > 64 for case in cases) and len(cases) == 38
+
+
+def test_products_on_tensor_cores_are_tested_and_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every sanitizer and against float64, in an environment that has small windows take them as well."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(suite, "has_warpgroups", lambda: True)
+    monkeypatch.setattr(suite.shutil, "which", lambda *_, **__: "compute-sanitizer")
+    monkeypatch.setattr(
+        children, "finish", lambda command, _: commands.append(list(command)) or children.Finished(0, "")
+    )
+    done = {(group, name) for group, name, _ in suite.checks(["cuda", "triton"], 5.0)}
+    for form, variables in suite.FORMS.items():
+        assert {("sanitizer", f"{tool}, {form}") for tool in suite.SANITIZERS} < done
+        assert {("tests", f"{form} pairs-mmd"), ("tests", f"{form} pairs-cramer-wold")} < done
+        given = ["env", *(f"{name}={value}" for name, value in variables.items()), "MOW_CUDA_SINGLE=0"]
+        of_this = [command for command in commands if command[: len(given)] == given]
+        assert len(of_this) == len(suite.SANITIZERS) + 2
+        assert [command[-2:] == ["probe", form] for command in of_this].count(True) == len(suite.SANITIZERS)
+    monkeypatch.setitem(suite.FORMS, form := f"{BACKEND} on tensor cores", {})
+    suite.probe(StandIn(), [BACKEND], form)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +258,7 @@ def test_the_word_of_a_sanitizer(
     program.write_text(f"#!/bin/sh\n{does}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    said = suite.sanitizer("memcheck", 1.0 if word == "unfinished" else 20.0)
+    said = suite.sanitizer("memcheck", time.monotonic() + (1.0 if word == "unfinished" else 20.0))
     assert said.startswith(word)
     content: dict = {"tests": {}, "backends": [], "cases": [], "training": [], "sanitizer": {"memcheck": said}}
     assert suite.is_green(content) is green
@@ -300,6 +325,33 @@ def test_the_order_of_the_backends_is_what_the_newest_record_says() -> None:
     for path in report.runs()[-1:]:
         content = record.read(path)
         assert [name for name in BACKENDS if name in content["backends"]] == report.order(content)
+
+
+def test_products_on_tensor_cores_are_published_where_they_pay() -> None:
+    def rows(n: int, **us: float) -> list[dict]:
+        names = {"plain": "cuda", "warp": "cuda on tensor cores", "group": suite.BY_WARPGROUPS, "other": "triton"}
+        case = {"name": f"mmd-n{n}", "distance": "mmd", "n": n, "m": n, "status": "measured"}
+        return [{**case, "candidate": names[who], "us": time} for who, time in us.items()]
+
+    def pays(*cases: dict) -> dict:
+        return report.products({"backends": ["cuda"], "cases": list(cases)})
+
+    small, large = rows(1024, plain=10, warp=11, group=9, other=5), rows(4096, plain=90, warp=40, group=30, other=5)
+    assert pays(*small, *large) == {"cuda": ("cuda by warpgroups", 2048)}
+    assert pays(*small, *large[:2]) == {"cuda": ("cuda on tensor cores", 8192)}
+    assert pays(*small, *large[:2], *rows(16384, plain=9, warp=10)) == pays() == {}, "it has to win at all larger sizes"
+    assert pays(*large, {**small[2], "us": 1, "ok": False}, small[0]) == {"cuda": ("cuda by warpgroups", 8192)}, (
+        "wrong results"
+    )
+    assert pays(*large[1:]) == {}, "beside nothing"
+    slow = rows(4096, plain=90, warp=40, group=50)
+    assert pays(*slow) == {"cuda": ("cuda on tensor cores", 8192)}, "the better one"
+    shown = report.published({"backends": ["cuda"], "cases": [*small, *slow]})["cases"]
+    candidates = [(row["n"], row["candidate"]) for row in shown]
+    on_tensor_cores = [found for found in candidates if found[1] in suite.FORMS]
+    assert on_tensor_cores == [(4096, "cuda on tensor cores")] and len(candidates) == 4
+    for path in report.runs()[-1:]:
+        assert report.products(record.read(path)) == {}, "they pay: the backends should take them from there on"
 
 
 def test_the_page_is_made_from_the_record(tmp_path: Path) -> None:

@@ -78,9 +78,9 @@ def _what(rehearse: str) -> tuple[Gpu | StandIn, suite.Effort, list[str]]:
 
 
 @app.command()
-def probe() -> None:
+def probe(candidate: Annotated[str, typer.Argument(help="On tensor cores, with its environment.")] = "") -> None:
     """Small calls of everything, for compute-sanitizer."""
-    suite.probe(Gpu(), suite.backends(Gpu.device))
+    suite.probe(Gpu(), suite.backends(Gpu.device), candidate)
 
 
 @app.command()

@@ -60,6 +60,55 @@ def order(content: dict[str, Any]) -> list[str]:
     return sorted(content["backends"], key=lambda backend: sum(found[backend] for found in common))
 
 
+def products(content: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """Backend -> which of its `suite.FORMS` pays, and from how many rows n + m on.
+
+    That is the least size from which on the form was right, and faster than the backend's products in float32, in
+    every case of a record that these have. Of two such forms it is the one that is faster over what both have measured,
+    by the geometric mean. A backend for which none pays is left out: it stays with float32.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    measured: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in content["cases"]:
+        measured.setdefault(row["candidate"], {})[row["name"]] = row
+    for form in suite.FORMS:
+        backend = form.split()[0]
+        rows, others = measured.get(form, {}), measured.get(backend, {})
+        wins: dict[int, bool] = {}
+        for name, other in others.items():
+            if other["distance"] in suite.PAIRS:
+                size = other["n"] + other["m"]
+                wins[size] = wins.get(size, True) and name in rows and _beats(rows[name], other)
+        lost = max((size for size, is_won in wins.items() if not is_won), default=0)
+        won = [size for size, is_won in wins.items() if is_won and size > lost]
+        if won and (backend not in found or _mean_ratio(rows, measured[found[backend][0]]) < 1):
+            found[backend] = form, min(won)
+    return found
+
+
+def _beats(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    right = row["status"] == "measured" and row.get("ok", True)
+    return right and (other["status"] != "measured" or row["us"] < other["us"])
+
+
+def _mean_ratio(rows: dict[str, dict[str, Any]], others: dict[str, dict[str, Any]]) -> float:
+    """Of the times of the cases that both have."""
+    pairs = [(row, others[name]) for name, row in rows.items() if name in others]
+    logs = [math.log(a["us"] / b["us"]) for a, b in pairs if a["status"] == b["status"] == "measured"]
+    return math.exp(sum(logs) / max(len(logs), 1))
+
+
+def published(content: dict[str, Any]) -> dict[str, Any]:
+    """The record without what products on tensor cores took where they do not pay."""
+    pays = products(content)
+
+    def is_shown(row: dict[str, Any]) -> bool:
+        form, least = pays.get(row["candidate"].split()[0], (None, 0))
+        return row["candidate"] not in suite.FORMS or (row["candidate"] == form and row["n"] + row["m"] >= least)
+
+    return {**content, "cases": [row for row in content["cases"] if is_shown(row)]}
+
+
 def _page() -> Iterator[str]:
     static = json.loads(STATIC.read_text())
     yield "# On a GPU"
@@ -70,7 +119,10 @@ def _page() -> Iterator[str]:
         newest = measured[-1]
         yield f"## Measured ([`{newest.name}`](../benchmarks/gpu/results/{newest.name}))"
         yield ""
-        yield from ("```", *suite.table(record.read(newest)), "```")
+        content = record.read(newest)
+        yield from ("```", *suite.table(published(content)), "```")
+        for form, least in products(content).values():
+            yield f"Products pay, {form}, from n + m = {least} on; smaller windows stay with float32."
     else:
         yield "**Nothing has been measured on hardware yet.** No GPU could be had. The kernels are tested on Triton's"
         yield "interpreter against the reference in float64, and compiled for the targets below. `make gpu` tests and"

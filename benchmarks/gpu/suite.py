@@ -36,10 +36,15 @@ from mow_kernels.registry import BACKENDS, TABLE
 OPTIONS: dict[str, dict[str, Any]] = {"mmd": {}, "cramer_wold": {"phi": "asymptotic"}, "sliced_wasserstein": {}}
 """What the plain code computes."""
 
-ON_TENSOR_CORES = " on tensor cores"
-PRODUCTS = {"cuda": "MOW_CUDA_PRODUCT", "triton": "MOW_TRITON_PRODUCT"}
-"""Backend -> the variable that puts the products of pairs on tensor cores, from so many rows on. It says "never" until
-what is measured here says where they win. The candidate is named after both, and has a process of its own."""
+BY_WARPGROUPS = "cuda by warpgroups"
+FORMS = {
+    "cuda on tensor cores": {"MOW_CUDA_PRODUCT": "0"},
+    BY_WARPGROUPS: {"MOW_CUDA_PRODUCT": "wgmma"},
+    "triton on tensor cores": {"MOW_TRITON_PRODUCT": "0"},
+}
+"""Candidate -> the variables by which its backend, the first word, takes the products of pairs on tensor cores at every
+size. No backend does so by itself until what is measured here says from which size on (`report.products`). Each has a
+process of its own."""
 
 PAIRS = ("mmd", "cramer_wold")
 
@@ -62,6 +67,9 @@ SORTED_SIZES = ((5000, 1, 3),)
 
 SANITIZERS = ("memcheck", "racecheck")
 """Tools of compute-sanitizer."""
+
+WIDE = (40, 5, 300)
+"""Further n, k, D for products on tensor cores: more coordinates than stay in shared memory."""
 
 REFUSALS = ("not supported", "Internal Sanitizer Error", "Unable to", "Failed to initialize", "permission")
 """What compute-sanitizer says where it may not have the device."""
@@ -117,16 +125,20 @@ def backends(device: torch.device) -> list[str]:
 
 def variables(candidate: str) -> dict[str, str]:
     """What is in the environment of a candidate's process."""
-    backend = _backend(candidate)
-    return {} if backend == candidate else {PRODUCTS[backend]: "0"}
+    return FORMS.get(candidate, {})
 
 
 def _backend(candidate: str) -> str:
-    return candidate.removesuffix(ON_TENSOR_CORES)
+    return candidate.split()[0] if candidate in FORMS else candidate
+
+
+def has_warpgroups() -> bool:
+    """Whether the device has their instructions; elsewhere that form is the other one."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 
 
 def _on_tensor_cores(own: Sequence[str]) -> list[str]:
-    return [f"{backend}{ON_TENSOR_CORES}" for backend in own if backend in PRODUCTS]
+    return [name for name in FORMS if _backend(name) in own and (name != BY_WARPGROUPS or has_warpgroups())]
 
 
 def plan(effort: Effort, own: Sequence[str]) -> list[Job | Loop]:
@@ -386,13 +398,15 @@ def checks(own: Sequence[str], seconds: float) -> Iterator[tuple[str, str, Any]]
     """("tests" or "sanitizer", name, result) of every file of tests by every backend and of every sanitizer, side by
     side and as they end; the first backend's begin first."""
     with ThreadPoolExecutor(max_workers=len(TESTS) + len(SANITIZERS)) as side:
-        running: dict[Future[Any], tuple[str, str]] = {
-            side.submit(sanitizer, tool, seconds): ("sanitizer", tool) for tool in SANITIZERS
-        }
         until = time.monotonic() + seconds
+        running: dict[Future[Any], tuple[str, str]] = {
+            side.submit(sanitizer, tool, until): ("sanitizer", tool) for tool in SANITIZERS
+        }
         for candidate, name in itertools.product((*own, *_on_tensor_cores(own)), TESTS):
             if candidate in own or name.startswith("pairs"):
                 running[side.submit(test, *TESTS[name], candidate, until)] = "tests", f"{candidate} {name}"
+        for candidate, tool in itertools.product(_on_tensor_cores(own), SANITIZERS):
+            running[side.submit(sanitizer, tool, until, candidate)] = "sanitizer", f"{tool}, {candidate}"
         for future in as_completed(running):
             yield *running[future], future.result()
 
@@ -400,14 +414,11 @@ def checks(own: Sequence[str], seconds: float) -> Iterator[tuple[str, str, Any]]
 def test(path: str, expression: str, candidate: str, until: float) -> dict[str, int | str]:
     """A file of tests/gpu for one backend, on tensor cores with small windows, too: counts by outcome."""
     backend = _backend(candidate)
-    given = [f"{name}={value}" for name, value in variables(candidate).items()]
-    given += ["MOW_CUDA_SINGLE=0"] * bool(given)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         words = " and ".join(filter(None, (backend, expression)))
         command = [
-            "env",
-            *given,
+            *_environment(candidate),
             sys.executable,
             "-m",
             "pytest",
@@ -436,14 +447,22 @@ def _counts(report: Path) -> dict[str, int | str]:
     return counts | ({"first_failure": names[0]} if names else {})
 
 
-def sanitizer(tool: str, seconds: float) -> str:
-    """The word of one tool of compute-sanitizer on `probe`."""
+def _environment(candidate: str) -> list[str]:
+    """The beginning of a command that tests a candidate: on tensor cores small windows go the way of large ones."""
+    given = variables(candidate)
+    further = {"MOW_CUDA_SINGLE": "0"} if given else {}
+    return ["env", *(f"{name}={value}" for name, value in (given | further).items())]
+
+
+def sanitizer(tool: str, until: float, candidate: str = "") -> str:
+    """The word of one tool of compute-sanitizer on `probe`, of one of FORMS or of all that is not on tensor cores."""
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=os.path.join(home, "bin"))
     if program is None:
         return "unavailable"
-    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu", "probe"]
-    done = children.finish(command, seconds)
+    command = [*_environment(candidate), program, "--tool", tool, "--error-exitcode", "9"]
+    command += [sys.executable, "-m", "benchmarks.gpu", "probe", *([candidate] if candidate else [])]
+    done = children.finish(command, max(1.0, until - time.monotonic()))
     if done.status is None:
         return "unfinished"
     if done.status == 0:
@@ -452,26 +471,18 @@ def sanitizer(tool: str, seconds: float) -> str:
     return f"{'unavailable' if refused else 'failed'}: {last_line(done.output)}"
 
 
-def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
+def probe(machine: Gpu | StandIn, own: Sequence[str], candidate: str = "") -> None:
     """Each distance once by each backend, its gradient alone and what a window keeps for it, with and without a prior
-    sample; the CUDA kernels at all sizes, the others, which are compiled for each, at the first."""
-    for distance, backend in itertools.product(DISTANCES, own):
-        sizes = SIZES + SORTED_SIZES * (distance == "sliced_wasserstein") if backend == "cuda" else SIZES[:1]
+    sample; the CUDA kernels at all sizes, the others, which are compiled for each, at the first. Of a candidate on
+    tensor cores the distances that have products."""
+    own = [_backend(candidate)] if candidate else own
+    for distance, backend in itertools.product(PAIRS if candidate else DISTANCES, own):
+        sizes = SIZES + SORTED_SIZES * (distance == "sliced_wasserstein") + (WIDE,) * bool(candidate)
+        sizes = sizes if backend == "cuda" else SIZES[:1]
         for n, k, dim in [] if isinstance(TABLE[distance][backend], str) else sizes:
-            case = Case(distance, n, k, dim, options=OPTIONS[distance])
-            moved = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
-            given = Inputs(*moved)  # type: ignore[arg-type]  # as above
-            given.current.requires_grad_()
-            if n > 1000:
-                given = given._replace(directions=given.directions[:, :4])  # type: ignore[index]  # SW has some
-            with mk.use_backend(backend):
-                for options in ({}, {"prior": "normal"} if case.prior == "sample" else {}):
-                    value = library(distance, case.options)(*given.arguments(options))
-                    torch.autograd.grad(value, given.current)[0].sum().item()
-                    alone = library_gradient(distance, case.options)(*given.arguments(options))
-                    alone.sum().item()
-                if TABLE[distance][backend].running is not None:  # type: ignore[union-attr]  # it is no reason
-                    _probe_running(case, given)
+            _probe(machine, Case(distance, n, k, dim, options=OPTIONS[distance]), backend, kept=not candidate)
+    if candidate:
+        return
     slots, head = torch.zeros(700, 20, device=machine.device), torch.tensor(699, device=machine.device)
     ring = mk.Ring(slots, head)
     for rows in (1, 300):  # one launch, and one more for the head
@@ -481,6 +492,22 @@ def probe(machine: Gpu | StandIn, own: Sequence[str]) -> None:
         if not isinstance(TABLE["k_center"][backend], str):
             with mk.use_backend(backend):
                 mk.k_center(torch.randn(700, 20, device=machine.device), 9, start=0).radius.item()
+
+
+def _probe(machine: Gpu | StandIn, case: Case, backend: str, kept: bool) -> None:
+    moved = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
+    given = Inputs(*moved)  # type: ignore[arg-type]  # as above
+    given.current.requires_grad_()
+    if case.n > 1000:
+        given = given._replace(directions=given.directions[:, :4])  # type: ignore[index]  # SW has some
+    with mk.use_backend(backend):
+        for options in ({}, {"prior": "normal"} if case.prior == "sample" else {}):
+            value = library(case.distance, case.options)(*given.arguments(options))
+            torch.autograd.grad(value, given.current)[0].sum().item()
+            alone = library_gradient(case.distance, case.options)(*given.arguments(options))
+            alone.sum().item()
+        if kept and TABLE[case.distance][backend].running is not None:  # type: ignore[union-attr]  # it is no reason
+            _probe_running(case, given)
 
 
 def _probe_running(case: Case, given: Inputs) -> None:
@@ -562,7 +589,7 @@ def is_green(content: dict[str, Any]) -> bool:
     finished = all("failed" in result and result["failed"] == 0 for result in content["tests"].values())
     clean = all(word == "no errors" or word.startswith("unavailable") for word in content["sanitizer"].values())
     measured = (*content["cases"], *content["training"])
-    own = [row for row in measured if row["candidate"].partition(", ")[0] in content["backends"]]
+    own = [row for row in measured if _backend(row["candidate"].partition(", ")[0]) in content["backends"]]
     right = all(row["status"] == "measured" and row.get("ok", True) for row in own)
     return finished and right and clean
 

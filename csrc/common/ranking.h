@@ -73,19 +73,25 @@ struct alignas(16) Entry<double> {
   }
 };
 
-// How many of the `count` ascending entries are less than `entry`.
-template <class T>
-MOW_HD int64_t count_below(const Entry<T>* entries, int64_t count, const Entry<T>& entry) {
+// How many of `count` places come before the first at which below(place) no longer holds.
+template <class Below>
+MOW_HD int64_t first_not(int64_t count, const Below& below) {
   int64_t low = 0;
   while (count > 0) {
     const int64_t half = count / 2;
-    if (entries[low + half] < entry) {
+    if (below(low + half)) {
       low += half + 1, count -= half + 1;
     } else {
       count = half;
     }
   }
   return low;
+}
+
+// How many of the `count` ascending entries are less than `entry`.
+template <class T>
+MOW_HD int64_t count_below(const Entry<T>* entries, int64_t count, const Entry<T>& entry) {
+  return first_not(count, [&](int64_t i) { return entries[i] < entry; });
 }
 
 // The steps of the two quantile functions on one grid: row i of n covers [i, i+1) * per_row, row j of m covers

@@ -49,12 +49,13 @@ __device__ Line<T> line_of(const Rows<T>& rows, int64_t row) {
 // Rows one after the other: history and current, or the prior alone.
 template <class T>
 struct Sequence {
-  Rows<T> first, second;
+  Past<T> first;
+  Rows<T> second;
 
   __device__ int64_t count() const { return first.count + second.count; }
 
   __device__ Line<T> line(int64_t row) const {
-    if (row < first.count) return line_of(first, row);
+    if (row < first.count) return line_of(first, first.slot(row));
     row -= first.count;
     return row < second.count ? line_of(second, row) : Line<T>{nullptr, 0};
   }
@@ -85,6 +86,24 @@ __device__ inline double block_sum(double x, double (&sums)[kWarps]) {
   __syncthreads();
   for (int warp = 1; warp < kWarps && threadIdx.x == 0; ++warp) x += sums[warp];
   return x;
+}
+
+// each(i, sum) for numbers i < size from `first` on, up to 32 of them: the sum of number i of `count` arrays, of which each
+// begins `apart` numbers after the one before. All warps read at once, each some of the arrays; a fixed order.
+template <class Each>
+__device__ void sum_arrays(
+    const double* arrays, int64_t count, int64_t apart, int64_t first, int64_t size, double (&parts)[kWarps][32],
+    const Each& each) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t i = first + lane;
+  double sum = 0;
+#pragma unroll 8
+  for (int64_t array = warp; array < count && i < size; array += kWarps) sum += arrays[array * apart + i];
+  __syncthreads();  // nobody reads the parts of before any more
+  parts[warp][lane] = sum;
+  __syncthreads();
+  for (int other = 1; other < kWarps && warp == 0; ++other) sum += parts[other][lane];
+  if (warp == 0 && i < size) each(i, sum);
 }
 
 // Writes constant + the sum of `total` over the threads of a team, and the sum of its blocks' gradients [size] in shared

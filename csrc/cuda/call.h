@@ -30,6 +30,19 @@ void enqueue(const Tensor& like, int64_t scratch_bytes, const Run& run) {
   STD_TORCH_CHECK(failed == cudaSuccess, "backend \"cuda\": ", cudaGetErrorString(failed));
 }
 
+// The rows before the current ones: a tensor, or the newest `rows` of a ring (csrc/cuda/ring.cpp).
+struct History {
+  const Tensor& tensor;
+  const Tensor* head = nullptr;
+  int64_t rows = 0;
+
+  template <class T>
+  Past<T> past() const {
+    return head ? Past<T>(rows_of<T>(tensor), static_cast<const int64_t*>(head->data_ptr()), rows)
+                : Past<T>(rows_of<T>(tensor));
+  }
+};
+
 // What a call of a distance is for.
 enum class Wanted { kValue, kBoth, kGradient };
 
@@ -37,12 +50,12 @@ enum class Wanted { kValue, kBoth, kGradient };
 template <class T>
 class DeviceCall {
  public:
-  DeviceCall(const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, Wanted wanted)
+  DeviceCall(const Tensor& current, const History& history, const std::optional<Tensor>& prior, Wanted wanted)
       : current_(current),
         guard_(current.get_device_index()),
         value_(wanted == Wanted::kGradient ? empty(current, {0}) : empty(current, {})),
         g_current_(wanted == Wanted::kValue ? empty(current, {0}) : empty(current, {current.size(0), current.size(1)})),
-        samples{rows_of<T>(current), rows_of<T>(history), rows_of<T>(prior), current.size(1)},
+        samples{rows_of<T>(current), history.past<T>(), rows_of<T>(prior), current.size(1)},
         results{
             wanted == Wanted::kGradient ? nullptr : static_cast<T*>(value_.data_ptr()),
             wanted == Wanted::kValue ? nullptr : static_cast<T*>(g_current_.data_ptr())} {}
@@ -65,5 +78,6 @@ class DeviceCall {
 };
 
 inline Wanted wanted(bool needs_grad) { return needs_grad ? Wanted::kBoth : Wanted::kValue; }
+inline Wanted measured(bool measure) { return measure ? Wanted::kBoth : Wanted::kGradient; }
 
 }  // namespace mow::cuda

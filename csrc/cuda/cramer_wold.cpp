@@ -9,7 +9,7 @@ namespace mow::cuda {
 namespace {
 
 std::tuple<Tensor, Tensor> run(
-    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
+    const Tensor& current, const History& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
     Wanted wanted) {
   return with_dtype(current, [&]<class T>(T) {
     DeviceCall<T> call(current, history, prior, wanted);
@@ -23,19 +23,25 @@ std::tuple<Tensor, Tensor> run(
 std::tuple<Tensor, Tensor> cramer_wold_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma,
     bool needs_grad) {
-  return run(current, history, prior, phi, gamma, wanted(needs_grad));
+  return run(current, {history}, prior, phi, gamma, wanted(needs_grad));
 }
 
 Tensor cramer_wold_gradient(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& phi, double gamma) {
-  return std::get<1>(run(current, history, prior, phi, gamma, Wanted::kGradient));
+  return std::get<1>(run(current, {history}, prior, phi, gamma, Wanted::kGradient));
+}
+
+std::tuple<Tensor, Tensor> cramer_wold_ring(
+    const Tensor& current, const Tensor& ring, const Tensor& head, int64_t rows, const std::optional<Tensor>& prior,
+    const Tensor& phi, double gamma, bool measure) {
+  return run(current, {ring, &head, rows}, prior, phi, gamma, measured(measure));
 }
 
 std::tuple<Tensor, Tensor> cramer_wold_running_fwd(
     const Tensor& sums, const Tensor& current, const std::optional<Tensor>& prior_sums, const std::optional<Tensor>& prior,
     int64_t size, int64_t, int64_t rows, const Tensor& phi, double gamma, bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    DeviceCall<T> call(current, current, prior, wanted(needs_grad));
+    DeviceCall<T> call(current, {current}, prior, wanted(needs_grad));
     const CramerWoldTable table{static_cast<const double*>(phi.data_ptr()), phi.numel()};
     const auto kept = running_call<T>(sums, current, prior_sums, prior, size, rows);
     const int64_t bytes = running_scratch(size, current.size(0), current.size(1), bool(prior));
@@ -55,9 +61,17 @@ void cramer_wold_running_push(
 
 }  // namespace
 
+STABLE_TORCH_LIBRARY_FRAGMENT(mow_kernels, m) {
+  // The gradient, and with `measure` the value, where the history are the newest `rows` of a ring (csrc/cuda/ring.cpp).
+  m.def(
+      "cramer_wold_ring(Tensor current, Tensor ring, Tensor head, int rows, Tensor? prior, Tensor phi, float gamma, "
+      "bool measure) -> (Tensor value, Tensor g_current)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) {
   m.impl("cramer_wold_fwd", TORCH_BOX(&cramer_wold_fwd));
   m.impl("cramer_wold_gradient", TORCH_BOX(&cramer_wold_gradient));
+  m.impl("cramer_wold_ring", TORCH_BOX(&cramer_wold_ring));
   m.impl("cramer_wold_running_fwd", TORCH_BOX(&cramer_wold_running_fwd));
   m.impl("cramer_wold_running_push", TORCH_BOX(&cramer_wold_running_push));
 }

@@ -1,5 +1,5 @@
-// Greedy k-centre, equation (1) of mow_kernels/reference/k_center.py: no matrix of distances. One launch for all rounds over
-// a small sample, by a team of blocks; else a launch a round.
+// Greedy k-centre, equation (1) of mow_kernels/reference/k_center.py: no matrix of distances. One launch for all rounds: over
+// a small sample by a team of blocks, over a large one by as many as the device runs at once.
 //
 // A round begins by choosing the farthest of the rows that the blocks of the round before found, and ends by finding
 // each block's own. Nothing comes back to the host in between. Products and sums are rounded one by one, in the order of
@@ -97,23 +97,30 @@ __device__ Farthest visit(
   return best;
 }
 
-// Takes a row, or where that is -1 the farthest of `before` [blocks], as centre `taken`, which is k for one that is given;
-// the farthest rows of the blocks then go to `after`.
+// Rounds [taken, end), of which several take a launch by `launch_together`. The first takes the row `known`, or where that
+// is -1, as the others do, the farthest of what the round before found, `before` [blocks]; centre number k is one that is
+// given. What a round finds goes to the other of both arrays. Shared memory: the farthest rows of the warps, the centre.
 template <class T>
 __global__ void __launch_bounds__(kThreads) cover_round(
-    Cover<T> cover, int64_t known, int64_t taken, const Farthest* before, Farthest* after, int64_t* indices) {
-  __shared__ Farthest found[kWarps];
-  __shared__ T center[kCoordinates];
-  Farthest next{-1, 0};
-  for (int64_t block = threadIdx.x; known < 0 && block < gridDim.x; block += kThreads) {
-    next = farther(next, before[block]);
-  }
-  const int64_t chosen = known < 0 ? block_farthest(next, found).row : known;
-  if (blockIdx.x == 0 && threadIdx.x == 0 && taken < cover.k) indices[taken] = chosen;
+    Cover<T> cover, int64_t known, int64_t taken, int64_t end, Farthest* before, Farthest* after, int64_t* indices) {
+  auto& found = *reinterpret_cast<Farthest(*)[kWarps]>(dynamic_shared());
+  T* const center = reinterpret_cast<T*>(&found + 1);
+  for (;;) {
+    Farthest next{-1, 0};
+    for (int64_t block = threadIdx.x; known < 0 && block < gridDim.x; block += kThreads) {
+      next = farther(next, before[block]);
+    }
+    const int64_t chosen = known < 0 ? block_farthest(next, found).row : known;
+    if (blockIdx.x == 0 && threadIdx.x == 0 && taken < cover.k) indices[taken] = chosen;
 
-  Farthest best = visit(cover, chosen, taken, blockIdx.x, gridDim.x, center);
-  best = block_farthest(best, found);
-  if (threadIdx.x == 0) after[blockIdx.x] = best;
+    Farthest best = visit(cover, chosen, taken, blockIdx.x, gridDim.x, center);
+    best = block_farthest(best, found);
+    if (threadIdx.x == 0) after[blockIdx.x] = best;
+    if (++taken >= end) return;
+    Grid::sync();
+    Farthest* const other = before;
+    before = after, after = other, known = -1;
+  }
 }
 
 // All rounds, by one team; what it found last goes to the first of `after` [blocks]. Shared memory: the farthest rows of
@@ -172,26 +179,34 @@ cudaError_t k_center(
   T* const columns = reinterpret_cast<T*>(after + kMostRoundBlocks);
   T* const nearest = columns + rows.count * dim;
   const Cover<T> cover{rows.count, dim, k, columns, nearest, reinterpret_cast<int32_t*>(nearest + rows.count)};
-  const dim3 blocks(unsigned(std::min((rows.count + kThreads - 1) / kThreads, kMostRoundBlocks)));
+  const int64_t wanted = (rows.count + kThreads - 1) / kThreads;
+  const int64_t shared = kWarps * int64_t(sizeof(Farthest)) + std::min<int64_t>(dim, kCoordinates) * int64_t(sizeof(T));
+  const int64_t most = std::clamp<int64_t>(most_together(cover_round<T>, kThreads, shared), 1, kMostRoundBlocks);
+  const dim3 blocks(unsigned(std::min(wanted, most)));
   auto failed = launch(
       cover_begin<T>, blocks, kThreads, 0, 1, stream, rows, cover, int32_t(given_count > 0 ? k : 0), centers.counts);
-  // A team that takes less for a round than a launch does; centres that are given are known on the host alone.
-  static const int64_t most = threshold("MOW_CUDA_SINGLE_COVER", 1 << 15);
-  const int64_t team = team_size((rows.count + kThreads - 1) / kThreads);
-  if (failed == cudaSuccess && given_count == 0 && rows.count * dim <= most * team) {
-    const int64_t shared =
-        (kWarps + 1) * int64_t(sizeof(Farthest)) + std::min<int64_t>(dim, kCoordinates) * int64_t(sizeof(T));
+  const auto run_rounds = [&](int64_t known, int64_t taken, int64_t end) {
+    if (failed != cudaSuccess) return;
+    failed = end - taken > 1
+        ? launch_together(
+              cover_round<T>, blocks, kThreads, shared, stream, cover, known, taken, end, before, after, centers.indices)
+        : launch(
+              cover_round<T>, blocks, kThreads, shared, 1, stream, cover, known, taken, end, before, after, centers.indices);
+    if ((end - taken) % 2 == 1) std::swap(before, after);
+  };
+  for (int64_t i = 0; i < given_count; ++i) run_rounds(given[i], k, k + 1);  // they are known on the host alone
+  const int64_t known = given_count > 0 ? -1 : start;
+  // A team takes less for a round than a device whose blocks wait for each other does.
+  static const int64_t most_numbers = threshold("MOW_CUDA_SINGLE_COVER", 1 << 15);
+  static const bool together = threshold("MOW_CUDA_TOGETHER", 1) != 0;
+  const int64_t team = team_size(wanted);
+  if (failed == cudaSuccess && given_count == 0 && rows.count * dim <= most_numbers * team) {
     failed = launch(
-        cover_rounds<T>, dim3(unsigned(team)), kThreads, shared, int(team), stream, cover, start, before,
-        int64_t(blocks.x), centers.indices);
-    k = 0;
-  }
-  for (int64_t step = -given_count; step < k && failed == cudaSuccess; ++step) {
-    const int64_t known = step < 0 ? given[step + given_count] : step == 0 && given_count == 0 ? start : -1;
-    failed = launch(
-        cover_round<T>, blocks, kThreads, 0, 1, stream, cover, known, step < 0 ? k : step,
-        static_cast<const Farthest*>(before), after, centers.indices);
-    std::swap(before, after);
+        cover_rounds<T>, dim3(unsigned(team)), kThreads, shared + int64_t(sizeof(Farthest)), int(team), stream, cover, start,
+        before, int64_t(blocks.x), centers.indices);
+  } else {
+    const int64_t rounds = together ? k : 1;  // a launch
+    for (int64_t taken = 0; taken < k; taken += rounds) run_rounds(taken == 0 ? known : -1, taken, taken + rounds);
   }
   if (failed != cudaSuccess) return failed;
   return launch(

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) find_centre(
 // A warp a row.
 template <class T>
 __global__ void __launch_bounds__(kThreads) split_rows(
-    Sequence<T> window, Sequence<T> prior, int64_t dim, Limbs limbs, Half* data, Size* sizes) {
+    Sequence<T> window, Sequence<T> prior, int64_t dim, Limbs limbs) {
   const int64_t place = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const Line<T> line = place < limbs.window ? window.line(place) : prior.line(place - limbs.window);
@@ -53,13 +53,12 @@ __global__ void __launch_bounds__(kThreads) split_rows(
   if (largest <= 3e38f) std::frexp(largest, &exponent);
   const int shift = 15 - exponent < 126 ? 15 - exponent : 126;
   const float scale = std::ldexp(1.0f, shift);
-  if (lane == 0) sizes[place] = {{float(norm), std::ldexp(1.0f, -shift)}};
+  if (lane == 0) const_cast<Size*>(limbs.sizes)[place] = {{float(norm), std::ldexp(1.0f, -shift)}};
   for (int64_t d = lane; d < limbs.groups * kGroup16; d += 32) {
     const float x = coordinate(d) * scale;
     const Half high = half_of(x);
-    Half* const to = data + (place * limbs.groups + d / kGroup16) * 2 * kGroup16 + d % kGroup16;
-    to[0] = high;
-    to[kGroup16] = half_of((x - float_of(high)) * kLow);
+    *const_cast<Half*>(limbs.at(place, d, 0)) = high;
+    *const_cast<Half*>(limbs.at(place, d, 1)) = half_of((x - float_of(high)) * kLow);
   }
 }
 
@@ -68,14 +67,12 @@ __global__ void __launch_bounds__(kThreads) split_rows(
 cudaError_t split(const Samples<float>& samples, bool centred, const Limbs& limbs, cudaStream_t stream) {
   const Sequence<float> window{samples.history, samples.current}, prior{samples.prior, {}};
   const int64_t width = limbs.groups * kGroup16;
-  const int64_t rows = limbs.window + Limbs::padded(samples.prior.count);
   const auto failed = launch(
       find_centre<float>, dim3(unsigned((width + kThreads - 1) / kThreads)), kThreads, 0, 1, stream, window, samples.dim, centred,
       const_cast<float*>(limbs.centre), width);
   if (failed != cudaSuccess) return failed;
   return launch(
-      split_rows<float>, dim3(unsigned(rows / kWarps)), kThreads, 0, 1, stream, window, prior, samples.dim, limbs,
-      const_cast<Half*>(limbs.data), const_cast<Size*>(limbs.sizes));
+      split_rows<float>, dim3(unsigned(limbs.rows / kWarps)), kThreads, 0, 1, stream, window, prior, samples.dim, limbs);
 }
 
 }  // namespace mow::cuda

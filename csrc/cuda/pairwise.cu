@@ -6,6 +6,12 @@
 
 namespace mow::cuda {
 
+bool has_warpgroups() {
+  cudaFuncAttributes attributes{};
+  const auto kernel = reinterpret_cast<const void*>(&pairwise_warpgroup_tiles<float, Family::kExponentials>);
+  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.maxThreadsPerBlock >= kThreads;
+}
+
 template <class T>
 int64_t pairwise_scratch(const Samples<T>& samples, bool needs_grad) {
   return Plan::make(samples, needs_grad).scratch;

@@ -1,7 +1,7 @@
 // Sums of a function over pairs of rows, and their gradients for the current rows.
 //
-// The window and the prior are cut into tiles of rows; a visit is a pair of tiles, whose distances, or products, come from
-// a class of product.cuh. A visit sums in the type of the rows; the visits are summed in double precision in a fixed order,
+// The window and the prior are cut into tiles (tiling.cuh); a visit is a pair of them, whose distances, or products, come
+// from a class of product.cuh. A visit sums in the type of the rows; the visits are summed in double precision in a fixed order,
 // so that the bits do not change from run to run.
 //
 // A small window is one launch (pairwise_window); a large one is two: pairwise_tiles writes partial sums, pairwise_finish
@@ -12,7 +12,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
+#include <cstdlib>
+#include <cstring>
 
 #include "common/distance.h"
 #include "common/radial_values.h"
@@ -21,6 +22,8 @@
 #include "cuda/samples.h"
 #include "cuda/team.cuh"
 #include "cuda/tensor_product.cuh"
+#include "cuda/tiling.cuh"
+#include "cuda/warpgroup_product.cuh"
 
 namespace mow::cuda {
 
@@ -35,55 +38,15 @@ struct Pairwise {
   Results<T> results;
 };
 
-// The tiles of a problem, for tiles of `rows` rows: those of the window, then those of the prior.
-struct Tiling {
-  int64_t rows, history, window, prior;
-  bool needs_grad;
-
-  MOW_HD int64_t of_window() const { return (window + rows - 1) / rows; }
-  MOW_HD int64_t of_prior() const { return (prior + rows - 1) / rows; }
-  MOW_HD int64_t count() const { return of_window() + of_prior(); }
-
-  // Rows of the window are in the order history, current.
-  MOW_HD bool has_gradient(int64_t tile) const {
-    return needs_grad && tile < of_window() && (tile + 1) * rows > history;
-  }
-
-  // Tiles with a gradient come first, so that these alone are done in the same way as with the others.
-  MOW_HD int64_t live() const { return needs_grad ? of_window() - history / rows : 0; }
-  MOW_HD int64_t tile(int64_t turn) const {
-    const int64_t before = of_window() - live(), other = turn - live();
-    return other < 0 ? before + turn : other < before ? other : turn;
-  }
-
-  // The tiles that a tile meets: within a sample each unordered pair once, except that current rows meet all rows, since
-  // each of them needs its own gradient.
-  MOW_HD int64_t visits(int64_t tile) const {
-    if (tile >= of_window()) return tile - of_window() + 1;
-    return (has_gradient(tile) ? of_window() : tile + 1) + of_prior();
-  }
-
-  MOW_HD int64_t visited(int64_t tile, int64_t visit) const {
-    if (tile >= of_window()) return of_window() + visit;
-    const int64_t within = visits(tile) - of_prior();
-    return visit < within ? visit : of_window() + visit - within;
-  }
-};
-
-template <class T>
-MOW_HD Tiling tiling(const Samples<T>& samples, bool needs_grad, int rows) {
-  return {rows, samples.history.count, samples.window(), samples.prior.count, needs_grad};
-}
-
 // One block's visits. Element (row, d) of the gradient belongs to one thread throughout: warp row/4 % kWarps, lane d % 32.
 template <class T, Family family, class Product>
 struct Block {
-  static constexpr int kRows = Product::kRows, kPairs = Product::kPairs;
+  static constexpr int kRows = Product::kRows, kColumns = Product::kColumns, kPairs = Product::kPairs;
   using Shared = typename Product::Shared;
   static constexpr int kBatch = kPairs < 8 ? kPairs : 8;
   static constexpr int kGroup = 4;  // rows whose gradient a warp adds up at once
   static constexpr bool kOfProducts = of_products(family);
-  static_assert(kRows % (kGroup * kWarps) == 0);
+  static_assert(kRows % (kGroup * kWarps) == 0 && kRows % kColumns == 0);
 
   const Pairwise<T, family>& p;
   const Tiling tiles;
@@ -92,8 +55,12 @@ struct Block {
   Product product;
   double total = 0;  // of the pairs that this thread has seen
 
-  __device__ Block(const Pairwise<T, family>& p, Shared& shared, double* gradient, Product product = {})
-      : p(p), tiles(tiling(p.samples, gradient != nullptr, kRows)), shared(shared), gradient(gradient), product(product) {}
+  __device__ Block(const Pairwise<T, family>& p, Shared& shared, double* gradient, const Product& product)
+      : p(p),
+        tiles(tiling(p.samples, gradient != nullptr, kRows, kColumns)),
+        shared(shared),
+        gradient(gradient),
+        product(product) {}
 
   // Calls each(row, its place in the gradient) for the current rows of a tile that belong to this thread's warp.
   template <class Each>
@@ -126,13 +93,13 @@ struct Block {
 
   // Visits first <= v < end of a tile.
   __device__ void visit(int64_t tile, int64_t first, int64_t end) {
-    if (first < end) product.begin(of(tile, tiles.visited(tile, first)), shared);
-    for (; first < end; ++first) {
-      const Visit<T> visit = of(tile, tiles.visited(tile, first));
+    if (first >= end) return;
+    const Visits<T> visits{p.samples, tiles, tile, first, end - first};
+    product.begin(visits, shared);
+    for (int64_t i = 0; i < visits.count; ++i) {
       T r[kPairs];
-      product(visit, p.samples.dim, shared, r);
-      if (first + 1 < end) product.begin(of(tile, tiles.visited(tile, first + 1)), shared);
-      add(visit, r);
+      product(visits, i, p.samples.dim, shared, r);
+      add(visits[i], r);
     }
   }
 
@@ -144,18 +111,10 @@ struct Block {
     if (visit.slopes) pull(visit, r, weight);
   }
 
-  __device__ Visit<T> of(int64_t tile, int64_t other) const {
-    const int64_t of_window = tiles.of_window();
-    const bool rows = tile < of_window, columns = other < of_window;
-    const int64_t row = (rows ? tile : tile - of_window) * kRows;
-    const int64_t column = (columns ? other : other - of_window) * kRows;
-    return {p.samples, row, column, !rows, !columns, tiles.has_gradient(tile)};
-  }
-
-  // How many of a tile's rows there are.
-  __device__ static int there(const Sequence<T>& rows, int64_t first) {
+  // How many of `size` rows there are.
+  __device__ static int there(const Sequence<T>& rows, int64_t first, int size) {
     const int64_t left = rows.count() - first;
-    return int(left < kRows ? left : kRows);
+    return int(left < size ? left : size);
   }
 
   // The sum of f over this thread's pairs; and their slopes in place of r, where rows want them.
@@ -163,11 +122,12 @@ struct Block {
     // In the tile, where 32 bits are enough: rows and columns there are, and how far the columns begin after the rows, of
     // which only the nearest tiles matter.
     const int row = Product::first_row(), column = Product::first_column();
-    const int all_rows = there(visit.rows(), visit.first_row), all_columns = there(visit.columns(), visit.first_column);
+    const int all_rows = there(visit.rows(), visit.first_row, kRows);
+    const int all_columns = there(visit.columns(), visit.first_column, kColumns);
     const int rows = all_rows - row, columns = all_columns - column;
-    const int64_t ahead = visit.same() ? visit.first_column - visit.first_row : -kRows;
-    const int after = int(ahead < -kRows ? -kRows : ahead > kRows ? kRows : ahead) + column - row;
-    const bool every = all_rows == kRows && all_columns == kRows && ahead <= -kRows && !visit.slopes;
+    const int64_t ahead = visit.same() ? visit.first_column - visit.first_row : -kColumns;
+    const int after = int(ahead < -kColumns ? -kColumns : ahead > kRows ? kRows : ahead) + column - row;
+    const bool every = all_rows == kRows && all_columns == kColumns && ahead <= -kColumns && !visit.slopes;
     T sum = 0;
 #pragma unroll
     for (int start = 0; start < kPairs; start += kBatch) {
@@ -215,7 +175,8 @@ struct Block {
     }
   }
 
-  // f(|row|^2) in double precision, since it may bend where float resolves its argument badly.
+  // f(|row|^2) in double precision, since it may bend where float resolves its argument badly. A closed form has up to a
+  // hundred terms, each of which waits for the one before: a lane evaluates one of the rows of a group, which wait together.
   template <class F>
   __device__ void visit_norms(int64_t tile, const F& f, double weight) {
     const bool in_window = tile < tiles.of_window();
@@ -223,21 +184,32 @@ struct Block {
     const int64_t first = (in_window ? tile : tile - tiles.of_window()) * kRows;
     const int lane = threadIdx.x % 32;
     for (int group = threadIdx.x / 32 * kGroup; group < kRows; group += kGroup * kWarps) {
+      double norms[kGroup] = {}, norm[1], value[1], slope[1];
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        const Line<T> line = rows.line(first + group + i);
+        for (int64_t d = lane; line.data != nullptr && d < p.samples.dim; d += 32) {
+          const double x = line.data[d * line.stride];
+          norms[i] += x * x;
+        }
+      }
+      for (int other = 16; other > 0; other /= 2) {
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i) norms[i] += __shfl_xor_sync(0xffffffff, norms[i], other);
+      }
+      norm[0] = norms[0];
+#pragma unroll
+      for (int i = 1; i < kGroup; ++i) norm[0] = lane == i ? norms[i] : norm[0];
+      f.template operator()<true>(norm, value, slope);
+      if (lane < kGroup && first + group + lane < rows.count()) total += weight * value[0];
+      if (gradient == nullptr || !in_window) continue;
+#pragma unroll
       for (int i = 0; i < kGroup; ++i) {
         const int64_t row = first + group + i;
-        if (row >= rows.count()) continue;
-        const Line<T> line = rows.line(row);
-        double norm[1] = {0}, value[1], slope[1];
-        for (int64_t d = lane; d < p.samples.dim; d += 32) {
-          const double x = line.data[d * line.stride];
-          norm[0] += x * x;
-        }
-        for (int other = 16; other > 0; other /= 2) norm[0] += __shfl_xor_sync(0xffffffff, norm[0], other);
-        f.template operator()<true>(norm, value, slope);
-        if (lane == 0) total += weight * value[0];
-        if (gradient == nullptr || !in_window || row < tiles.history) continue;
+        const double factor = 2 * weight * __shfl_sync(0xffffffff, slope[0], i);
+        if (row < tiles.history || row >= tiles.window) continue;
         double* const place = gradient + (row - tiles.history) * p.samples.dim;
-        const double factor = 2 * weight * slope[0];
+        const Line<T> line = rows.line(row);
         for (int64_t d = lane; d < p.samples.dim; d += 32) place[d] += factor * double(line.data[d * line.stride]);
       }
     }
@@ -256,7 +228,7 @@ struct Block {
       T x[kGroup], sum[kGroup] = {};
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) x[i] = shared.rows[lane][group + i];
-      for (int j = 0; j < kRows; j += kPack) {
+      for (int j = 0; j < kColumns; j += kPack) {
         const auto y = *reinterpret_cast<const Pack<T, kPack>*>(&shared.columns[lane][j]);
 #pragma unroll
         for (int i = 0; i < kGroup; ++i) {
@@ -284,6 +256,8 @@ template <class T, Family family>
 using LargeProduct = PlainProduct<T, of_products(family), kLargeP<T>>;
 template <Family family>
 using LargeTensorProduct = TensorProduct<of_products(family)>;
+template <Family family>
+using LargeWarpgroupProduct = WarpgroupProduct<of_products(family)>;
 // Of the first two, whatever the family.
 template <class T>
 using SmallTile = Tile<T, 16 * kSmallP>;
@@ -292,7 +266,7 @@ using LargeTile = Tile<T, 16 * kLargeP<T>>;
 
 // A whole small window by one team. Shared memory: the tile, then the block's gradient [k, D] in double precision.
 template <class T, Family family>
-__global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constant__ Pairwise<T, family> p) {
+__global__ void __launch_bounds__(kThreads, 2) pairwise_window(const __grid_constant__ Pairwise<T, family> p) {
   using Worker = Block<T, family, SmallProduct<T, family>>;
   unsigned char* const memory = dynamic_shared();
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(memory);
@@ -300,7 +274,7 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
   double* const gradient = needs_grad ? reinterpret_cast<double*>(memory + sizeof shared) : nullptr;
   const int rank = Team::rank(), size = Team::size();
 
-  Worker block(p, shared, gradient);
+  Worker block(p, shared, gradient, {});
   int64_t turn = 0;
   const int64_t tiles = p.results.value != nullptr ? block.tiles.count() : block.tiles.live();
   for (int64_t i = 0; i < tiles; ++i) {
@@ -319,11 +293,11 @@ __global__ void __launch_bounds__(kThreads) pairwise_window(const __grid_constan
 // each. Without a value these first ones are all blocks. totals [blocks], gradients [splits, k, D].
 template <class Product, class T, Family family>
 __device__ void visit_tiles(
-    const Pairwise<T, family>& p, Product product, int64_t live_splits, int64_t other_splits, double* totals,
+    const Pairwise<T, family>& p, const Product& product, int64_t live_splits, int64_t other_splits, double* totals,
     double* gradients) {
   using Worker = Block<T, family, Product>;
   auto& shared = *reinterpret_cast<typename Worker::Shared*>(dynamic_shared());
-  const Tiling tiles = tiling(p.samples, p.results.g_current != nullptr, Worker::kRows);
+  const Tiling tiles = tiling(p.samples, p.results.g_current != nullptr, Worker::kRows, Worker::kColumns);
   const int64_t live = tiles.live(), other = blockIdx.x - live * live_splits, others = tiles.count() - live;
   const int64_t tile = tiles.tile(other < 0 ? blockIdx.x % live : live + other % others);
   const int64_t split = other < 0 ? blockIdx.x / live : other / others, splits = other < 0 ? live_splits : other_splits;
@@ -353,6 +327,21 @@ __global__ void __launch_bounds__(kThreads, 2) pairwise_tensor_tiles(
   visit_tiles(p, LargeTensorProduct<family>{limbs}, live_splits, other_splits, totals, gradients);
 }
 
+// And by warpgroups, in code that has their instructions; of others `has_warpgroups` sees that they are too few threads.
+template <class T, Family family>
+__global__ void __launch_bounds__(MOW_WARPGROUPS ? kThreads : 32, 1) pairwise_warpgroup_tiles(
+    const __grid_constant__ Pairwise<T, family> p, const Limbs limbs, int64_t live_splits, int64_t other_splits,
+    double* totals, double* gradients) {
+#if MOW_WARPGROUPS
+  using Product = LargeWarpgroupProduct<family>;
+  __shared__ typename Product::Pipeline pipeline;
+  visit_tiles(p, Product(limbs, pipeline, dynamic_shared()), live_splits, other_splits, totals, gradients);
+#endif
+}
+
+// Whether the current device runs them.
+bool has_warpgroups();
+
 template <class T>
 __global__ void __launch_bounds__(kThreads) pairwise_finish(
     double constant, const double* totals, int64_t count, const double* gradients, int64_t splits, int64_t size,
@@ -365,18 +354,32 @@ __global__ void __launch_bounds__(kThreads) pairwise_finish(
     if (threadIdx.x == 0) *results.value = T(constant + sum);
   }
   if (results.g_current == nullptr) return;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < size; i += int64_t(gridDim.x) * kThreads) {
-    double sum = 0;
-    for (int64_t split = 0; split < splits; ++split) sum += gradients[split * size + i];
-    results.g_current[i] = T(sum);
+  __shared__ double parts[kWarps][32];
+  for (int64_t first = int64_t(blockIdx.x) * 32; first < size; first += int64_t(gridDim.x) * 32) {
+    sum_arrays(gradients, splits, size, first, size, parts, [&](int64_t i, double sum) { results.g_current[i] = T(sum); });
   }
 }
 
-// How a problem is run. It depends on the sizes alone and not on the device, and with it the order of the sums; nor does it
-// depend on whether there is a value to be computed, so that the gradient has the same bits.
+// What takes the products of a large window.
+enum class Products { kPlain, kTensor, kWarpgroup };
+
+// Not tensor cores before they have been measured: the environment variable MOW_CUDA_PRODUCT says from how many rows on, and
+// with "wgmma:" before the number, that it shall be warpgroups where the device has their instructions.
+template <class T>
+Products choose_products(int64_t rows) {
+  static const char* const wanted = std::getenv("MOW_CUDA_PRODUCT");
+  if (sizeof(T) != 4 || wanted == nullptr) return Products::kPlain;
+  const char* const colon = std::strchr(wanted, ':');
+  static const int64_t least_rows = std::atoll(colon ? colon + 1 : wanted);
+  if (rows < least_rows) return Products::kPlain;
+  return std::strncmp(wanted, "wgmma", 5) == 0 && has_warpgroups() ? Products::kWarpgroup : Products::kTensor;
+}
+
+// How a problem is run. It depends on the sizes alone and not on the device, but for warpgroups, and with it the order of the
+// sums; nor does it depend on whether there is a value to be computed, so that the gradient has the same bits.
 struct Plan {
   bool single;               // one launch
-  bool tensor;               // the products on tensor cores
+  Products products;         // where it is not
   int64_t work;              // in visits of kDepth coordinates, where single
   int64_t live, others;      // tiles with a gradient and without
   int64_t splits, other_splits;
@@ -384,12 +387,13 @@ struct Plan {
   int64_t limbs;             // of the latter those that the limbs fill
 
   int64_t blocks(bool measured) const { return live * splits + (measured ? others * other_splits : 0); }
+  Reader reader() const { return products == Products::kWarpgroup ? Reader::kWarpgroup : Reader::kWarp; }
 
   template <class T>
   static Plan make(const Samples<T>& samples, bool needs_grad) {
     const int64_t size = needs_grad ? samples.current.count * samples.dim : 0;
     Plan plan{};
-    const Tiling small = tiling(samples, needs_grad, SmallTile<T>::kRows);
+    const Tiling small = tiling(samples, needs_grad, SmallTile<T>::kRows, SmallTile<T>::kColumns);
     plan.shared = int64_t(sizeof(SmallTile<T>)) + size * int64_t(sizeof(double));
     // A single block would take longer than the second launch from some 64 units on, of about half a microsecond each.
     static const int64_t most_units = threshold("MOW_CUDA_SINGLE", 64);
@@ -398,24 +402,28 @@ struct Plan {
       plan.single = plan.work * ((samples.dim + kDepth - 1) / kDepth) <= most_units;
       if (plan.single) return plan;
     }
+    plan.products = choose_products<T>(small.window + small.prior);
+    using ByWarpgroups = WarpgroupProduct<false>;
+    static_assert(ByWarpgroups::shared_bytes(ByWarpgroups::kMostResident) <= 226 << 10);  // with 1 KiB of its own, sm_90's
+    const Tiling large = plan.products == Products::kWarpgroup
+                             ? tiling(samples, needs_grad, ByWarpgroups::kRows, ByWarpgroups::kColumns)
+                             : tiling(samples, needs_grad, LargeTile<T>::kRows, LargeTile<T>::kColumns);
     // Enough blocks of either kind for the largest devices, with gradients in memory that stays a multiple of the samples'.
     static const int64_t wanted = threshold("MOW_CUDA_BLOCKS", 1024);
-    const Tiling large = tiling(samples, needs_grad, LargeTile<T>::kRows);
     const auto splits = [](int64_t tiles, int64_t most) {
       return tiles == 0 ? 0 : std::clamp<int64_t>((wanted + tiles - 1) / tiles, 1, std::max<int64_t>(1, most));
     };
     plan.live = large.live();
     plan.others = large.count() - plan.live;
     plan.splits = splits(
-        plan.live, std::min(large.count(), 4 * (large.window + large.prior) / samples.current.count));
-    plan.other_splits = splits(plan.others, plan.others);
+        plan.live, std::min(large.most_visits(), 4 * (large.window + large.prior) / samples.current.count));
+    plan.other_splits = splits(plan.others, plan.others * (large.rows / large.columns));
     plan.shared = int64_t(sizeof(LargeTile<T>));
-    // Not before it has been measured: from as many rows on as the variable says.
-    static const int64_t least_rows = threshold("MOW_CUDA_PRODUCT", std::numeric_limits<int64_t>::max());
-    plan.tensor = sizeof(T) == 4 && large.window + large.prior >= least_rows;
-    if (plan.tensor) {
-      plan.shared = int64_t(sizeof(TensorProduct<false>::Shared));
-      plan.limbs = Limbs::bytes(large.window, large.prior, samples.dim);
+    if (plan.products != Products::kPlain) {
+      plan.shared = plan.products == Products::kTensor
+                        ? int64_t(sizeof(TensorProduct<false>::Shared))
+                        : ByWarpgroups::shared_bytes(Limbs::groups_of(samples.dim, plan.reader()) / 2);
+      plan.limbs = Limbs::bytes(large.window, large.prior, samples.dim, plan.reader());
     }
     plan.scratch = plan.limbs + int64_t(sizeof(double)) * (plan.blocks(true) + plan.splits * size);
     return plan;
@@ -428,7 +436,8 @@ cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream
   const bool needs_grad = p.results.g_current != nullptr;
   const Plan plan = Plan::make(p.samples, needs_grad);
   if (plan.single) {
-    const int team = team_size(plan.work);
+    const int64_t alone = p.samples.prior.count == 0 ? tiling(p.samples, false, SmallTile<T>::kRows).of_window() : 0;
+    const int team = team_size(plan.work + alone);
     return launch(pairwise_window<T, family>, dim3(unsigned(team)), kThreads, plan.shared, team, stream, p);
   }
   const int64_t size = p.samples.current.count * p.samples.dim, count = plan.blocks(p.results.value != nullptr);
@@ -441,15 +450,18 @@ cudaError_t run(const Pairwise<T, family>& p, void* scratch, cudaStream_t stream
   };
   cudaError_t failed = cudaSuccess;
   if constexpr (sizeof(T) == 4) {
-    if (plan.tensor) {
-      const Limbs limbs = Limbs::in(memory, p.samples.window(), p.samples.prior.count, p.samples.dim);
+    if (plan.products != Products::kPlain) {
+      const Limbs limbs =
+          Limbs::in(memory, p.samples.window(), p.samples.prior.count, p.samples.dim, plan.reader());
       failed = split(p.samples, !of_products(family), limbs, stream);
-      if (failed == cudaSuccess) failed = tiles(pairwise_tensor_tiles<T, family>, limbs);
+      if (failed != cudaSuccess) return failed;
+      failed = plan.products == Products::kTensor ? tiles(pairwise_tensor_tiles<T, family>, limbs)
+                                                  : tiles(pairwise_warpgroup_tiles<T, family>, limbs);
     }
   }
-  if (!plan.tensor) failed = tiles(pairwise_tiles<T, family>);
+  if (plan.products == Products::kPlain) failed = tiles(pairwise_tiles<T, family>);
   if (failed != cudaSuccess) return failed;
-  const int64_t blocks = needs_grad ? std::clamp<int64_t>(size / kThreads, 1, 1024) : 1;
+  const int64_t blocks = needs_grad ? std::clamp<int64_t>((size + 31) / 32, 1, 1024) : 1;
   return launch(
       pairwise_finish<T>, dim3(unsigned(blocks)), kThreads, 0, 1, stream, p.constant,
       static_cast<const double*>(totals), count, static_cast<const double*>(gradients), plan.splits, size, p.results);

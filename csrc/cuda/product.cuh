@@ -2,13 +2,14 @@
 //
 // A product says how the pairs of a tile are dealt out to the threads, and what shared memory it wants of its own:
 //
-//   kRows            rows of a tile, and as many columns
-//   kPairs           pairs of a thread: i lies at first_row() + row(i), first_column() + column(i) of the tile
+//   kRows, kColumns  rows of a tile, and of one of columns
+//   kPairs           pairs of a thread: i lies at first_row() + row(i), first_column() + column(i) of the tiles
 //   kRun             neighbouring columns that neighbouring pairs have: i, i + 1, ...
 //   kLeavesLast      whether the last coordinates are in `shared.rows` and `shared.columns` afterwards
 //   Shared           the tile below, and what else the product keeps in shared memory
-//   begin            starts to load what the next visit begins with
-//   operator()       r[i] of all pairs, with barriers around what is shared
+//   begin            starts to load what the first of some visits begins with
+//   operator()       r[i] of all pairs of one of them, in turn, with barriers around what is shared; starts to load what the
+//                    next one begins with
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,46 +17,25 @@
 #include <cstdint>
 
 #include "cuda/block.cuh"
+#include "cuda/tiling.cuh"
 
 namespace mow::cuda {
 
-// The prior, or the window.
-template <class T>
-__device__ Sequence<T> sequence(const Samples<T>& samples, bool prior) {
-  if (prior) return {samples.prior, Rows<T>{}};
-  return {samples.history, samples.current};
-}
-
-// A pair of tiles, rows against columns.
-template <class T>
-struct Visit {
-  const Samples<T>& samples;
-  int64_t first_row, first_column;
-  bool of_prior, columns_of_prior;  // the sample of the rows and that of the columns
-  bool slopes;                      // whether rows want their gradient
-
-  __device__ Sequence<T> rows() const { return sequence(samples, of_prior); }
-  __device__ Sequence<T> columns() const { return sequence(samples, columns_of_prior); }
-
-  // One sample, of which each unordered pair counts once.
-  __device__ bool same() const { return of_prior == columns_of_prior; }
-};
-
 // Shared memory of a visit: kDepth coordinates of a tile of rows and of one of columns, and the slopes of the pairs.
-template <class T, int kSide>
+template <class T, int kTileRows, int kTileColumns = kTileRows>
 struct Tile {
-  static constexpr int kRows = kSide, kStride = kTileStride<T, kRows>;
+  static constexpr int kRows = kTileRows, kColumns = kTileColumns;
 
-  alignas(16) T rows[kDepth][kStride];
-  alignas(16) T columns[kDepth][kStride];
-  alignas(16) T slopes[kRows][kStride];
+  alignas(16) T rows[kDepth][kTileStride<T, kRows>];
+  alignas(16) T columns[kDepth][kTileStride<T, kColumns>];
+  alignas(16) T slopes[kRows][kTileStride<T, kColumns>];
   double sums[kWarps];
 
   // Coordinates [start, start + kDepth), when no thread reads the ones before any more.
   __device__ void load(const Visit<T>& visit, int64_t start, int64_t dim) {
     __syncthreads();
     load_tile<T, kRows>(rows, visit.rows(), visit.first_row, start, dim);
-    load_tile<T, kRows>(columns, visit.columns(), visit.first_column, start, dim);
+    load_tile<T, kColumns>(columns, visit.columns(), visit.first_column, start, dim);
     __syncthreads();
   }
 };
@@ -64,7 +44,7 @@ struct Tile {
 // coinciding rows of any magnitude, at no more multiply-adds.
 template <class T, bool kOfProducts, int P>
 struct PlainProduct {
-  static constexpr int kRows = 16 * P, kPairs = P * P, kRun = P;
+  static constexpr int kRows = 16 * P, kColumns = kRows, kPairs = P * P, kRun = P;
   static constexpr bool kLeavesLast = true;
 
   using Shared = Tile<T, kRows>;
@@ -74,9 +54,10 @@ struct PlainProduct {
   MOW_HD static constexpr int row(int i) { return i / P; }
   MOW_HD static constexpr int column(int i) { return i % P; }
 
-  __device__ void begin(const Visit<T>&, Shared&) const {}
+  __device__ void begin(const Visits<T>&, Shared&) const {}
 
-  __device__ void operator()(const Visit<T>& visit, int64_t dim, Shared& shared, T (&r)[kPairs]) const {
+  __device__ void operator()(const Visits<T>& visits, int64_t which, int64_t dim, Shared& shared, T (&r)[kPairs]) const {
+    const Visit<T> visit = visits[which];
     const int row = first_row(), column = first_column();
     for (int i = 0; i < kPairs; ++i) r[i] = 0;
     for (int64_t start = 0; start < dim; start += kDepth) {

@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kThreads) running_pass(const __grid_constant__
   __shared__ T news[kNews][kDepth];
   __shared__ T slopes[kNews][kThreads];
   __shared__ double sums[kWarps];
+  __shared__ double parts[kWarps][32];
   __shared__ bool last;
   const RingState& state = *p.latents.state;
   const int64_t head = state.head, present = state.count, pending = state.pending;
@@ -183,20 +184,27 @@ __global__ void __launch_bounds__(kThreads) running_pass(const __grid_constant__
     p.latents.state->ticket = 0;
     p.latents.state->pending = 0;
   }
-  for (int64_t row = warp; needs_grad && row < k; row += kWarps) {
-    const Line<T> x = line_of(p.current, row);
+  for (int64_t first = 0; needs_grad && first < k; first += kWarps) {  // a warp a row, then all of them each row
+    const int rows = int(k - first < kWarps ? k - first : kWarps);
     double factor = 0;
-    if (!p.sampled()) {
+    if (!p.sampled() && warp < rows) {
+      const Line<T> x = line_of(p.current, first + warp);
       double norm[1] = {0}, value[1], slope[1];
       for (int64_t d = lane; d < dim; d += 32) norm[0] += double(x.data[d * x.stride]) * double(x.data[d * x.stride]);
       for (int other = 16; other > 0; other /= 2) norm[0] += __shfl_xor_sync(0xffffffff, norm[0], other);
       p.g.template operator()<true>(norm, value, slope);
       factor = 2 * p.zv * slope[0];
     }
-    for (int64_t d = lane; d < dim; d += 32) {
-      double g = factor * double(x.data[d * x.stride]);
-      for (int64_t block = 0; block < gridDim.x; ++block) g += p.gradients[(block * k + row) * dim + d];
-      p.results.g_current[row * dim + d] = T(g);
+    __syncthreads();  // the sums are not read any more
+    if (lane == 0) sums[warp] = factor;
+    for (int i = 0; i < rows; ++i) {
+      const int64_t row = first + i;
+      const Line<T> x = line_of(p.current, row);
+      for (int64_t start = 0; start < dim; start += 32) {
+        sum_arrays(p.gradients + row * dim, gridDim.x, k * dim, start, dim, parts, [&](int64_t d, double sum) {
+          p.results.g_current[row * dim + d] = T(sum + sums[i] * double(x.data[d * x.stride]));
+        });
+      }
     }
   }
 }

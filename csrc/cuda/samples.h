@@ -15,10 +15,32 @@
 
 namespace mow::cuda {
 
+// Rows as they lie in memory, or the newest `count` of a ring of `slots`, oldest first. Where that stands is in device memory:
+// `head` is the slot that is written next.
+template <class T>
+struct Past : Rows<T> {
+  int64_t slots = 0;
+  const int64_t* head = nullptr;
+
+  MOW_HD Past() {}
+  MOW_HD Past(const Rows<T>& rows) : Rows<T>(rows) {}
+  Past(const Rows<T>& ring, const int64_t* head, int64_t newest) : Rows<T>(ring), slots(ring.count), head(head) {
+    this->count = newest;
+  }
+
+  MOW_HD int64_t slot(int64_t row) const {
+    if (head == nullptr) return row;
+    const int64_t slot = *head - this->count + row;
+    return slot < 0 ? slot + slots : slot;
+  }
+};
+
 // The window [history; current] and the prior, all of one width. The prior has no rows where it is N(0, I).
 template <class T>
 struct Samples {
-  Rows<T> current, history, prior;
+  Rows<T> current;
+  Past<T> history;
+  Rows<T> prior;
   int64_t dim;
 
   MOW_HD int64_t window() const { return history.count + current.count; }

@@ -17,7 +17,7 @@ Rows<T> rows_of_directions(const Tensor& directions) {
 }
 
 std::tuple<Tensor, Tensor> run(
-    const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
+    const Tensor& current, const History& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p, Wanted wanted) {
   return with_dtype(current, [&]<class T>(T) {
     DeviceCall<T> call(current, history, prior, wanted);
@@ -37,13 +37,19 @@ std::tuple<Tensor, Tensor> run(
 std::tuple<Tensor, Tensor> sliced_wasserstein_fwd(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p, bool needs_grad) {
-  return run(current, history, prior, directions, normal, p, wanted(needs_grad));
+  return run(current, {history}, prior, directions, normal, p, wanted(needs_grad));
 }
 
 Tensor sliced_wasserstein_gradient(
     const Tensor& current, const Tensor& history, const std::optional<Tensor>& prior, const Tensor& directions,
     const std::optional<Tensor>& normal, double p) {
-  return std::get<1>(run(current, history, prior, directions, normal, p, Wanted::kGradient));
+  return std::get<1>(run(current, {history}, prior, directions, normal, p, Wanted::kGradient));
+}
+
+std::tuple<Tensor, Tensor> sliced_wasserstein_ring(
+    const Tensor& current, const Tensor& ring, const Tensor& head, int64_t rows, const std::optional<Tensor>& prior,
+    const Tensor& directions, const std::optional<Tensor>& normal, double p, bool measure) {
+  return run(current, {ring, &head, rows}, prior, directions, normal, p, measured(measure));
 }
 
 template <class T>
@@ -58,7 +64,7 @@ std::tuple<Tensor, Tensor> sliced_wasserstein_sorted_fwd(
     const Tensor& keys, const Tensor& current, int64_t size, int64_t head, int64_t rows, int64_t, const Tensor& directions,
     const Tensor& normal, bool needs_grad) {
   return with_dtype(current, [&]<class T>(T) {
-    DeviceCall<T> call(current, current, std::nullopt, wanted(needs_grad));
+    DeviceCall<T> call(current, {current}, std::nullopt, wanted(needs_grad));
     const auto window = sorted_window<T>(keys, current, size, head, rows, directions);
     return call.run(sorted_scratch(window, true), [&](void* scratch, cudaStream_t stream) {
       return evaluate_sorted(window, static_cast<const double*>(normal.data_ptr()), call.results, scratch, stream);
@@ -80,9 +86,17 @@ void sliced_wasserstein_sorted_push(
 
 }  // namespace
 
+STABLE_TORCH_LIBRARY_FRAGMENT(mow_kernels, m) {
+  // The gradient, and with `measure` the value, where the history are the newest `rows` of a ring (csrc/cuda/ring.cpp).
+  m.def(
+      "sliced_wasserstein_ring(Tensor current, Tensor ring, Tensor head, int rows, Tensor? prior, Tensor directions, "
+      "Tensor? normal, float p, bool measure) -> (Tensor value, Tensor g_current)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(mow_kernels, CUDA, m) {
   m.impl("sliced_wasserstein_fwd", TORCH_BOX(&sliced_wasserstein_fwd));
   m.impl("sliced_wasserstein_gradient", TORCH_BOX(&sliced_wasserstein_gradient));
+  m.impl("sliced_wasserstein_ring", TORCH_BOX(&sliced_wasserstein_ring));
   m.impl("sliced_wasserstein_sorted_fwd", TORCH_BOX(&sliced_wasserstein_sorted_fwd));
   m.impl("sliced_wasserstein_sorted_push", TORCH_BOX(&sliced_wasserstein_sorted_push));
 }

@@ -6,10 +6,12 @@
 //     by a bitonic network in shared memory.
 //   - large ones: runs of kRun entries by the same network, then merged pairwise, where an entry finds its place by binary
 //     search in the other run. No two entries are equal, so no merge has a tie to break. log2(n / kRun) passes over
-//     the entries; up to 4096 rows (2048 in double precision) there is none.
+//     the entries; up to 4096 rows (2048 in double precision) there is none. From so many rows on that these are more
+//     passes than by eight bits at a time, a radix sort (radix.h) over the entries of all directions.
 // Draws are divided by their norms as they are projected on, or in a launch of its own where there are several anyway.
 // The gradient alone of few current rows (counts_ranks) sorts no window: it counts the entries below theirs.
 
+#include "cuda/radix.h"
 #include "cuda/sliced_wasserstein.cuh"
 
 namespace mow::cuda {
@@ -21,9 +23,15 @@ struct Sorted {
   const Entry<T>* entries;
   int64_t count;
   const double* bins;
+  bool packed = false;
+
+  __device__ Entry<T> entry(int64_t direction, int64_t rank) const {
+    const Entry<T> entry = entries[direction * count + rank];
+    return packed ? Packed<T>::entry(entry) : entry;
+  }
 
   __device__ T value(int64_t direction, int64_t rank) const {
-    return bins ? T(bins[rank]) : entries[direction * count + rank].value();
+    return bins ? T(bins[rank]) : entry(direction, rank).value();
   }
 };
 
@@ -203,7 +211,7 @@ __global__ void __launch_bounds__(kThreads) match_ranks(
   const double weight = 1 / (double(coupling.whole) * double(p.directions.count));
   double total = 0, slope;
   if (rank < window.count) {
-    const Entry<T> entry = window.entries[direction * window.count + rank];
+    const Entry<T> entry = window.entry(direction, rank);
     const int64_t row = entry.row();
     total = weight * match_rank(p, coupling, rank, entry.value(), prior, direction, needs_grad && row >= h, slope);
     if (needs_grad && row >= h) slopes[direction * k + row - h] = T(weight * slope);
@@ -219,7 +227,7 @@ struct Plan {
   int64_t team, group, size, shared;  // there
   int64_t chunk;                      // directions whose entries are held at once
   bool counting;                      // there is no window to be sorted
-  int64_t window, prior, totals, slopes, units, ranks, scratch;  // bytes; each array of entries to be sorted is there twice
+  int64_t window, prior, totals, slopes, units, ranks, radix, scratch;  // bytes; entries to be sorted are there twice
 
   explicit Plan(const Sliced<T>& p) : Plan() {
     const int64_t n = p.samples.window(), m = p.samples.prior.count, k = p.samples.current.count, dim = p.samples.dim;
@@ -237,7 +245,7 @@ struct Plan {
       single = shared <= kMostShared;
       if (single) return;
     }
-    chunk = std::clamp<int64_t>((int64_t{1} << 28) / ((n + m) * entry), 1, std::min<int64_t>(count, 256));
+    chunk = std::clamp<int64_t>((int64_t{1} << 28) / ((n + m) * entry), 1, std::min(count, Packed<T>::kMostDirections));
     counting = p.results.value == nullptr && counts_ranks(k);
     window = chunk * (counting ? k : n) * entry;
     prior = chunk * m * entry;
@@ -245,23 +253,43 @@ struct Plan {
     slopes = needs_grad ? chunk * k * int64_t(sizeof(T)) : 0;
     units = p.drawn ? count * dim * int64_t(sizeof(T)) : 0;
     ranks = counting ? chunk * k * int64_t(sizeof(unsigned)) : 0;
-    scratch = (counting ? 1 : 2) * window + 2 * prior + totals + slopes + units + ranks;
+    radix = std::max(counting ? 0 : radix_bytes(n), radix_bytes(m));
+    scratch = (counting ? 1 : 2) * window + 2 * prior + totals + slopes + units + ranks + radix;
+  }
+
+  // Whether so many rows are sorted so.
+  static bool by_radix(int64_t rows) {
+    // From here on a sort of runs and five merges read and write more than five passes of eight bits do.
+    static const int64_t least_rows = threshold("MOW_CUDA_RADIX", (16 * int64_t(kRun<T>)) + 1);
+    return Packed<T>::kFits && rows >= least_rows && rows <= Packed<T>::kMostRows;
   }
 
  private:
   Plan() = default;
+
+  int64_t radix_bytes(int64_t rows) const {
+    return by_radix(rows) ? std::max<int64_t>(0, radix_scratch(chunk * rows, Packed<T>::kRowBits, 64)) : 0;
+  }
 };
 
 // Projects a sample on directions and sorts; the result lies in `entries` or in `spare`.
 template <class T>
 cudaError_t sort_projections(
     const Sequence<T>& rows, int64_t count, const Sequence<T>& directions, int64_t here, int64_t dim, Entry<T>* entries,
-    Entry<T>* spare, Sorted<T>& sorted, cudaStream_t stream) {
+    Entry<T>* spare, void* scratch, int64_t bytes, Sorted<T>& sorted, cudaStream_t stream) {
+  const bool packed = Plan<T>::by_radix(count);
   auto failed = launch(
       project<T>, project_blocks(count, here), kThreads, 0, 1, stream, rows, directions, dim, int64_t{0}, entries,
-      static_cast<unsigned*>(nullptr));
-  if (failed == cudaSuccess) failed = sort_entries(entries, spare, count, here, stream);
-  sorted = {entries, count, nullptr};
+      static_cast<unsigned*>(nullptr), packed);
+  if (failed == cudaSuccess && !packed) failed = sort_entries(entries, spare, count, here, stream);
+  if (failed == cudaSuccess && packed) {
+    int end = Packed<T>::kRowBits + Packed<T>::kKeyBits;
+    while ((int64_t{1} << (end - Packed<T>::kRowBits - Packed<T>::kKeyBits)) < here) ++end;
+    auto *words = reinterpret_cast<uint64_t*>(entries), *other = reinterpret_cast<uint64_t*>(spare);
+    failed = radix_sort(words, other, here * count, Packed<T>::kRowBits, end, scratch, bytes, stream);
+    entries = reinterpret_cast<Entry<T>*>(words);
+  }
+  sorted = {entries, count, nullptr, packed};
   return failed;
 }
 
@@ -282,6 +310,7 @@ cudaError_t run_large(Sliced<T> p, const Plan<T>& plan, unsigned char* scratch, 
   auto* const slopes = reinterpret_cast<T*>(take(plan.slopes));
   auto* const units = reinterpret_cast<T*>(take(plan.units));
   auto* const ranks = reinterpret_cast<unsigned*>(take(plan.ranks));
+  void* const radix = take(plan.radix);
   if (p.drawn) {
     const dim3 blocks(unsigned(ceil_divide(count, kWarps)));
     const auto failed = launch(normalise<T>, blocks, kThreads, 0, 1, stream, p.directions, dim, units);
@@ -303,8 +332,9 @@ cudaError_t run_large(Sliced<T> p, const Plan<T>& plan, unsigned char* scratch, 
     auto failed = plan.counting
         ? launch(
               project<T>, project_blocks(k, here), kThreads, 0, 1, stream, Sequence<T>{p.samples.current, none},
-              directions, dim, p.samples.history.count, windows[0], ranks)
-        : sort_projections<T>(rows, n, directions, here, dim, windows[0], windows[1], window, stream);
+              directions, dim, p.samples.history.count, windows[0], ranks, false)
+        : sort_projections<T>(
+              rows, n, directions, here, dim, windows[0], windows[1], radix, plan.radix, window, stream);
     if (failed == cudaSuccess && plan.counting) {
       failed = launch(
           count_ranks<T>, project_blocks(n, here), kThreads, 0, 1, stream, rows, directions, dim,
@@ -312,7 +342,7 @@ cudaError_t run_large(Sliced<T> p, const Plan<T>& plan, unsigned char* scratch, 
     }
     if (failed == cudaSuccess && m > 0) {
       failed = sort_projections<T>(
-          {p.samples.prior, none}, m, directions, here, dim, priors[0], priors[1], prior, stream);
+          {p.samples.prior, none}, m, directions, here, dim, priors[0], priors[1], radix, plan.radix, prior, stream);
     }
     if (failed != cudaSuccess) return failed;
     failed = plan.counting

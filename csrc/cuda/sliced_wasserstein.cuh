@@ -72,15 +72,38 @@ __device__ void project_tile(const Sequence<T>& rows, const Sequence<T>& directi
   for (int i = 0; i < P; ++i) each(first_row + row, first_direction + direction + i, sum[i]);
 }
 
+// Entries in a word that says the direction, too, so that those of several directions are sorted at once: by its bits from
+// kRowBits on, since rows are in order before.
+template <class T>
+struct Packed {
+  static constexpr int kRowBits = 24, kKeyBits = 32;
+  static constexpr int64_t kMostRows = int64_t(1) << kRowBits, kMostDirections = int64_t(1) << (64 - kRowBits - kKeyBits);
+  static constexpr bool kFits = sizeof(T) == 4;
+
+  MOW_HD static Entry<T> of(uint64_t direction, const Entry<T>& entry) {
+    if constexpr (kFits) return {direction << (kRowBits + kKeyBits) | uint64_t(entry.order()) << kRowBits | entry.row()};
+    return entry;
+  }
+
+  MOW_HD static Entry<T> entry(const Entry<T>& packed) {
+    if constexpr (kFits) {
+      return {uint64_t(uint32_t(packed.bits >> kRowBits)) << 32 | (packed.bits & uint64_t(kMostRows - 1))};
+    }
+    return packed;
+  }
+};
+
 // entries [directions, rows], whose rows are numbered from `number` on; zeroes as many ranks, if there are any.
 template <class T>
 __global__ void __launch_bounds__(kThreads) project(
-    Sequence<T> rows, Sequence<T> directions, int64_t dim, int64_t number, Entry<T>* entries, unsigned* ranks) {
+    Sequence<T> rows, Sequence<T> directions, int64_t dim, int64_t number, Entry<T>* entries, unsigned* ranks,
+    bool packed) {
   const int64_t count = rows.count();
   project_tile(rows, directions, dim, [&](int64_t row, int64_t direction, const auto& sums) {
     for (const T sum : sums) {
       if (row < count && direction < directions.count()) {
-        entries[direction * count + row] = Entry<T>::of(sum, uint32_t(number + row));
+        const Entry<T> entry = Entry<T>::of(sum, uint32_t(number + row));
+        entries[direction * count + row] = packed ? Packed<T>::of(uint64_t(direction), entry) : entry;
         if (ranks != nullptr) ranks[direction * count + row] = 0;
       }
       ++row;

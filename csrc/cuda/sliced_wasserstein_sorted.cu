@@ -29,36 +29,23 @@ struct Lists {
   }
 };
 
-// How many of the `count` ascending keys are below `key`, or with `equals` not above it.
 template <class K>
-__device__ int64_t keys_below(const K* keys, int64_t count, K key, bool equals) {
-  int64_t low = 0;
-  while (count > 0) {
-    const int64_t half = count / 2;
-    const K probe = keys[low + half];
-    if (probe < key || (equals && probe == key)) {
-      low += half + 1, count -= half + 1;
-    } else {
-      count = half;
-    }
-  }
-  return low;
+__device__ K key_of(K key) {
+  return key;
 }
 
-// The same of entries.
 template <class T>
-__device__ int64_t entries_below(const Entry<T>* entries, int64_t count, Key<T> key, bool equals) {
-  int64_t low = 0;
-  while (count > 0) {
-    const int64_t half = count / 2;
-    const Key<T> probe = entries[low + half].order();
-    if (probe < key || (equals && probe == key)) {
-      low += half + 1, count -= half + 1;
-    } else {
-      count = half;
-    }
-  }
-  return low;
+__device__ Key<T> key_of(const Entry<T>& entry) {
+  return entry.order();
+}
+
+// How many of the `count` ascending keys or entries are below `key`, or with `equals` not above it.
+template <class Item, class K>
+__device__ int64_t keys_below(const Item* items, int64_t count, K key, bool equals) {
+  return first_not(count, [&](int64_t i) {
+    const K probe = key_of(items[i]);
+    return probe < key || (equals && probe == key);
+  });
 }
 
 // The keys of the oldest rows -> entries [directions from `first` on, count].
@@ -102,17 +89,17 @@ __global__ void __launch_bounds__(kThreads) exchange(const __grid_constant__ Exc
     const Key<T> key = own < 0 ? lists.from[i] : entering[own].order();
     int64_t place = i;
     if (own < 0) {
-      const int64_t below = entries_below(leaving, p.leaves, key, false);
-      const int64_t equal = entries_below(leaving, p.leaves, key, true) - below;
+      const int64_t below = keys_below(leaving, p.leaves, key, false);
+      const int64_t equal = keys_below(leaving, p.leaves, key, true) - below;
       place -= below;
       if (equal > 0) {
         const int64_t before = i - keys_below(lists.from, rows, key, false);
         if (before < equal) continue;
         place -= equal;
       }
-      place += entries_below(entering, p.enters, key, false);
+      place += keys_below(entering, p.enters, key, false);
     } else {
-      place = own + keys_below(lists.from, rows, key, true) - entries_below(leaving, p.leaves, key, true);
+      place = own + keys_below(lists.from, rows, key, true) - keys_below(leaving, p.leaves, key, true);
     }
     lists.to[place] = key;
     if (p.means == nullptr) continue;
@@ -178,7 +165,7 @@ cudaError_t run_chunk(
   Entry<T>*entries = memory, *spare = memory + here * (plan.k + plan.leaves);
   auto failed = launch(
       project<T>, project_blocks(plan.k, here), kThreads, 0, 1, stream, Sequence<T>{window.fresh, {}},
-      Sequence<T>{some, {}}, window.dim, int64_t{0}, entries, static_cast<unsigned*>(nullptr));
+      Sequence<T>{some, {}}, window.dim, int64_t{0}, entries, static_cast<unsigned*>(nullptr), false);
   fresh = entries;
   if (!made || failed != cudaSuccess) return failed;
   const int64_t before = here * plan.k;  // entries, behind which are those that leave

@@ -1,4 +1,5 @@
-// The blocks that work on one small window: a thread-block cluster where the device has them, else one block.
+// Blocks that wait for each other: those that work on one small window, a thread-block cluster where the device has them and
+// else one block; and all of a launch.
 #pragma once
 
 #include <cooperative_groups.h>
@@ -30,6 +31,11 @@ struct Team {
     return shared;
   }
 #endif
+};
+
+// All blocks of a launch by `launch_together`.
+struct Grid {
+  __device__ static void sync() { cooperative_groups::this_grid().sync(); }
 };
 
 // A block's shared memory of the size that its launch named, aligned to 16 bytes.
@@ -68,28 +74,57 @@ inline int team_size(int64_t wanted) {
 constexpr int64_t kDefaultShared = 48 << 10;  // bytes of shared memory that a block gets without asking
 constexpr int64_t kMostShared = 96 << 10;     // that one gets on every device from compute capability 8.0 on
 
-// Launches `blocks` blocks in teams of `team`.
+// How many blocks of a kernel the current device runs at once, 0 where it does not say. Less shared memory than a block gets
+// without asking.
 template <class... Parameters>
-cudaError_t launch(
-    void (*kernel)(Parameters...), dim3 blocks, int threads, int64_t shared, int team, cudaStream_t stream,
-    Parameters... parameters) {
+int64_t most_together(void (*kernel)(Parameters...), int threads, int64_t shared) {
+  int device = 0, processors = 0, blocks = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(shared));
+  return int64_t(processors) * blocks;
+}
+
+template <class... Parameters>
+cudaError_t launch_with(
+    const cudaLaunchAttribute* attribute, void (*kernel)(Parameters...), dim3 blocks, int threads, int64_t shared,
+    cudaStream_t stream, Parameters... parameters) {
   if (shared > kDefaultShared) {
     const auto failed = cudaFuncSetAttribute(
         reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
     if (failed != cudaSuccess) return failed;
   }
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = unsigned(team);
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
   config.blockDim = dim3(unsigned(threads), 1, 1);
   config.dynamicSmemBytes = size_t(shared);
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = team > 1 ? 1 : 0;
+  config.attrs = const_cast<cudaLaunchAttribute*>(attribute);
+  config.numAttrs = attribute ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, parameters...);
+}
+
+// Launches `blocks` blocks in teams of `team`.
+template <class... Parameters>
+cudaError_t launch(
+    void (*kernel)(Parameters...), dim3 blocks, int threads, int64_t shared, int team, cudaStream_t stream,
+    Parameters... parameters) {
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = unsigned(team);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  return launch_with(team > 1 ? &cluster : nullptr, kernel, blocks, threads, shared, stream, parameters...);
+}
+
+// Launches blocks that may wait for each other: no more than `most_together`.
+template <class... Parameters>
+cudaError_t launch_together(
+    void (*kernel)(Parameters...), dim3 blocks, int threads, int64_t shared, cudaStream_t stream,
+    Parameters... parameters) {
+  cudaLaunchAttribute together{};
+  together.id = cudaLaunchAttributeCooperative;
+  together.val.cooperative = 1;
+  return launch_with(&together, kernel, blocks, threads, shared, stream, parameters...);
 }
 
 }  // namespace mow::cuda

@@ -28,6 +28,8 @@ __device__ inline int64_t only_here(int64_t x) {
   return x;
 }
 
+constexpr int kLimbRows = 64;  // of a tile
+
 // The limbs of a tile of rows.
 struct LimbTile {
   static constexpr int kBytes = kLimbDepth * 2 * int(sizeof(Half));  // of a row
@@ -40,7 +42,7 @@ struct LimbTile {
   __device__ void begin(const Limbs& limbs, int64_t row, int64_t first, int groups) {
     static_assert(kThreads == kLimbRows * 4);  // four pieces of 16 bytes are a group
     const int at = threadIdx.x / 4, piece = threadIdx.x % 4;
-    const Half* const from = limbs.row(row + at) + first * 2 * kGroup16 + piece * 8;
+    const Half* const from = limbs.line(row + at) + first * 2 * kGroup16 + piece * 8;
 #pragma unroll 1
     for (int i = 0; i < groups; ++i) begin_copy(&rows[at][i * 64 + piece * 16], from + i * 2 * kGroup16);
     if (threadIdx.x < kLimbRows / 2) begin_copy(&sizes[2 * threadIdx.x], &limbs.sizes[row + 2 * threadIdx.x]);
@@ -50,10 +52,76 @@ struct LimbTile {
   __device__ const unsigned char* at(int row, int group, int limb) const { return &rows[row][group * 64 + limb * 32]; }
 };
 
+// Evaluates a pair again as PlainProduct does it, out of device memory, and a pair at a time: there are registers for what
+// comes often.
+template <class Product, bool kOfProducts>
+__device__ void evaluate_again(const Visit<float>& visit, int64_t dim, float (&r)[Product::kPairs]) {
+  const int64_t top = only_here(visit.first_row + Product::first_row());
+  const int64_t left = only_here(visit.first_column + Product::first_column());
+  const auto rows = sequence(visit.samples, only_here(visit.of_prior));
+  const auto columns = sequence(visit.samples, only_here(visit.columns_of_prior));
+#pragma unroll
+  for (int i = 0; i < Product::kPairs; ++i) {
+    const Line<float> x = rows.line(top + Product::row(i)), y = columns.line(left + Product::column(i));
+    r[i] = 0;
+#pragma unroll 1
+    for (int64_t start = 0; start < dim; start += kDepth) {
+      float run = 0;
+      const int64_t end = start + kDepth < dim ? start + kDepth : dim;
+#pragma unroll 1
+      for (int64_t d = start; d < end; d += 4) {
+        const auto a = x.quad(d, dim), b = y.quad(d, dim);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const float difference = a.v[e] - b.v[e];
+          run += kOfProducts ? a.v[e] * b.v[e] : difference * difference;
+        }
+      }
+      r[i] += run;
+    }
+  }
+}
+
+// From the products of the limbs to |x-y|^2, or x.y, of a warp's pairs, all of which are evaluated again if one has to be.
+// sizes: of the rows and columns of the tiles.
+template <class Product, bool kOfProducts>
+__device__ void settle(
+    const Visit<float>& visit, int64_t dim, const Size* row_sizes, const Size* column_sizes, float (&r)[Product::kPairs]) {
+  const auto sizes = [&](int i) {
+    return Pack<Size, 2>{
+        row_sizes[Product::first_row() + Product::row(i)], column_sizes[Product::first_column() + Product::column(i)]};
+  };
+  // Whether they all keep their digits, but for rows with themselves, which count for nothing.
+  bool good = true;
+#pragma unroll
+  for (int i = 0; i < Product::kPairs; ++i) {
+    const auto [x, y] = sizes(i).v;
+    if constexpr (kOfProducts) {
+      r[i] = r[i] * y.v[1] * x.v[1];
+      good &= std::fabs(r[i]) <= kLargest<float>;
+    } else {
+      const float terms = x.v[0] + y.v[0];
+      r[i] = terms - r[i] * y.v[1] * (2 * x.v[1]);
+      good &= r[i] >= terms * 0.125f;
+    }
+  }
+  const int64_t ahead = visit.first_column - visit.first_row;
+  if (!kOfProducts && !good && visit.same() && ahead >= 0 && ahead < Product::kRows) {
+    const int own = int(ahead) + Product::first_column() - Product::first_row();
+    good = true;
+#pragma unroll
+    for (int i = 0; i < Product::kPairs; ++i) {
+      const auto [x, y] = sizes(i).v;
+      good &= r[i] >= (x.v[0] + y.v[0]) * 0.125f || Product::row(i) == Product::column(i) + own;
+    }
+  }
+  if (__any_sync(0xffffffff, !good)) evaluate_again<Product, kOfProducts>(visit, dim, r);
+}
+
 // A warp has 32 rows and 16 columns: four instructions for each product of limbs.
 template <bool kOfProducts>
 struct TensorProduct {
-  static constexpr int kRows = kLimbRows, kPairs = 16, kRun = 2;
+  static constexpr int kRows = kLimbRows, kColumns = kRows, kPairs = 16, kRun = 2;
   static constexpr bool kLeavesLast = false;
 
   struct Shared : Tile<float, kRows> {
@@ -68,36 +136,21 @@ struct TensorProduct {
   MOW_HD static constexpr int row(int i) { return i / 4 * 8; }
   MOW_HD static constexpr int column(int i) { return i % 4 / 2 * 8 + i % 2; }
 
-  // Begins to load what a visit begins with, when no thread reads what the one before had.
-  __device__ void begin(const Visit<float>& visit, Shared& shared) { begin(visit, shared, 0); }
+  __device__ void begin(const Visits<float>& visits, Shared& shared) { begin(visits[0], shared, 0); }
 
-  __device__ void operator()(const Visit<float>& visit, int64_t dim, Shared& shared, float (&r)[kPairs]) {
+  __device__ void operator()(
+      const Visits<float>& visits, int64_t which, int64_t dim, Shared& shared, float (&r)[kPairs]) {
     for (int i = 0; i < kPairs; ++i) r[i] = 0;
     for (int64_t first = 0; first < limbs.groups; first += kLimbGroups) {
-      if (first > 0) begin(visit, shared, first);
+      if (first > 0) begin(visits[which], shared, first);
       finish_copies();
       __syncthreads();
       add_products(shared, groups_from(first), r);
       if (first + kLimbGroups < limbs.groups) __syncthreads();
     }
-    bool again = false;
-    const bool diagonal = visit.same() && visit.first_row == visit.first_column;
-    const int own = first_column() - first_row();  // of a row with itself, which counts for nothing
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const Size x = shared.row_limbs.sizes[first_row() + row(i)];
-      const Size y = shared.column_limbs.sizes[first_column() + column(i)];
-      const float product = r[i] * x.v[1] * y.v[1], terms = x.v[0] + y.v[0];
-      if constexpr (kOfProducts) {
-        r[i] = product;
-        again |= !(std::fabs(product) <= kLargest<float>);
-      } else {
-        r[i] = terms - 2 * product;
-        again |= !(r[i] >= terms * 0.125f) && !(diagonal && row(i) == column(i) + own);
-      }
-    }
-    if (__any_sync(0xffffffff, again)) evaluate_again(visit, dim, r);
+    settle<TensorProduct, kOfProducts>(visits[which], dim, shared.row_limbs.sizes, shared.column_limbs.sizes, r);
     __syncthreads();  // the limbs have been read
+    if (which + 1 < visits.count) begin(visits[which + 1], shared, 0);
   }
 
  private:
@@ -107,14 +160,13 @@ struct TensorProduct {
     return int(limbs.groups - first < kLimbGroups ? limbs.groups - first : kLimbGroups);
   }
 
+  // Begins to load what a visit has from a group on, when no thread reads what was there before.
   __device__ void begin(const Visit<float>& visit, Shared& shared, int64_t first) {
     const int groups = groups_from(first);
-    if (!resident) shared.row_limbs.begin(limbs, place(visit.of_prior, visit.first_row), first, groups);
+    if (!resident) shared.row_limbs.begin(limbs, limbs.place(visit.of_prior, visit.first_row), first, groups);
     resident = limbs.groups <= kLimbGroups;
-    shared.column_limbs.begin(limbs, place(visit.columns_of_prior, visit.first_column), first, groups);
+    shared.column_limbs.begin(limbs, limbs.place(visit.columns_of_prior, visit.first_column), first, groups);
   }
-
-  __device__ int64_t place(bool prior, int64_t row) const { return prior ? limbs.window + row : row; }
 
   __device__ static void add_products(const Shared& shared, int groups, float (&r)[kPairs]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -146,34 +198,6 @@ struct TensorProduct {
       for (int i = 0; i < kPairs; ++i) {
         const int which = i / 8 * 2 + i % 4 / 2, element = i / 4 % 2 * 2 + i % 2;
         r[i] += high[which][element] + low[which][element] * (1 / kLow);
-      }
-    }
-  }
-
-  // As PlainProduct does it, out of device memory, and a pair at a time: there are registers for what comes often.
-  __device__ static void evaluate_again(const Visit<float>& visit, int64_t dim, float (&r)[kPairs]) {
-    const int64_t top = only_here(visit.first_row + first_row());
-    const int64_t left = only_here(visit.first_column + first_column());
-    const auto rows = sequence(visit.samples, only_here(visit.of_prior));
-    const auto columns = sequence(visit.samples, only_here(visit.columns_of_prior));
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const Line<float> x = rows.line(top + row(i)), y = columns.line(left + column(i));
-      r[i] = 0;
-#pragma unroll 1
-      for (int64_t start = 0; start < dim; start += kDepth) {
-        float run = 0;
-        const int64_t end = start + kDepth < dim ? start + kDepth : dim;
-#pragma unroll 1
-        for (int64_t d = start; d < end; d += 4) {
-          const auto a = x.quad(d, dim), b = y.quad(d, dim);
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            const float difference = a.v[e] - b.v[e];
-            run += kOfProducts ? a.v[e] * b.v[e] : difference * difference;
-          }
-        }
-        r[i] += run;
       }
     }
   }

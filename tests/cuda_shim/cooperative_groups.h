@@ -1,4 +1,4 @@
-// The cluster of blocks that a thread belongs to (cuda_runtime.h beside this file).
+// The cluster of blocks that a thread belongs to, and its grid (cuda_runtime.h beside this file).
 #pragma once
 
 #include "cuda_runtime.h"
@@ -29,5 +29,14 @@ struct Cluster {
 };
 
 inline Cluster this_cluster() { return {}; }
+
+// Of a cooperative launch, whose blocks are all in one team.
+struct Grid {
+  void sync(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
+    cuda_shim::barrier(cuda_shim::Scope::kTeam, file, line);
+  }
+};
+
+inline Grid this_grid() { return {}; }
 
 }  // namespace cooperative_groups

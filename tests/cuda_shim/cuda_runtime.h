@@ -28,7 +28,14 @@ using cudaStream_t = struct CudaStream*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+<<<<<<< HEAD
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+=======
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeCooperative };
+>>>>>>> gpu23
 
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
@@ -36,6 +43,7 @@ struct cudaLaunchAttribute {
     struct {
       unsigned x, y, z;
     } clusterDim;
+    int cooperative;
   } val;
 };
 
@@ -50,6 +58,16 @@ struct cudaLaunchConfig_t {
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+
+
+constexpr int kProcessors = 4, kBlocksOfOne = 2;  // of the device, and what a multiprocessor runs at once
+
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
+  *blocks = kBlocksOfOne;
+  return cudaSuccess;
+}
 
 namespace cuda_shim {
 
@@ -77,6 +95,25 @@ void barrier(Scope scope, const char* file = nullptr, int line = 0);
 unsigned warp_in_team();
 unsigned thread_in_team();
 int turns();  // the order of the turns: 0, 1 or 2
+
+// Waits until something holds of a word, which others bring about or a copy that was begun and ends as late as can be; where
+// it is null, lets others go on.
+using Condition = bool (*)(const uint64_t* word, unsigned number);
+void wait_until(Condition holds, const uint64_t* word, unsigned number);
+struct Copy {
+  void (*end)(const Copy&);
+  void* to;
+  const void* from;
+  unsigned bytes;
+  uint64_t* word;
+};
+void end_later(const Copy& copy);
+
+// To ThreadSanitizer: what this thread did before the first is known to that which has passed the second.
+void passes(char* to);
+void receives(char* from);
+
+unsigned char* shared_memory();  // of the block
 
 // A word that the lanes of a warp exchange.
 uint64_t exchange(uint64_t word, int lane_mask);
@@ -114,6 +151,11 @@ T __shfl_xor_sync(unsigned, T value, int lane_mask) {
   word = cuda_shim::exchange(word, lane_mask);
   __builtin_memcpy(&value, &word, sizeof value);
   return value;
+}
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+  return __shfl_xor_sync(mask, value, int(threadIdx.x % 32) ^ lane);
 }
 
 inline int __any_sync(unsigned, int predicate) { return cuda_shim::any(predicate != 0); }

@@ -17,16 +17,14 @@ import torch
 from filelock import FileLock  # PyTorch needs it as well
 from torch import Tensor
 
-from mow_kernels import ring
-from mow_kernels.ops import cramer_wold as cramer_wold_op
-from mow_kernels.ops import mmd as mmd_op
-from mow_kernels.ops import sliced_wasserstein as sliced_wasserstein_op
-from mow_kernels.registry import Implementation
+import mow_kernels as mk
+from mow_kernels import native, registry, ring
+from mow_kernels.registry import OPS, Implementation
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).parent
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-DEVICE = [SHIM / "shim.cpp", SHIM / "tensor_cores.cpp"]
+DEVICE = [SHIM / "shim.cpp", SHIM / "tensor_cores.cpp", SHIM / "warpgroups.cpp"]
 """What stands in for it."""
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror")
 FLAGS += ("-fno-gnu-unique",)  # a library that is loaded from another file has state of its own
@@ -103,18 +101,20 @@ def turn(*, major: int = 9, order: int = 0) -> None:
 def _call(
     name: str,
     current: Tensor,
-    history: Tensor,
+    history: Tensor | mk.Newest,
     prior: Tensor | None,
     needs_grad: bool,
     *rest: Any,
     measured: bool = True,
 ) -> tuple:
-    numbers = []
+    numbers, ring = [], [0, 0]
+    if isinstance(history, mk.Newest):
+        history, ring = history.slots, [history.count, history.head.data_ptr()]
     for rows in (current, history, prior):
         numbers += [0, 0, 0, 0] if rows is None else [rows.data_ptr(), rows.shape[0], *rows.stride()]
     value = current.new_full((), torch.nan)
     g_current = current.new_full(current.shape, torch.nan) if needs_grad else None
-    numbers = (ctypes.c_int64 * 13)(*numbers, current.shape[1])
+    numbers = (ctypes.c_int64 * 15)(*numbers, current.shape[1], *ring)
     status = getattr(load(), f"cuda_shim_{name}")(
         ctypes.c_bool(current.dtype == torch.float32),
         numbers,
@@ -142,35 +142,27 @@ class _Value(torch.autograd.Function):
         return None, g_out * ctx.g_current
 
 
+def _sliced_arguments(directions: Tensor, bins: Tensor | None, p: float) -> tuple:
+    columns = directions.reshape(directions.shape[-2:])
+    given = (columns.data_ptr(), columns.shape[1], *columns.stride()[::-1], directions.dim() == 3)
+    return (ctypes.c_int64 * 5)(*given), _pointer(bins), ctypes.c_double(p)
+
+
+_ARGUMENTS: dict[str, Callable[..., tuple]] = {
+    "mmd": _table,
+    "cramer_wold": lambda phi, gamma: (*_table(phi), ctypes.c_double(gamma)),
+    "sliced_wasserstein": _sliced_arguments,
+}
+"""What follows the samples in a native op, for ctypes."""
+
 Call = Callable[..., tuple]
 """call(current, needs_grad, measured=...) -> value, gradient."""
 
 
-def _mmd(history: Tensor, prior: Tensor | None, **options: Any) -> Call:
+def _of(name: str, history: Tensor | mk.Newest, prior: Tensor | None, **options: Any) -> Call:
     def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
-        table = mmd_op.table(x.shape[1], x.dtype, **options, closed_form=prior is None)
-        return _call("mmd", x, history, prior, needs_grad, *_table(table), **measured)
-
-    return call
-
-
-def _cramer_wold(history: Tensor, prior: Tensor | None, *, gamma: float, phi: str) -> Call:
-    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
-        table = cramer_wold_op.table(x.shape[1], x.dtype, phi)
-        rest = (*_table(table), ctypes.c_double(gamma))
-        return _call("cramer_wold", x, history, prior, needs_grad, *rest, **measured)
-
-    return call
-
-
-def _sliced_wasserstein(history: Tensor, prior: Tensor | None, *, directions: Tensor, p: float) -> Call:
-    def call(x: Tensor, needs_grad: bool, **measured: bool) -> tuple:
-        bins = sliced_wasserstein_op.normal_bins(len(x) + len(history)) if prior is None else None
-        columns = directions.reshape(directions.shape[-2:])
-        given = (columns.data_ptr(), columns.shape[1], *columns.stride()[::-1], directions.dim() == 3)
-        numbers = (ctypes.c_int64 * 5)(*given)
-        rest = (numbers, ctypes.c_void_p(None if bins is None else bins.data_ptr()), ctypes.c_double(p))
-        return _call("sliced_wasserstein", x, history, prior, needs_grad, *rest, **measured)
+        given = OPS[name].fused_arguments(x, len(x) + len(history), prior is None, options)
+        return _call(name, x, history, prior, needs_grad, *_ARGUMENTS[name](*given), **measured)
 
     return call
 
@@ -181,7 +173,12 @@ def _value(of: Callable[..., Call], current: Tensor, history: Tensor, prior: Ten
 
 
 def _gradient(
-    of: Callable[..., Call], measure: bool, current: Tensor, history: Tensor, prior: Tensor | None, **options: Any
+    of: Callable[..., Call],
+    measure: bool,
+    current: Tensor,
+    history: Tensor | mk.Newest,
+    prior: Tensor | None,
+    **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
     value, g_current = of(history, prior, **options)(current.detach(), True, measured=measure)
     return g_current, value if measure else None
@@ -191,7 +188,7 @@ def _later(name: str) -> Callable[..., Any]:
     return lambda *arguments: globals()[name](*arguments)
 
 
-_CALLS = {"mmd": _mmd, "cramer_wold": _cramer_wold, "sliced_wasserstein": _sliced_wasserstein}
+_CALLS = {name: functools.partial(_of, name) for name in _ARGUMENTS}
 
 _KEPT = {"sliced_wasserstein": "sorted"}
 
@@ -202,6 +199,7 @@ IMPLEMENTATIONS = {
         functools.partial(_value, of),
         "cpu",
         gradient=functools.partial(_gradient, of),
+        ring=functools.partial(_gradient, of),
         running=tuple(_later(f"{_KEPT.get(name, 'running')}_{what}") for what in ("fwd", "push")),
     )
     for name, of in _CALLS.items()
@@ -315,6 +313,23 @@ def ring_push(ring: Tensor, head: Tensor, rows: Tensor) -> None:
     _ring(ring, head, rows, len(rows), None)
 
 
+def _ring_of(
+    name: str, current: Tensor, slots: Tensor, head: Tensor, rows: int, prior: Tensor | None, *rest: Any
+) -> tuple:
+    """NAME_ring."""
+    *arguments, measure = rest
+    history = mk.Ring(slots, head).last(rows)
+    value, g_current = _call(name, current, history, prior, True, *_ARGUMENTS[name](*arguments), measured=measure)
+    return value if measure else current.new_empty(0), g_current
+
+
+_RING_SCHEMAS = {
+    "mmd": "Tensor table",
+    "cramer_wold": "Tensor phi, float gamma",
+    "sliced_wasserstein": "Tensor directions, Tensor? normal, float p",
+}
+
+
 @contextlib.contextmanager
 def ring_on_the_cpu() -> Iterator[None]:
     """Windows whose head only the device knows take the kernels for a ring here."""
@@ -322,10 +337,25 @@ def ring_on_the_cpu() -> Iterator[None]:
         "ring_newest": "(Tensor ring, Tensor head, int count) -> Tensor",
         "ring_push": "(Tensor(a!) ring, Tensor(b!) head, Tensor rows) -> ()",
     }
-    with torch.library._scoped_library("mow_kernels", "FRAGMENT") as here, pytest.MonkeyPatch.context() as patch:
+    kernels = {name: globals()[name] for name in schemas}
+    for name, arguments in _RING_SCHEMAS.items():
+        samples = "Tensor current, Tensor ring, Tensor head, int rows, Tensor? prior"
+        schemas[f"{name}_ring"] = f"({samples}, {arguments}, bool measure) -> (Tensor, Tensor)"
+        kernels[f"{name}_ring"] = functools.partial(_ring_of, name)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_look_again)  # when these are gone
+        here = stack.enter_context(torch.library._scoped_library("mow_kernels", "FRAGMENT"))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, schema in schemas.items():
             if not hasattr(torch.ops.mow_kernels, name):  # of a library without them
                 here.define(name + schema)
-            here.impl(name, globals()[name], "CPU")
+            here.impl(name, kernels[name], "CPU")
         patch.setattr(ring, "fused", lambda slots: slots.dtype in (torch.float32, torch.float64))
+        _look_again()
         yield
+
+
+def _look_again() -> None:
+    """At what the native library has."""
+    native.has.cache_clear()
+    registry._multiply()

@@ -13,14 +13,16 @@ namespace {
 
 using namespace mow;
 
-// [data, rows, row stride, column stride] of current, history and prior, then D.
+// [data, rows, row stride, column stride] of current, history and prior, then D, then how many of the history are its newest
+// rows and the address of its head, where it is a ring.
 template <class T>
 cuda::Samples<T> samples_of(const int64_t* numbers) {
   const auto rows = [&](int i) {
     const int64_t* const n = numbers + 4 * i;
     return Rows<T>{reinterpret_cast<const T*>(n[0]), n[1], n[2], n[3]};
   };
-  return {rows(0), rows(1), rows(2), numbers[12]};
+  if (numbers[14] == 0) return {rows(0), rows(1), rows(2), numbers[12]};
+  return {rows(0), {rows(1), reinterpret_cast<const int64_t*>(numbers[14]), numbers[13]}, rows(2), numbers[12]};
 }
 
 // Memory that nobody has written yet, all NaN.
@@ -128,6 +130,8 @@ int cuda_shim_ring(bool single, const int64_t* numbers, int64_t* head, const int
 int cuda_shim_launch(unsigned blocks, unsigned rows_of_blocks, int threads, int64_t shared, int team) {
   return cuda::launch(nothing, dim3(blocks, rows_of_blocks), threads, shared, team, nullptr);
 }
+
+int cuda_shim_launch_together(unsigned blocks) { return cuda::launch_together(nothing, dim3(blocks), 256, 0, nullptr); }
 
 int cuda_shim_mmd(bool single, const int64_t* numbers, const double* table, int64_t size, void* value, void* g_current) {
   return (single ? run_mmd<float> : run_mmd<double>)(numbers, table, size, value, g_current);

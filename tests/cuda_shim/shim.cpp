@@ -32,22 +32,37 @@
 #endif
 
 namespace cuda_shim {
+
+void passes([[maybe_unused]] char* to) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_release(to);
+#endif
+}
+
+void receives([[maybe_unused]] char* from) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_acquire(from);
+#endif
+}
+
 namespace {
 
 constexpr size_t kStack = 64 << 10;
 
 // How a test may turn the device: its compute capability, and the order of the blocks and of the fibers' turns.
 int major_capability = 9;
-int order = 0;  // 0 ascending, 1 descending, 2 shuffled blocks and odd fibers first
+int order = 0;  // 0 ascending, 1 descending, a warp as far as it gets; 2 shuffled blocks, all fibers, the odd ones first
 
-// What every device from compute capability 8.0 on has: shared memory of a block without asking and at most, blocks of a
-// cluster.
-constexpr size_t kDefaultShared = 48 << 10, kMostShared = 99 << 10;
+// Shared memory of a block without asking; at most, which every device from compute capability 8.0 on has, and those of 9;
+// blocks of a cluster.
+constexpr size_t kDefaultShared = 48 << 10;
+size_t most_shared() { return size_t(major_capability == 9 ? 227 : 99) << 10; }
 constexpr unsigned kMostCluster = 8;
+constexpr unsigned kMostTogether = kProcessors * kBlocksOfOne;  // blocks of a cooperative launch
 
 std::map<const void*, size_t> allowed_shared;  // by kernel
 
-// The barriers that were met: FILE:LINE, or of a cluster team:NUMBER in the launch. One may be left out.
+// The barriers that were met: FILE:LINE (also of a whole grid), or of a cluster team:NUMBER in the launch. One may be left out.
 struct Site {
   const char* file;
   int line;
@@ -62,7 +77,7 @@ std::string name_of(const char* file, int line) {
   return std::string(name ? name + 1 : file) + ":" + std::to_string(line);
 }
 
-enum class State { kReady, kWaiting, kFinished };
+enum class State { kReady, kWaiting, kWatching, kFinished };
 
 // Where a fiber, or what lets them take turns, goes on. Sanitizers know of swapcontext alone, which asks the kernel for the
 // signal mask each time and is several times as slow as a jump.
@@ -78,6 +93,9 @@ struct Fiber {
   void* tsan = nullptr;
   State state;
   Scope scope;
+  Condition until;  // it holds, where the fiber watches
+  const uint64_t* word;
+  unsigned number;
   dim3 thread, block;
   unsigned rank, warp;  // of the block in its team; of the warp in the team
   int team_barriers;
@@ -100,11 +118,13 @@ const std::function<void()>* body;
 dim3 grid;
 unsigned team;
 std::vector<std::vector<unsigned char>> shared;
-char left[kMostCluster];  // whether a block of the team has a thread that is done
+char left[std::max(kMostCluster, kMostTogether)];  // whether a block of the team has a thread that is done
 std::vector<uint64_t> words;
 std::vector<Meeting> warps, blocks;
 Meeting whole;
 char started, finished;
+Copy late[64];  // what ends as late as can be
+unsigned late_count = 0;
 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "cuda_shim: %s\n", what);
@@ -113,18 +133,6 @@ char started, finished;
 
 UNWATCHED Meeting& meeting(const Fiber& fiber, Scope scope) {
   return scope == Scope::kWarp ? warps[fiber.warp] : scope == Scope::kBlock ? blocks[fiber.rank] : whole;
-}
-
-void passes([[maybe_unused]] char* to) {
-#if defined(__SANITIZE_THREAD__)
-  __tsan_release(to);
-#endif
-}
-
-void receives([[maybe_unused]] char* from) {
-#if defined(__SANITIZE_THREAD__)
-  __tsan_acquire(from);
-#endif
 }
 
 // stack and size: of the place to go to.
@@ -216,27 +224,61 @@ bool release(unsigned count, Scope scope, std::vector<Meeting>& meetings, const 
   return any;
 }
 
+// Whether a fiber went on.
+UNWATCHED bool take_turn(Fiber& fiber) {
+  const bool watched = fiber.state == State::kWatching && (!fiber.until || fiber.until(fiber.word, fiber.number));
+  if (fiber.state != State::kReady && !watched) return false;
+  running = &fiber;
+  go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
+  return true;
+}
+
+// Lets a warp go on until something else than itself holds it up; whether it did.
+bool run_warp(unsigned warp) {
+  bool any = false;
+  for (bool more = true; more; any |= more) {
+    more = false;
+    bool together = true;
+    for (unsigned i = warp * 32; i < (warp + 1) * 32; ++i) {
+      more |= take_turn(fibers[i]);
+      together &= fibers[i].state == State::kWaiting && fibers[i].scope == Scope::kWarp;
+    }
+    if (!together) continue;
+    for (unsigned i = warp * 32; i < (warp + 1) * 32; ++i) fibers[i].state = State::kReady;
+    warps[warp].phase += 1;
+    more = true;
+  }
+  return any;
+}
+
+// Copies are not bound to any order.
+UNWATCHED bool end_a_copy() {
+  if (late_count == 0) return false;
+  late_count -= 1;
+  const Copy copy = late[order == 1 ? late_count : 0];
+  for (unsigned i = 0; order != 1 && i < late_count; ++i) late[i] = late[i + 1];
+  copy.end(copy);
+  return true;
+}
+
 void run_team(unsigned count) {
   std::vector<unsigned> turns(count);
-  for (unsigned i = 0; i < count; ++i) turns[i] = order == 1 ? count - 1 - i : i;
+  for (unsigned i = 0; i < count; ++i) turns[i] = i;
   if (order == 2) std::stable_partition(turns.begin(), turns.end(), [](unsigned i) { return i % 2 == 1; });
   std::vector<Meeting> all(1);
   for (;;) {
-    bool left = false;
-    for (const unsigned i : turns) {
-      Fiber& fiber = fibers[i];
-      if (fiber.state == State::kReady) {
-        running = &fiber;
-        go(scheduler, fiber.place, fiber.tsan, fiber.stack.get(), kStack);
-      }
-      left |= fiber.state != State::kFinished;
-    }
-    if (!left) break;
-    bool any = release(count, Scope::kWarp, warps, [](const Fiber& f) { return f.warp; });
+    bool any = false;
+    const unsigned most = count / 32;
+    for (unsigned i = 0; order != 2 && i < most; ++i) any |= run_warp(order == 0 ? i : most - 1 - i);
+    for (const unsigned i : turns) any |= order == 2 && take_turn(fibers[i]);
+    if (std::all_of(turns.begin(), turns.end(), [](unsigned i) { return fibers[i].state == State::kFinished; })) break;
+    any |= release(count, Scope::kWarp, warps, [](const Fiber& f) { return f.warp; });
     any |= release(count, Scope::kBlock, blocks, [](const Fiber& f) { return f.rank; });
     if (release(count, Scope::kTeam, all, [](const Fiber&) { return 0u; })) whole.phase += 1, any = true;
-    if (!any) fail("the threads wait at different barriers");
+    if (any) continue;
+    if (!end_a_copy()) fail("the threads wait at different barriers, or for what does not come");
   }
+  if (end_a_copy()) fail("nobody waited for a copy");
   receives(&finished);
 }
 
@@ -257,7 +299,7 @@ UNWATCHED unsigned char* shared_of(unsigned rank) {
 
 UNWATCHED bool is_skipped(Fiber& fiber, Scope scope, const char* file, int line) {
   if (scope == Scope::kWarp) return false;
-  if (scope == Scope::kTeam) file = "team", line = fiber.team_barriers++;
+  if (file == nullptr) file = "team", line = fiber.team_barriers++;
   for (int i = 0; i < site_count; ++i) {
     if (sites[i].line == line && sites[i].file == file) return sites[i].skipped;
   }
@@ -276,6 +318,19 @@ UNWATCHED void barrier(Scope scope, const char* file, int line) {
   to_scheduler(State::kWaiting);
   receives(passed);
 }
+
+UNWATCHED void wait_until(Condition holds, const uint64_t* word, unsigned number) {
+  if (holds && holds(word, number)) return;
+  running->until = holds, running->word = word, running->number = number;
+  to_scheduler(State::kWatching);
+}
+
+UNWATCHED void end_later(const Copy& copy) {
+  if (late_count == sizeof late / sizeof late[0]) fail("more copies at a time than places for them");
+  late[late_count++] = copy;
+}
+
+unsigned char* shared_memory() { return shared_of(team_rank()); }
 
 uint64_t exchange(uint64_t word, int lane_mask) {
   const unsigned lane = thread_index().x % 32, warp = [] () UNWATCHED { return running->warp; }();
@@ -298,13 +353,16 @@ bool any(bool here) {
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread) {
   body = &thread;
   grid = config.gridDim;
-  team = config.numAttrs > 0 ? config.attrs[0].val.clusterDim.x : 1;
+  const cudaLaunchAttribute* const attribute = config.numAttrs > 0 ? config.attrs : nullptr;
+  const bool together = attribute && attribute->id == cudaLaunchAttributeCooperative;
+  team = together ? grid.x : attribute ? attribute->val.clusterDim.x : 1;
   const unsigned threads = config.blockDim.x, count = team * threads;
   const auto allowed = allowed_shared.find(kernel);
   if (config.dynamicSmemBytes > (allowed == allowed_shared.end() ? kDefaultShared : allowed->second)) {
     return cudaErrorInvalidValue;
   }
-  if (team == 0 || team > (major_capability >= 9 ? kMostCluster : 1)) return cudaErrorInvalidValue;
+  const unsigned most = together ? kMostTogether : major_capability >= 9 ? kMostCluster : 1;
+  if (team == 0 || team > most) return cudaErrorInvalidValue;
   if (threads == 0 || threads > 1024) return cudaErrorInvalidValue;
   if (threads % 32 != 0) fail("a block must have whole warps");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x % team != 0 || grid.x >= 1u << 31) return cudaErrorInvalidValue;
@@ -354,13 +412,19 @@ cudaError_t cudaGetDevice(int* device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? cuda_shim::major_capability : 4;
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? cuda_shim::major_capability : kProcessors;
   return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
-  if (value < 0 || size_t(value) > cuda_shim::kMostShared) return cudaErrorInvalidValue;
+  if (value < 0 || size_t(value) > cuda_shim::most_shared()) return cudaErrorInvalidValue;
   cuda_shim::allowed_shared[kernel] = size_t(value);
+  return cudaSuccess;
+}
+
+// As of code for each of the architectures: what is for sm_90a alone is for no thread elsewhere.
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->maxThreadsPerBlock = cuda_shim::major_capability == 9 ? 1024 : 0;
   return cudaSuccess;
 }
 

@@ -92,6 +92,18 @@ cudaError_t run_mmd(const std::vector<double>& table, Problem<T>& p) {
 }
 
 template <class T>
+void sweep_sliced(const Problem<T>& problem) {
+  const std::vector<T> directions = draw<T>(3 * problem.dim, 4);
+  const std::vector<double> bins = draw<double>(1 + problem.n, 5);
+  check("sliced_wasserstein", problem, [&](Problem<T>& p) {
+    const double* const normal = p.m > 0 ? nullptr : bins.data();
+    const cuda::Sliced<T> sliced{p.samples(), rows_of(directions, p.dim), normal, 2, p.results()};
+    auto memory = scratch(cuda::sliced_scratch(sliced));
+    return cuda::sliced_wasserstein(sliced, memory.data(), nullptr);
+  });
+}
+
+template <class T>
 void sweep(int64_t n, int64_t k, int64_t m, int64_t dim, bool needs_grad) {
   const Problem<T> problem{n, k, m, dim, needs_grad};
   check("imq", problem, [](Problem<T>& p) { return run_mmd(imq, p); });
@@ -106,13 +118,7 @@ void sweep(int64_t n, int64_t k, int64_t m, int64_t dim, bool needs_grad) {
     });
   }
 
-  const std::vector<T> directions = draw<T>(3 * dim, 4);
-  const std::vector<double> bins = draw<double>(1 + n, 5);
-  check("sliced_wasserstein", problem, [&](Problem<T>& p) {
-    const cuda::Sliced<T> sliced{p.samples(), rows_of(directions, dim), m > 0 ? nullptr : bins.data(), 2, p.results()};
-    auto memory = scratch(cuda::sliced_scratch(sliced));
-    return cuda::sliced_wasserstein(sliced, memory.data(), nullptr);
-  });
+  sweep_sliced(problem);
 }
 
 template <class T>
@@ -223,8 +229,10 @@ void sweep_ring(int64_t size, int64_t k, int64_t dim) {
 int main(int count, char** arguments) {
   const bool quick = count > 1 && std::strcmp(arguments[1], "quick") == 0;
   if (count > 2) cuda_shim_skip(arguments[2]);
-  if (count > 1 && std::strcmp(arguments[1], "tensor") == 0) {  // with the variables that it takes
+  const bool warps = count > 1 && std::strcmp(arguments[1], "tensor") == 0;
+  if (warps || (count > 1 && std::strcmp(arguments[1], "wgmma") == 0)) {  // with the variables that it takes
     check("imq", Problem<float>{70, 5, 3, 70, true}, [](Problem<float>& p) { return run_mmd(imq, p); });
+    if (!warps) check("imq", Problem<float>{70, 5, 3, 270, true}, [](Problem<float>& p) { return run_mmd(imq, p); });
     cuda_shim_print_sites();
     std::printf("%d failures\n", failures);
     return failures > 0;
@@ -243,6 +251,8 @@ int main(int count, char** arguments) {
   if (!quick) {
     sweep<float>(130, 66, 140, 4, true);  // several launches
     sweep<double>(65, 64, 40, 35, true);
+    sweep_sliced<float>({260, 3, 110, 35, true});  // more rows than one launch takes
+    sweep_sliced<double>({260, 65, 0, 35, true});
     sweep_centers<float>(300, 1100, 2);
     sweep_centers<float>(300, 2, 5, {7, 299});
     sweep_running<float>(270, 3, 5, true);

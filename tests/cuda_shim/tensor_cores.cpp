@@ -1,7 +1,8 @@
 // The instructions of csrc/cuda/tensor_cores.cuh on the CPU, in its numbers those of studies/cuda/tensor_cores.py.
-#include "cuda/tensor_cores.cuh"
+#include "tensor_cores.h"
 
 #include "cuda/team.cuh"
+#include "cuda/tensor_cores.cuh"
 
 #include <algorithm>
 #include <cmath>
@@ -12,8 +13,6 @@ namespace mow::cuda {
 namespace {
 
 constexpr int kLanes = 32, kMostWarps = 8 * 32, kMostThreads = 8 * 1024;
-constexpr int kTerms = 4;  // products that are added at once, with no place beyond those of a float32
-
 struct Posted {
   float a[4][2], b[2][2];
   const void* row;
@@ -48,20 +47,6 @@ To same_bits(const From& from) {
 
 double power_of_two(int exponent) { return same_bits<double>(uint64_t(exponent + 1023) << 52); }
 
-float add(float c, const double (&products)[kTerms]) {
-  double largest = std::fabs(c);
-  for (const double x : products) largest = std::max(largest, std::fabs(x));
-  double plain = c;
-  for (const double x : products) plain += x;
-  if (!std::isfinite(plain)) return float(plain);
-  const int last = std::max(int(same_bits<uint64_t>(largest) >> 52) - 1022, -125) - 24;
-  const double inverse = power_of_two(-last);
-  int64_t sum = int64_t(c * inverse);
-  for (const double x : products) sum += int64_t(x * inverse);
-  const double exact = double(sum) * power_of_two(last);
-  return float(same_bits<double>(same_bits<uint64_t>(exact) & ~((uint64_t(1) << 29) - 1)));  // 24 bits of it
-}
-
 void one(const Half* a, const Half* b, float* c) {
   const int row = lane() / 4, column = lane() % 4 * 2;
   const auto pair = [](const Half* from) { return unsigned(from[0]) | unsigned(from[1]) << 16; };
@@ -75,6 +60,20 @@ void one(const Half* a, const Half* b, float* c) {
 }
 
 }  // namespace
+
+float add(float c, const double (&products)[kTerms]) {
+  double largest = std::fabs(c);
+  for (const double x : products) largest = std::max(largest, std::fabs(x));
+  double plain = c;
+  for (const double x : products) plain += x;
+  if (!std::isfinite(plain)) return float(plain);
+  const int last = std::max(int(same_bits<uint64_t>(largest) >> 52) - 1022, -125) - 24;
+  const double inverse = power_of_two(-last);
+  int64_t sum = int64_t(c * inverse);
+  for (const double x : products) sum += int64_t(x * inverse);
+  const double exact = double(sum) * power_of_two(last);
+  return float(same_bits<double>(same_bits<uint64_t>(exact) & ~((uint64_t(1) << 29) - 1)));  // 24 bits of it
+}
 
 Half half_of(float x) { return same_bits<Half>(_Float16(x)); }
 

@@ -17,6 +17,7 @@ from mow import MovingWindow, ShuffledStream, Trainer
 from mow.app import models
 from mow.window.distances import Distance
 from mow.window.priors import Normal
+from mow_kernels.registry import TABLE
 
 N, DIM, SHAPE = 64, 20, (1, 28, 28)
 
@@ -126,3 +127,19 @@ def test_a_step_that_waits_cannot_be_captured(gpu: Target) -> None:
     assert all(map(torch.equal, before, weights(trainer)))
     with mk.use_backend(gpu.backend):
         assert torch.isfinite(trainer.step(x)["loss"])
+
+
+@pytest.mark.parametrize("function", [mk.mmd, mk.cramer_wold, mk.sliced_wasserstein])
+@pytest.mark.parametrize("n", [N, 2000])
+def test_a_gradient_reads_a_ring_where_it_is(gpu: Target, function: Any, n: int) -> None:
+    """To the bits of a copy, as in a captured step."""
+    if TABLE[mk.distance_row(function).name][gpu.backend].ring is None:
+        pytest.skip("it takes a copy")
+    slots, z = torch.randn(n, DIM, device=gpu.device), torch.randn(2, DIM, device=gpu.device)
+    options = {"directions": torch.eye(DIM, device=gpu.device)} if function is mk.sliced_wasserstein else {}
+    past = mk.Ring(slots, torch.tensor(7, device=gpu.device)).last(n - 2)
+    with mk.use_backend(gpu.backend):
+        for measure in (True, False):
+            seen = mk.gradient(function, z, past, measure=measure, **options)
+            copied = mk.gradient(function, z, past.rows(), measure=measure, **options)
+            assert torch.equal(seen[0], copied[0]) and (not measure or torch.equal(seen[1], copied[1]))

@@ -27,8 +27,10 @@ def test_the_rows_of_the_reference(gpu: Target, op: str, n: int, k: int, dim: in
             assert all(torch.equal(a.cpu(), b) for a, b in zip(seen, expected, strict=True))
 
 
-def test_a_graph_and_no_synchronisation(gpu: Target, op: str) -> None:
-    x = draw(5000, 16, 2).float().to(gpu.device)
+@pytest.mark.parametrize("n", [5000, 30_000])
+def test_a_graph_and_no_synchronisation(gpu: Target, op: str, n: int) -> None:
+    """By a team of blocks, and by all that the device runs at once."""
+    x = draw(n, 16, 2).float().to(gpu.device)
     with mk.use_backend(gpu.backend):
         expected = mk.k_center(x, 40, start=3)
         torch.cuda.synchronize()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from adversaries import ADVERSARIES
 from bounds import CRAMER_WOLD, FURTHER, STRIDES, SWEEP, UNBIASED, VARIANTS, check_pairs, draw, priors, run, usable
 from targets import Target
 
@@ -93,6 +95,21 @@ def test_far_from_the_origin(target: Target, op: str, options: dict, dim: int) -
     check_pairs(target.backend, op, options, current, history, prior)
     history[::2], prior[::2] = history[::2] - 2000, prior[::2] - 2000
     check_pairs(target.backend, op, options, current, history, prior)
+
+
+@pytest.mark.parametrize("dim", [70, 300])
+@pytest.mark.parametrize("spoil", ADVERSARIES)
+@pytest.mark.parametrize("op, options", BOTH)
+def test_what_is_hard_on_limbs(
+    gpu: Target, op: str, options: dict, spoil: Callable[[torch.Tensor, torch.Tensor], None], dim: int
+) -> None:
+    """In several tiles. test_triton.py has the same."""
+    if gpu.backend != "cuda":
+        pytest.skip("for each of these sizes Triton compiles")
+    window, prior = draw(300, dim, 3), draw(140, dim, 4)
+    spoil(window, prior)
+    window, prior = window.to(gpu.device), prior.to(gpu.device)
+    check_pairs("cuda", op, options, window[290:], window[:290], prior)
 
 
 @pytest.mark.parametrize("dim", [long(20), 70])

@@ -44,6 +44,15 @@ def test_large_samples(gpu: Target, n: int, dim: int, randn) -> None:
         check_sliced(gpu.backend, some(smooth(randn, n, k, m, dim, F32), gpu), p)
 
 
+@pytest.mark.parametrize("m", [19, None])
+def test_more_rows_than_are_merged(gpu: Target, m: int | None, randn) -> None:
+    """From 65,537 on "cuda" sorts by radix."""
+    if gpu.backend != "cuda":
+        pytest.skip("it sorts as many as any others")
+    check_sliced(gpu.backend, some(smooth(randn, 66_000, 3, m, 20, F32), gpu), 2)
+    check_sliced(gpu.backend, some(lattice(66_000, 100, 19, 20, F32), gpu), 2, exact_projections=True)
+
+
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("n", SIZES)
 def test_float64(target: Target, n: int, every: bool, randn) -> None:

@@ -58,11 +58,15 @@ def test_every_kernel_compiles(architecture: str) -> None:
     on_tensor_cores = {row["family"]: row for row in kernels if row["kernel"] == compiler.TENSOR_TILES}
     assert set(on_tensor_cores) == set(compiler.FAMILIES.values())
     for row in on_tensor_cores.values():  # two steps of 16 coordinates, each of three products of 2 x 2
-        assert row["tensor"] == 24 and row["tensor"] / row["tensor_loop"] > 0.18, row
+        assert row["tensor"] == 24 and row["tensor"] / row["tensor_loop"] > 0.17, row
+    by_warpgroups = {row["family"]: row for row in kernels if row["kernel"] == compiler.WARPGROUP_TILES}
+    assert set(by_warpgroups) == (set(compiler.FAMILIES.values()) if architecture == "90a" else set())
+    for row in by_warpgroups.values():  # 32 coordinates, and the sums of 64 accumulators; one that waits has no share
+        assert row["tensor"] == 6 and row["tensor"] / row["tensor_loop"] > 0.035 and row["spilled_bytes"] == 0, row
     for row in kernels:
         threads = 1024 if row["kernel"] == "sort_tiles" else 256
         assert row["registers"] * threads <= 65536, row  # or the launch fails
-        assert row["spilled_bytes"] <= 160, row
+        assert row["spilled_bytes"] <= 96, row
         assert row["static_shared_bytes"] <= 48 << 10, row
         if (row["kernel"], row["type"]) == (compiler.TILES, compiler.SINGLE):
             assert row["share"] > 0.42, row  # of a difference and its square in each pair and coordinate, at most 0.5

@@ -34,6 +34,7 @@ from bounds import (
 from cuda_shim import library
 from marks import needs_compiler
 
+import mow_kernels as mk
 from mow_kernels.backends import cuda
 from mow_kernels.registry import OPS, TABLE
 
@@ -170,6 +171,18 @@ def test_sorts_of_several_runs(n: int, m: int, dtype: torch.dtype) -> None:
     check_sliced("cuda", sample, 2, exact_projections=True)
 
 
+@pytest.mark.parametrize("n, m, count", [(300, 260, 19), (257, None, 260), (900, 40, 2)])
+def test_sorts_by_radix(n: int, m: int | None, count: int) -> None:
+    """Float32 alone; ties go by row, and each group of directions is one list. By its plain twin here."""
+    with library.environment(MOW_CUDA_RADIX="257"):
+        for number, dtype in enumerate((F32, F64) if count < 100 else (F32,)):
+            library.turn(order=number)
+            sample = lattice(n, 9, m or n, 2, dtype)
+            directions = sample.directions.repeat(1, -(-count // sample.directions.shape[1]))[:, :count]
+            sample = Sample(sample.current, sample.history, sample.prior if m else None, directions)
+            check_sliced("cuda", sample, 2, exact_projections=True)
+
+
 def test_no_gradient_wanted() -> None:
     window, prior = draw(40, 8, 14).float(), draw(30, 8, 15).float()
     directions = torch.nn.functional.normalize(draw(8, 5, 16), dim=0).float()
@@ -202,6 +215,25 @@ def test_the_gradient_alone_has_the_bits_of_the_one_with_the_value(
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    "n, rows, k, dim", [(1, 1, 1, 1), (64, 63, 1, 20), (40, 7, 3, 5), (270, 263, 7, 33), (300, 299, 70, 2)]
+)
+def test_a_ring_is_read_where_it_is(n: int, rows: int, k: int, dim: int, dtype: torch.dtype) -> None:
+    """To the bits of a copy of its newest rows, wherever its head stands."""
+    slots, prior = (draw(count, dim, count).to(dtype) for count in (n, 50))
+    current = draw(k, dim, 3).to(dtype)
+    directions = torch.nn.functional.normalize(draw(dim, 3, 20), dim=0).to(dtype)
+    for op, options in (*BOTH, ("sliced_wasserstein", {"directions": directions, "p": 2})):
+        implementation = library.IMPLEMENTATIONS[op]
+        assert implementation.ring is not None and implementation.gradient is not None
+        for head, measure, sample in ((0, True, prior), (n // 3, False, None), (n - 1, False, prior)):
+            past = mk.Ring(slots, torch.tensor(head)).last(rows)
+            seen = implementation.ring(measure, current, past, sample, **options)
+            copied = implementation.gradient(measure, current, past.rows(), sample, **options)
+            assert torch.equal(seen[0], copied[0]) and (seen[1] == copied[1] if measure else seen[1] is None)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("n, k, dim", [(1, 1, 1), (5, 5, 3), (256, 9, 7), (257, 2, 1030), (700, 6, 2)])
 def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
     """In one launch and in one a round. Small integers tie in every way; of duplicates all but one are zero away from a
@@ -220,6 +252,23 @@ def test_k_center(n: int, k: int, dim: int, dtype: torch.dtype) -> None:
                 assert all(map(torch.equal, library.k_center(x, **options), expected))
 
 
+@pytest.mark.parametrize("dtype, together", [(F32, "1"), (F64, "1"), (F32, "0")])
+def test_k_center_in_rounds_of_all_blocks(dtype: torch.dtype, together: str) -> None:
+    """Blocks that wait for each other, of which the device has eight at once for nine times their rows, or a launch a
+    round. Ties in every way, also across blocks."""
+    some = draw(2200, 2, 21).to(dtype)
+    for order, x in enumerate((some, some.mul(2).round(), torch.ones_like(some))):
+        with library.environment(MOW_CUDA_SINGLE_COVER="0", MOW_CUDA_TOGETHER=together):
+            library.turn(major=8 + order % 2, order=order)
+            for options in (
+                {"k": 4, "start": 700, "given": None},
+                {"k": 3, "start": 0, "given": torch.tensor([2199, 3])},
+                {"k": 1, "start": 2, "given": None},
+            ):
+                expected = OPS["k_center"].reference(x, **options)
+                assert all(map(torch.equal, library.k_center(x, **options), expected))
+
+
 @pytest.mark.long
 def test_k_center_visits_more_rows_than_a_round_has_threads() -> None:
     x = (draw(512 * 256 + 300, 1, 19) * 1000).float()
@@ -231,7 +280,9 @@ def test_k_center_visits_more_rows_than_a_round_has_threads() -> None:
     [
         (None, 9, 16, 1, 256, 99 << 10, 8),
         (None, 8, 100, 3, 1024, 0, 1),
-        ("more shared memory than every device has", 9, 1, 1, 256, (99 << 10) + 1, 1),
+        (None, 9, 1, 1, 256, 227 << 10, 1),
+        ("more shared memory than the device has", 9, 1, 1, 256, (227 << 10) + 1, 1),
+        ("more shared memory than every device has", 8, 1, 1, 256, (99 << 10) + 1, 1),
         ("a cluster of more than eight blocks", 9, 16, 1, 256, 0, 16),
         ("a device without clusters", 8, 2, 1, 256, 0, 2),
         ("no multiple of the cluster", 9, 3, 1, 256, 0, 2),
@@ -248,8 +299,16 @@ def test_a_launch_that_a_device_would_refuse(
     assert (status != 0) == (why is not None)
 
 
-ON_TENSOR_CORES = {"MOW_CUDA_PRODUCT": "0", "MOW_CUDA_SINGLE": "0", "MOW_CUDA_BLOCKS": "1"}
-SWEEPS: dict[str, dict[str, str]] = {"all": {}, "tensor": ON_TENSOR_CORES}
+def on_tensor_cores(product: str) -> dict[str, str]:
+    """Every window is a large one; a block has a tile with all that it meets, and loads what comes next early."""
+    return {"MOW_CUDA_PRODUCT": product, "MOW_CUDA_SINGLE": "0", "MOW_CUDA_BLOCKS": "1"}
+
+
+PRODUCTS = {"tensor": "0", "wgmma": "wgmma"}
+SWEEPS: dict[str, dict[str, str]] = {
+    "all": {"MOW_CUDA_RADIX": "100"},
+    **{name: on_tensor_cores(of) for name, of in PRODUCTS.items()},
+}
 
 
 def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -259,6 +318,11 @@ def sweep(sanitizer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = library.build(f"sweep-{sanitizer}", sources, *flags)
     environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", **SWEEPS[arguments[0]]}
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=900, env=environment)
+
+
+def test_blocks_that_wait_for_each_other_have_to_fit_together() -> None:
+    """The stand-in runs eight at once."""
+    assert [library.load().cuda_shim_launch_together(blocks) for blocks in (1, 8, 9)] == [0, 0, 1]
 
 
 @pytest.mark.long

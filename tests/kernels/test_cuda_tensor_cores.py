@@ -12,7 +12,7 @@ from adversaries import ADVERSARIES
 from bounds import CRAMER_WOLD, FURTHER, STRIDES, SWEEP, UNBIASED, check_pairs, draw, priors, run, usable
 from cuda_shim import library
 from marks import needs_compiler
-from test_cuda_kernels import ON_TENSOR_CORES
+from test_cuda_kernels import PRODUCTS, on_tensor_cores
 from torch import Tensor
 
 from mow_kernels.backends import cuda
@@ -26,12 +26,11 @@ OF_PRODUCTS = ("mmd", FURTHER[4])
 USUAL = (*BOTH, OF_PRODUCTS)
 
 
-@pytest.fixture(autouse=True)
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(autouse=True, params=PRODUCTS)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for op, implementation in library.IMPLEMENTATIONS.items():
         monkeypatch.setitem(TABLE[op], "cuda", implementation)
-    """A block has a tile with all that it meets, and loads what the next visit needs during this one."""
-    with library.environment(**ON_TENSOR_CORES):
+    with library.environment(**on_tensor_cores(PRODUCTS[request.param])):
         library.turn(order=1)
         yield
     library.turn()
@@ -67,7 +66,7 @@ def test_adversaries(op: str, options: dict, spoil: Callable[[Tensor, Tensor], N
     check_pairs("cuda", op, options, window[31:], window[:31], prior)
 
 
-@pytest.mark.parametrize("op, options", USUAL)
+@pytest.mark.parametrize("op, options", [BOTH[0], pytest.param(*BOTH[1], marks=pytest.mark.long), OF_PRODUCTS])
 def test_the_bits(op: str, options: dict) -> None:
     """They are those of any order of threads, of a strided view, and with the value or without; and not those of
     float32's multiply-adds, or this file would test nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -52,3 +52,33 @@ def test_without_kernels_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         window.push(torch.arange(6.0).view(3, 2))
         results.append((window._slots, window._head, window.newest(5)))
     assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("function", [mk.mmd, mk.cramer_wold, mk.sliced_wasserstein])
+def test_a_gradient_over_the_newest_rows(function: Callable[..., torch.Tensor]) -> None:
+    """What cannot read a ring where it is takes a copy: another backend, half types, a batch, a look at the numbers."""
+    slots = torch.randn(9, 3, dtype=torch.float64)
+    past = mk.Ring(slots, torch.tensor(4)).last(7)
+    z = torch.randn(2, 3, dtype=torch.float64)
+    options = {"directions": torch.eye(3, dtype=torch.float64)} if function is mk.sliced_wasserstein else {}
+
+    def close(current: torch.Tensor, past: mk.Newest, prior: object = "normal") -> None:
+        given = {name: x.to(past.slots.dtype) for name, x in options.items()}
+        for measure in (True, False):
+            expected = mk.gradient(function, current, past.rows(), prior, measure=measure, **given)
+            torch.testing.assert_close(mk.gradient(function, current, past, prior, measure=measure, **given), expected)
+
+    close(z, past)
+    close(z, past, torch.randn(5, 3, dtype=torch.float64))
+    with mk.use_backend("reference"):
+        close(z, past)
+    with mk.check_finite():
+        close(z, past)
+    half = mk.Ring(slots.float(), torch.tensor(4)).last(7)
+    close(z.bfloat16(), half)
+    close(z.expand(2, 2, 3), past)
+    vmapped = torch.func.vmap(lambda x: mk.gradient(function, x, past, **options)[0])(torch.stack([z, -z]))
+    torch.testing.assert_close(vmapped[0], mk.gradient(function, z, past.rows(), **options)[0])
+    for wrong in (torch.randn(2, 4, dtype=torch.float64), torch.randn(0, 3, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=r"current has shape|history has shape"):
+            mk.gradient(function, wrong, past, **options)

@@ -266,7 +266,7 @@ def test_it_knows_no_trainer() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name, most", [("cramer-wold", 64), ("mmd", 64), ("sliced", 65)])
+@pytest.mark.parametrize("name, most", [("cramer-wold", 63), ("mmd", 63), ("sliced", 64)])
 def test_the_launches_of_a_step(name: str, most: int) -> None:
     """At n = 64, k = 1 with the paper's networks for MNIST and Adam; the distance is one launch there."""
     torch.manual_seed(0)
@@ -279,7 +279,7 @@ def test_the_launches_of_a_step(name: str, most: int) -> None:
             trainer.step(torch.rand(1, 1, 28, 28), measure=False)
     launches = capture(trainer).launches
     assert len(launches) <= most, launches
-    assert sum("mow_kernels" in launch for launch in launches) == 3  # the history, the distance, the push
+    assert sum("mow_kernels" in launch for launch in launches) == 2  # the distance over the ring, and the push
 
 
 # What makes the capture void
