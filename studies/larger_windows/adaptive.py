@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.record import short
@@ -78,13 +79,16 @@ def _options(data: str, model: str, schedule: str, window: str, seed: int, pictu
 
 
 def kept(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the page needs of a finished run: scores, also on the way, and how an adaptive span and the drift went."""
+    """What the page needs of a finished run: scores, also on the way, how an adaptive span and the drift went, and the
+    share of the drift that a correction has left, the median of what was logged."""
     found, lines = reproduce.public(result), read_json_lines(folder / "metrics.jsonl")
     found["way"] = [
         {"step": line["step"], "cramer_wold": short(line["test_cramer_wold"])}
         for line in lines
         if "test_cramer_wold" in line
     ]
+    if result["resolved"].get("correct_drift"):
+        found["left"] = short(median(line["left"] / line["moved"] for line in lines if line.get("moved")))
     if result["resolved"]["adaptive"]:
         found["looks"] = [
             {
