@@ -274,3 +274,25 @@ def test_a_cuda_graph_would_read_the_same_memory_after_it(monkeypatch: pytest.Mo
     for _ in trainer.run(rows(50, WIDTH), 11):
         places.add(tuple(each.data_ptr() for each in trainer.window.buffers()))
     assert len(places) == 1
+
+
+def test_rows_whose_pictures_are_not_known_stay() -> None:
+    """Those that somebody else has filled the window with, as long as it has some of them."""
+    trainer = trainer_of(n=12, correction=DriftCorrection(every=2))
+    trainer.window.fill(rows(12))
+    steps = trainer.run(rows(50, WIDTH), 20)
+    for step in range(1, 12):
+        next(steps)
+        assert torch.equal(trainer.window.newest(12)[:-step], rows(12)[step:])
+    next(steps)
+    assert trainer.correction.moved is not None
+
+
+def test_other_rows_have_their_turn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    ages = DriftCorrection.ages
+    monkeypatch.setattr(
+        DriftCorrection, "ages", lambda self, window, look: looks.append(look) or ages(self, window, look)
+    )
+    trainer_of(correction=DriftCorrection(every=3)).fit(rows(50, WIDTH), 13)
+    assert looks == [1, 2, 3, 4]
