@@ -12,6 +12,7 @@ with ctrl_c_ends_at_once(is_command()):
     from mow.training.trainer import Trainer
     from mow.window import priors
     from mow.window.adaptive import AdaptiveSpan
+    from mow.window.correction import DriftCorrection
     from mow.window.distances import MMD, CramerWold, SlicedWasserstein
     from mow.window.priors import PriorWindow
     from mow.window.window import MovingWindow
@@ -23,6 +24,7 @@ __all__ = [
     "CoresetSampler",
     "Cosine",
     "CramerWold",
+    "DriftCorrection",
     "GradientNoiseScale",
     "History",
     "MovingWindow",

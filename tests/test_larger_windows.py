@@ -105,10 +105,11 @@ def test_what_was_not_run_is_said() -> None:
 
 def test_the_cells_that_decide_most_come_first() -> None:
     cells = adaptive.cells(18_000)
-    assert len(cells) == len({cell.name for cell in cells}) == 2 * 3 * 2 * 7 * 3
+    assert len(cells) == len({cell.name for cell in cells}) == 2 * 3 * 2 * 8 * 3
     first = [cell.options for cell in cells[:24]]
-    assert {(o.data, o.model, o.schedule) for o in first} == {("fashion-mnist", m, "cosine") for m in ("cwae", "wae")}
-    assert {(o.n, o.adaptive) for o in first} == {(64, False), (256, False), (1024, False), (4096, True)}
+    data = "fashion-mnist", "mnist"
+    assert {(o.data, o.model, o.schedule) for o in first} == {(d, m, "cosine") for d in data for m in ("cwae", "wae")}
+    assert {(o.n, o.correct_drift) for o in first} == {(64, False), (512, True)}
 
 
 def test_what_is_kept_of_a_run(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ class Options:
     reencode: bool = option(True, "Push latents of the updated encoder, as the paper does.", MODEL)
     refresh: int | None = option(None, "Encode the whole window again every so many steps.", MODEL)
     adaptive: bool = option(False, "Measure over as many of the n as the encoder's drift allows.", MODEL)
+    correct_drift: bool = option(False, "Carry the window's rows along with the encoder.", MODEL)
     warm_up: bool = option(True, "Fill the window before the first step, as the paper does.", MODEL)
     drop_last: bool = option(
         False, "Begin the next pass in place of a batch of less than k.", MODEL, spelling="--drop-last"
@@ -219,9 +220,8 @@ class Options:
             about(field).check(name, value)
             if (of := about(field).of) and getattr(self, of[0]) != of[1] and value != field.default:
                 raise ValueError(f"{name} is {value} and {of[0]} {getattr(self, of[0])!r}; it is of {of[1]}")
-        for name, reads_again in (("refresh", self.refresh is not None), ("adaptive", self.adaptive)):
-            if self.drop_last and reads_again:
-                was = getattr(self, name)
+        for name in ("refresh", "adaptive", "correct_drift"):
+            if self.drop_last and (was := getattr(self, name)):
                 raise ValueError(f"drop_last is True and {name} {was}, which reads whole passes again; use one")
         if self.cuda_graph and (self.precision == "fp16" or self.checkpointing):
             other = "checkpointing is True" if self.checkpointing else "precision is 'fp16'"

@@ -38,6 +38,7 @@ from mow.training.stream import ShuffledStream
 from mow.training.trainer import Trainer
 from mow.window import priors
 from mow.window.adaptive import AdaptiveSpan
+from mow.window.correction import DriftCorrection
 from mow.window.distances import Distance
 from mow.window.priors import PriorWindow
 from mow.window.window import MovingWindow
@@ -98,6 +99,7 @@ class Run:
             reencode=options.reencode,
             refresh=options.refresh,
             adaptive=AdaptiveSpan() if options.adaptive else None,
+            correction=DriftCorrection() if options.correct_drift else None,
             root=options.root,
             cuda_graph=options.cuda_graph,
             compile=options.compile,
@@ -342,6 +344,8 @@ class Run:
         if (adaptive := self.trainer.adaptive) is not None:
             head["span"] = self.trainer.window.span
             head["drift"] = {str(age): drift for age, drift in adaptive.drift.items()}
+        if (correction := self.trainer.correction) is not None and correction.moved is not None:
+            head |= {"moved": float(correction.moved), "left": float(correction.left)}  # type: ignore[arg-type]  # both are there
         record = {**head, **values, "seconds": round(self.seconds, 3)}
         for name, count in (("skipped", self.trainer.steps_skipped), ("rows_left_out", self.trainer.rows_left_out)):
             if count:

@@ -16,6 +16,7 @@ from mow.window.distances import Distance, KernelDistance
 from mow.window.window import (
     Host,
     check_ages,
+    check_carried,
     checked_span,
     extra_state,
     of_extra_state,
@@ -125,6 +126,21 @@ class ShardedWindow(nn.Module):
             if slot % self.ranks.size == self.ranks.rank:
                 found[i] = self.latents[slot // self.ranks.size]
         return self.ranks.sum(found)
+
+    @torch.no_grad()
+    def carry(self, matrix: Tensor, shift: Tensor, ages: Sequence[int], rows: Tensor) -> None:
+        """`MovingWindow.carry`, with the same arguments in every rank."""
+        head, length = self._look()
+        check_ages(ages, length)
+        check_carried(len(ages), rows, self.dim)
+        latents = self.latents
+        latents.add_((latents.to(matrix.dtype) @ matrix + shift).to(latents.dtype))
+        for age, row in zip(ages, rows, strict=True):
+            slot = (head - age) % self.n
+            if slot % self.ranks.size == self.ranks.rank:
+                latents[slot // self.ranks.size] = row
+        self._pairs = None
+        self.host.agree(self._buffers)
 
     def fill(self, rows: Tensor) -> None:
         """Start afresh with these rows; arguments and errors as for `push`."""

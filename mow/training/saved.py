@@ -85,4 +85,5 @@ def _kinds(distance: Distance, trainer: Trainer) -> dict[str, str]:
         "optimizer": type(trainer.optimizer).__name__,
         "scheduler": "None" if trainer.scheduler is None else type(trainer.scheduler).__name__,
         "adaptive": repr(trainer.adaptive),
+        "correction": repr(trainer.correction),
     }

@@ -31,6 +31,7 @@ from mow.training.stream import Pictures, ShuffledStream, as_input, as_tensor
 from mow.training.weighting import WEIGHTINGS
 from mow.window import priors
 from mow.window.adaptive import AdaptiveSpan
+from mow.window.correction import DriftCorrection
 from mow.window.distances import Distance
 from mow.window.priors import generators_of
 from mow.window.window import MovingWindow
@@ -82,6 +83,9 @@ class Trainer:
         adaptive: measure over as many of the newest rows as the drift of the encoder allows, which it measures by
             encoding a few pictures of `run` again now and then (`mow.AdaptiveSpan`); None for all rows. Not with k = n
             or on_nonfinite "skip".
+        correction: carry the rows of the window along with the encoder, whose drift is measured by encoding a few
+            pictures of `run` again every so many steps (`mow.DriftCorrection`); None for rows that stay. Not with k = n
+            or on_nonfinite "skip".
         root: take the square root of the mean of R, as the public code does; not with "paper".
         cuda_graph: run the step as one CUDA graph, `self.graph` (see `mow.training.cuda_graph.GraphedStep`). The
             optimiser must be SGD or have capturable=True, which the default one then has.
@@ -119,6 +123,7 @@ class Trainer:
         reencode: bool = True,
         refresh: int | None = None,
         adaptive: AdaptiveSpan | None = None,
+        correction: DriftCorrection | None = None,
         root: bool = False,
         cuda_graph: bool = False,
         on_nonfinite: str | None = None,
@@ -132,7 +137,12 @@ class Trainer:
             ("distance", distance, Distance),
             ("window", window, nn.Module),
         )
-        further = ("adaptive", adaptive, AdaptiveSpan), ("scaler", scaler, GradScaler), ("exchange", exchange, Exchange)
+        further: tuple[tuple[str, object, type], ...] = (
+            ("adaptive", adaptive, AdaptiveSpan),
+            ("correction", correction, DriftCorrection),
+            ("scaler", scaler, GradScaler),
+            ("exchange", exchange, Exchange),
+        )
         for name, part, kind in (*needed, *(each for each in further if each[1] is not None)):
             expect(isinstance(part, kind), name, part, f"an object of {kind.__module__}.{kind.__name__}")
         for name, function, of in (
@@ -167,7 +177,7 @@ class Trainer:
             check_compile(cuda_graph, scaler, exchange)
         if refresh is not None:
             refresh = positive("refresh", refresh)
-        for name, reads_again in (("refresh", refresh), ("adaptive", adaptive)):
+        for name, reads_again in (("refresh", refresh), ("adaptive", adaptive), ("correction", correction)):
             if reads_again is not None and k == window.n:
                 raise ValueError(f"{name} is {reads_again} and k = n = {k}, which has no history; it must be None")
             if reads_again is not None and on_nonfinite == "skip":
@@ -177,7 +187,8 @@ class Trainer:
                 )
         self.encoder, self.decoder, self.distance, self.window = encoder, decoder, distance, window
         self.k, self.weight, self.weighting, self.reencode, self.root = k, weight, weighting, reencode, root
-        self.refresh, self.adaptive, self.on_nonfinite = refresh, adaptive, on_nonfinite
+        self.refresh, self.adaptive, self.correction = refresh, adaptive, correction
+        self.on_nonfinite = on_nonfinite
         if adaptive is not None:
             adaptive.begin(window, k)
         self.scaler = GradScaler(window.latents.device.type, enabled=False) if scaler is None else scaler
@@ -291,7 +302,8 @@ class Trainer:
         stream = self._stream_of(pictures, drop_last)
         if drop_last and not stream.drop_last:
             raise ValueError("drop_last is True and pictures a stream, which has a drop_last of its own: set that")
-        for name, reads_again in (("refresh", self.refresh), ("adaptive", self.adaptive)):
+        for name in ("refresh", "adaptive", "correction"):
+            reads_again = getattr(self, name)
             if stream.drop_last and reads_again is not None:
                 raise ValueError(f"drop_last is True and {name} {reads_again}, which reads whole passes again; use one")
         if stream.drop_last and len(stream.pictures) < self.k:
@@ -308,6 +320,8 @@ class Trainer:
                     self._refresh(stream)
                 if self.adaptive is not None and self.steps_done % self.adaptive.every == 0:
                     self._look_back(stream, self.adaptive)
+                if self.correction is not None and self.steps_done % self.correction.every == 0:
+                    self._correct(stream, self.correction)
                 yield result
             self._settle()
         finally:
@@ -397,8 +411,8 @@ class Trainer:
         Args:
             encoder, decoder, distance: as for `Trainer`, of the same kinds as those that were saved.
             window: None for one like that which was saved, on the encoder's device.
-            options: `optimizer`, `scheduler`, `adaptive`, `scaler`, `compile` and `cuda_graph` as for the first
-                trainer; of the others those that shall change.
+            options: `optimizer`, `scheduler`, `adaptive`, `correction`, `scaler`, `compile` and `cuda_graph` as for the
+                first trainer; of the others those that shall change.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -566,6 +580,14 @@ class Trainer:
         if len(ages) > 1:  # of one age there is nothing to choose, nor a batch for a norm
             z = self._encoded(stream.ago(ages, self.exchange.share), len(ages))
             adaptive.update(self.window, ages, z, self.k)
+
+    def _correct(self, stream: ShuffledStream, correction: DriftCorrection) -> None:
+        """Carry the window along; its rows came from the last pictures of the stream, unless it has had another."""
+        self._settle()
+        if stream.taken >= len(self.window) > 1:
+            ages = correction.ages(self.window, self.steps_done // correction.every)
+            z = self._encoded(stream.ago(ages, self.exchange.share), len(ages))
+            correction.correct(self.window, ages, self._finite(z, self.window.latents.dtype))
 
     def _fill(self, x: Tensor, total: int) -> None:
         """The window anew from so many elements, of which this process has x."""

@@ -53,6 +53,10 @@ class Following:
         else:
             self._seen = None, 0
 
+    def refill(self) -> None:
+        """Follow rows that have moved where they lie, in the memory that there is: a CUDA graph reads it."""
+        _fill(self.running, self._window, self._prior)
+
     def _unchanged(self, samples: Samples, seen: object, seen_prior: tuple[Tensor | None, int]) -> Any:
         """What the samples are, which are read again: they have to be those that were measured."""
         latents, version = seen_prior
@@ -118,6 +122,11 @@ class Kept:
         self._begin_at_once = False
         for kept in self.following.values():
             kept.push(rows)
+
+    def refill(self) -> None:
+        """To be told where all rows have moved, and lie where they lay."""
+        for kept in self.following.values():
+            kept.refill()
 
     def find(
         self, window: MovingWindow, op: mk.DistanceOp, z: Tensor, prior: PriorWindow | None, options: dict[str, Any]
@@ -201,19 +210,23 @@ def _begin(
     rows: int,
 ) -> mk.Running:
     """What a window with the rows that it has now has to keep for a distance."""
-    sampled, present = prior is not None, window.host.present
     running = mk.begin_running(
         op.function,
         window.n,
         window.dim,
         rows=rows,
         dtype=dtype,
-        sampled=sampled,
+        sampled=prior is not None,
         device=window.latents.device,
         **options,
     )
-    running.fill(window.newest(present), window.first_slot, None if prior is None else prior.newest(present))
+    _fill(running, window, prior)
     return running
+
+
+def _fill(running: mk.Running, window: MovingWindow, prior: PriorWindow | None) -> None:
+    present = window.host.present
+    running.fill(window.newest(present), window.first_slot, None if prior is None else prior.newest(present))
 
 
 def _why_never(

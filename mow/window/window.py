@@ -80,6 +80,12 @@ def check_ages(ages: Sequence[int], present: int) -> None:
         raise ValueError(f"ages is {list(ages)}; they must be from 1 to the {present} rows present")
 
 
+def check_carried(count: int, rows: Tensor, dim: int) -> None:
+    """Raises ValueError where rows are not so many, or not of this width."""
+    if rows.shape != (count, dim):
+        raise ValueError(f"rows has shape {list(rows.shape)}; it must be [{count}, {dim}], a row for each of the ages")
+
+
 def extra_state(in_use: bool, span: int, n: int) -> Tensor:
     """What a state_dict has beside the buffers: whether something is kept with the rows, and a span that is not n."""
     return torch.tensor(in_use) if span == n else torch.tensor([int(in_use), span])
@@ -205,9 +211,7 @@ class MovingWindow(nn.Module):
         Raises:
             ValueError: there are none of such an age.
         """
-        check_ages(ages, self.present)
-        device = self.latents.device
-        return self.latents[(self.head - torch.tensor(ages, dtype=torch.int64, device=device)) % self.n]
+        return self.latents[self._slots(ages)]
 
     def measure_over(self, span: int | None) -> None:
         """Measure over so many of the newest rows from now on, new ones included; None for all n. The others stay.
@@ -252,6 +256,34 @@ class MovingWindow(nn.Module):
         self.head.zero_()
         self.count.zero_()
         self._append(self._own(z), 0)
+
+    @torch.no_grad()
+    def carry(self, matrix: Tensor, shift: Tensor, ages: Sequence[int], rows: Tensor) -> None:
+        """Move all rows where they lie, each row z to z + z matrix + shift, and put others in place of some.
+
+            >>> window.fill(torch.zeros(63, 8))
+            >>> window.carry(torch.eye(8), torch.ones(8), [1], torch.full((1, 8), 2.0))
+            >>> window.newest(2)[:, 0].tolist()
+            [1.0, 2.0]
+
+        What is kept with the rows is set up anew at once.
+
+        Args:
+            matrix, shift: [dim, dim], [dim].
+            ages: of the rows to be replaced, as of `at`; none twice.
+            rows: [len(ages), dim], finite.
+
+        Raises:
+            ValueError: there are none of such an age, or not so many rows; the window stays as it was.
+        """
+        slots = self._slots(ages)
+        check_carried(len(ages), rows, self.dim)
+        in_use, latents = self.kept.in_use, self.latents
+        latents.add_((latents.to(matrix.dtype) @ matrix + shift).to(latents.dtype))
+        latents[slots] = rows.to(latents.dtype)
+        self.host.agree(self._buffers)
+        if in_use:
+            self._kept.refill()
 
     @property
     def is_small(self) -> bool:
@@ -312,6 +344,11 @@ class MovingWindow(nn.Module):
                 errors.append(out_of_range(name, int(value), most))
                 return
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _slots(self, ages: Sequence[int]) -> Tensor:
+        """Where the rows of these ages lie."""
+        check_ages(ages, self.present)
+        return (self.head - torch.tensor(ages, dtype=torch.int64, device=self.latents.device)) % self.n
 
     def _newest(self, rows: int, in_place: bool = False) -> Tensor:
         if self.is_on_host:

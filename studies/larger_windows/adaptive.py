@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.record import short
@@ -19,6 +20,7 @@ CAPACITY = 4096
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "adaptive": {"n": CAPACITY, "adaptive": True},
+    "512, corrected": {"n": 512, "correct_drift": True},
     "64": {"n": 64},
     "256": {"n": 256},
     "1024": {"n": 1024},
@@ -27,10 +29,13 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "1024, refreshed": {"n": 1024, "refresh": 32},
 }
 
+WEIGHTS = {"cwae": 1.0, "wae": 10.0, "swae": 10.0}
+"""The defaults, with and without a logarithm of the distance."""
+
 RATES = {"cosine": 2.5e-4, "constant": 1.25e-4}
 """Schedule -> the first learning rate: over all steps both have the same mean, half the default at k = 1."""
 
-ORDER = (("adaptive", "64"), ("1024, refreshed", "256"), ("1024", "4096"), ("256, refreshed",))
+ORDER = (("512, corrected", "64"), ("adaptive", "1024, refreshed"), ("256", "1024", "4096"), ("256, refreshed",))
 """The windows, those first that decide most."""
 
 
@@ -47,7 +52,7 @@ def cells(pictures: int) -> list[grid.Cell]:
 
 def _all() -> Iterator[tuple[str, str, str, str, int]]:
     """Data, model, schedule, window and seed of each run."""
-    for schedule, several in itertools.product(RATES, (ORDER[:2], ORDER[2:])):
+    for schedule, several in itertools.product(RATES, (ORDER[:1], ORDER[1:2], ORDER[2:])):
         for models, data in itertools.product((("cwae", "wae"), ("swae",)), ("fashion-mnist", "mnist")):
             for windows, model in itertools.product(several, models):
                 for window, seed in itertools.product(windows, SEEDS):
@@ -66,7 +71,7 @@ def _options(data: str, model: str, schedule: str, window: str, seed: int, pictu
         steps=pictures,
         lr=RATES[schedule],
         schedule=schedule,
-        weight=1.0,
+        weight=WEIGHTS[model],
         threads=1,
         **rare,
         **WINDOWS[window],
@@ -74,13 +79,16 @@ def _options(data: str, model: str, schedule: str, window: str, seed: int, pictu
 
 
 def kept(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the page needs of a finished run: scores, also on the way, and how an adaptive span and the drift went."""
+    """What the page needs of a finished run: scores, also on the way, how an adaptive span and the drift went, and the
+    share of the drift that a correction has left, the median of what was logged."""
     found, lines = reproduce.public(result), read_json_lines(folder / "metrics.jsonl")
     found["way"] = [
         {"step": line["step"], "cramer_wold": short(line["test_cramer_wold"])}
         for line in lines
         if "test_cramer_wold" in line
     ]
+    if result["resolved"].get("correct_drift"):
+        found["left"] = short(median(line["left"] / line["moved"] for line in lines if line.get("moved")))
     if result["resolved"]["adaptive"]:
         found["looks"] = [
             {
@@ -98,7 +106,7 @@ def window_of(result: dict[str, Any]) -> str:
     """The name of a run's window."""
     resolved = result["resolved"]
     for name, options in WINDOWS.items():
-        whole = {"n": None, "adaptive": False, "refresh": None, **options}
-        if all(resolved[option] == value for option, value in whole.items()):
+        whole = {"n": None, "adaptive": False, "correct_drift": False, "refresh": None, **options}
+        if all(resolved.get(option, False) == value for option, value in whole.items()):
             return name
     raise ValueError(f"{result['name']} has none of the windows {', '.join(WINDOWS)}")

@@ -312,6 +312,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "phi is 'asymptotic' and current has D = 1",
     ),
     "a switch for a span": (lambda: trainer(adaptive=True), "adaptive is of type bool"),
+    "a switch for a correction": (lambda: trainer(correction=True), "correction is of type bool"),
     "no scaler": (lambda: trainer(scaler=True), "scaler is of type bool"),
     "no exchange": (lambda: trainer(exchange=2), "exchange is of type int"),
     **{

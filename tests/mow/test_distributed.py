@@ -94,6 +94,7 @@ CASES = [
     *(Case("mmd", k=3, scaled=True, sharded=sharded, options={"refresh": 3}) for sharded in (False, True)),
     Case(k=3, scaled=True, options={"refresh": 2, "weighting": "paper"}),
     *(Case(k=2, sharded=sharded, options={"adaptive": LOOKING}, steps=25, pictures=MANY) for sharded in (False, True)),
+    *(Case(k=2, sharded=sharded, options={"correction": {"every": 3}}, pictures=MANY) for sharded in (False, True)),
     Case(k=3, scaled=True, sharded=True, options={"root": True, "weighting": "reference"}),
 ]
 
@@ -121,6 +122,8 @@ def trained(case: Case, kind: type[Trainer] = Trainer) -> dict[str, Any]:
     options = {"optimizer": adam, "scaler": scaler, **case.options}
     if "adaptive" in options:
         options["adaptive"] = mow.AdaptiveSpan(**options["adaptive"])
+    if "correction" in options:
+        options["correction"] = mow.DriftCorrection(**options["correction"])
     with mock.patch.dict(WEIGHTINGS, {"toy": TOY}):
         trainer = kind(*model(case.dtype), DISTANCES[case.distance](), window, k=case.k, **options)
         torch.manual_seed(5)

@@ -275,6 +275,7 @@ def test_a_run_that_died_goes_on_bit_for_bit(
         {"refresh": 4},
         {"n": 130, "refresh": 7, "warm_up": False},
         {"n": 140, "adaptive": True, "log_every": 16},
+        {"n": 140, "correct_drift": True},
         {"n": 300, "adaptive": True, "model": "wae", "k": 3, "prior": "uniform", "prior_window": True},
         {"prior": "sphere", "model": "wae", "reencode": False},
         {"optimizer": "sgd", "lr": 0.01, "root": True, "schedule": "cosine"},

@@ -465,6 +465,7 @@ def test_the_state_goes_on_bit_for_bit(distance: Any, saved_at: int, warm_up: bo
         ({"refresh": 2.0}, TypeError, "refresh is 2.0"),
         ({"refresh": 2, "k": N}, ValueError, "refresh is 2 and k = n"),
         ({"refresh": 2, "on_nonfinite": "skip"}, ValueError, "refresh is 2 and on_nonfinite 'skip'"),
+        ({"correction": mow.DriftCorrection(), "k": N}, ValueError, "correction is DriftCorrection.* and k = n"),
         ({"adaptive": mow.AdaptiveSpan(), "k": N}, ValueError, "adaptive is AdaptiveSpan.* and k = n"),
         (
             {"adaptive": mow.AdaptiveSpan(), "on_nonfinite": "skip"},
@@ -615,6 +616,11 @@ def test_drop_last_takes_no_short_batch() -> None:
         ({"k": 4}, pictures(3), "drop_last is True, k 4 and there are 3 pictures: no batch"),
         ({"k": 2, "refresh": 2}, pictures(9), "drop_last is True and refresh 2"),
         ({"k": 2, "adaptive": mow.AdaptiveSpan()}, pictures(9), "drop_last is True and adaptive AdaptiveSpan"),
+        (
+            {"k": 2, "correction": mow.DriftCorrection()},
+            pictures(9),
+            "drop_last is True and correction DriftCorrection",
+        ),
         ({"k": 2}, ShuffledStream(pictures(9)), "drop_last is True and pictures a stream"),
     ],
 )
