@@ -189,7 +189,10 @@ class MovingWindow(nn.Module):
 
     def past(self, k: int) -> Tensor | mk.Newest:
         """`history(k)` for `mow_kernels.gradient`: on a device no copy, but where the rows are."""
-        return self._newest(max(0, min(self.present, self.span - k)), in_place=True)
+        rows = max(0, min(self.present, self.span - k))
+        if rows == 0 or self.is_on_host or torch.compiler.is_compiling():
+            return self._newest(rows)
+        return mk.Ring(self.latents, self.head).last(rows)
 
     def newest(self, rows: int) -> Tensor:
         """The newest rows [rows, dim], oldest first, a copy.
@@ -350,14 +353,11 @@ class MovingWindow(nn.Module):
         check_ages(ages, self.present)
         return (self.head - torch.tensor(ages, dtype=torch.int64, device=self.latents.device)) % self.n
 
-    def _newest(self, rows: int, in_place: bool = False) -> Tensor:
+    def _newest(self, rows: int) -> Tensor:
         if self.is_on_host:
             first = self._synchronise() - rows
             return torch.cat([part for part, _ in self._parts(first % self.n, rows)])
-        ring = mk.Ring(self.latents, self.head)
-        if in_place and rows and not torch.compiler.is_compiling():
-            return ring.last(rows)  # type: ignore[return-value]  # for `past`
-        return ring.newest(rows)
+        return mk.Ring(self.latents, self.head).newest(rows)
 
     def _parts(self, first: int, rows: int) -> list[tuple[Tensor, slice]]:
         """The latents of so many rows from slot `first` on, in one piece or in two, and which of the rows each has."""
