@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import subprocess
 import sys
 import tokenize
 from collections.abc import Callable, Iterator
@@ -190,3 +191,10 @@ def test_the_path_of_z_to_the_native_op(
     assert entered[0] == "mow/window/distances.py" and "mow_kernels/autograd.py" in entered
     returns = len(entered) - len(set(entered))
     assert len(set(entered)) <= most_files and returns <= most_returns, entered
+
+
+def test_no_merge_was_left_half_done() -> None:
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=False).stdout
+    marks = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    paths = [ROOT / name.decode() for name in listed.split(b"\0") if name]
+    assert [path for path in paths if path.is_file() and marks.search(path.read_bytes())] == []

@@ -35,7 +35,7 @@ WEIGHTS = {"cwae": 1.0, "wae": 10.0, "swae": 10.0}
 RATES = {"cosine": 2.5e-4, "constant": 1.25e-4}
 """Schedule -> the first learning rate: over all steps both have the same mean, half the default at k = 1."""
 
-ORDER = (("512, corrected", "64"), ("adaptive", "1024, refreshed"), ("256", "1024", "4096"), ("256, refreshed",))
+ORDER = (("512, corrected", "64"), ("256", "1024", "4096"), ("adaptive", "1024, refreshed"), ("256, refreshed",))
 """The windows, those first that decide most."""
 
 
@@ -52,11 +52,10 @@ def cells(pictures: int) -> list[grid.Cell]:
 
 def _all() -> Iterator[tuple[str, str, str, str, int]]:
     """Data, model, schedule, window and seed of each run."""
-    for schedule, several in itertools.product(RATES, (ORDER[:1], ORDER[1:2], ORDER[2:])):
+    for schedule, windows in itertools.product(RATES, ORDER):
         for models, data in itertools.product((("cwae", "wae"), ("swae",)), ("fashion-mnist", "mnist")):
-            for windows, model in itertools.product(several, models):
-                for window, seed in itertools.product(windows, SEEDS):
-                    yield data, model, schedule, window, seed
+            for model, window, seed in itertools.product(models, windows, SEEDS):
+                yield data, model, schedule, window, seed
 
 
 def _options(data: str, model: str, schedule: str, window: str, seed: int, pictures: int) -> Options:

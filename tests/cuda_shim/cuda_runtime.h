@@ -28,14 +28,10 @@ using cudaStream_t = struct CudaStream*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-<<<<<<< HEAD
 struct cudaFuncAttributes {
   int maxThreadsPerBlock;
 };
-enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
-=======
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeCooperative };
->>>>>>> gpu23
 
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
