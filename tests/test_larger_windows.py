@@ -25,7 +25,7 @@ def test_the_page_on_larger_windows_has_means_and_paired_differences() -> None:
         for n, k, refresh in ((256, 4, None), (256, 1, 64), (256, 1, None), (64, 1, None))
         for seed in range(3)
     ]
-    page = report.text({"runs": runs}).splitlines()
+    page = report.text({"runs": runs}, "well").splitlines()
     assert sum(line.startswith("| 64 | 1 | 12.5 (2.5 – 22.5) |") for line in page) == 3
     lines = [line for line in page if line.startswith(("| 256 | 1 | -1.25 ± ", "| 256 | 4 | -1.25 ± "))]
     assert [line.rpartition(" | ")[2] for line in lines] == ["-1.33 ± 1.4 |", "-2.33 ± 1.4 |", "-4.33 ± 1.4 |"]
@@ -128,3 +128,13 @@ def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
     assert "looks" not in adaptive.kept({**adapted("64", 0, 0.01), "options": {}}, tmp_path)
     with pytest.raises(ValueError, match="has none of the windows"):
         adaptive.window_of(adapted("64", 0, 0.01, n=100))
+
+
+def test_in_short_is_what_carrying_rows_along_gains() -> None:
+    assert adaptive_report.in_short({"runs": [adapted("64", 0, 0.01)]}) == "where it ends: not run"
+    runs = [
+        *(adapted("64", seed, 0.01, 17.0) for seed in (0, 1)),
+        *(adapted(adaptive_report.CORRECTED, seed, exact, 16.5) for seed, exact in ((0, 0.005), (1, 0.007))),
+    ]
+    said = adaptive_report.in_short({"runs": runs})
+    assert "40 to 40 % below that of n = 64 in the 1 tasks" in said and "by -0.50 to -0.50" in said

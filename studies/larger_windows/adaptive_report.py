@@ -23,6 +23,9 @@ COLUMNS = {EXACT: 1e4, "test_mmd": 1e4, "test_sliced_wasserstein": 1e4, RECONSTR
 
 HEADS = ["window", "exact Cramer-Wold, x 1e4", "MMD, x 1e4", "sliced-Wasserstein, x 1e4", "reconstruction", "seeds"]
 
+CORRECTED = "512, corrected"
+"""The window of `WINDOWS` whose rows are carried along."""
+
 WANTED = 0.75
 """The share of the Cramer-Wold distance of n = 64 that the adaptive span is to come down to."""
 
@@ -59,7 +62,7 @@ def text(content: Mapping[str, Any], other: Mapping[str, Any], cost: Mapping[str
         verdicts=verdicts(found),
         missing=missing(found),
         refreshed=verdicts(found, "1024, refreshed"),
-        corrected=verdicts(found, "512, corrected"),
+        corrected=verdicts(found, CORRECTED),
         left=_left(content),
         staleness=_fraction(STALENESS),
         other=_fraction(other["staleness"]),
@@ -67,6 +70,20 @@ def text(content: Mapping[str, Any], other: Mapping[str, Any], cost: Mapping[str
         costs=costs(cost),
         about=page.about(cost),
         groups="\n\n".join(parts),
+    )
+
+
+def in_short(content: Mapping[str, Any]) -> str:
+    """What rows that are carried along gain against n = 64, over all groups of runs with both."""
+    pairs = [(group.get(CORRECTED, {}), group.get("64", {})) for group in groups(content).values()]
+    changes = [fmean(found) for judged, small in pairs if (found := _changes(judged, small))]
+    errors = [fmean(found) for judged, small in pairs if (found := _errors(judged, small))]
+    if not changes:
+        return "where it ends: not run"
+    return (
+        f"with an exact Cramer-Wold distance {-100 * max(changes):.0f} to {-100 * min(changes):.0f} % below that of n "
+        f"= 64 in the {len(changes)} tasks that were run, and a reconstruction error that differs by {max(errors):+.2f} "
+        f"to {min(errors):+.2f}"
     )
 
 
