@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import mow
 from mow.files import json_text
-from studies.larger_windows import adaptive, adaptive_report, experiment, report
+from studies.larger_windows import adaptive, adaptive_report, experiment, remedies, report
 
 
 def test_the_page_on_larger_windows_has_means_and_paired_differences() -> None:
@@ -138,3 +142,34 @@ def test_in_short_is_what_carrying_rows_along_gains() -> None:
     ]
     said = adaptive_report.in_short({"runs": runs})
     assert "40 to 40 % below that of n = 64 in the 1 tasks" in said and "by -0.50 to -0.50" in said
+
+
+def test_rows_that_weigh_alike_are_the_distance_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(remedies.by_age(9).sum()) == pytest.approx(1)
+    assert float(remedies.by_age(9)[-1] / remedies.by_age(9)[-2]) == pytest.approx(math.exp(1 / remedies.MEAN_AGE))
+    monkeypatch.setattr(remedies, "MEAN_AGE", 1e12)
+    expected = mow.CramerWold()(rows[7:], rows[:7])
+    torch.testing.assert_close(remedies.ByAge()(rows[7:], rows[:7]), expected)
+
+
+def test_rows_of_a_slow_encoder() -> None:
+    """Its weights follow those that are trained, and the window has what it makes of the new elements."""
+    torch.manual_seed(0)
+    encoder, decoder, window = nn.Linear(5, 2), nn.Linear(2, 5), mow.MovingWindow(12, 2)
+    trainer = remedies.MomentumTrainer(encoder, decoder, mow.CramerWold(), window, k=2)
+    window.fill(torch.randn(10, 2))
+    first, x = encoder.weight.detach().clone(), torch.randn(2, 5)
+    trainer.step(x)
+    expected = remedies.MOMENTUM * first + (1 - remedies.MOMENTUM) * encoder.weight
+    torch.testing.assert_close(trainer.slow.weight, expected.detach())
+    torch.testing.assert_close(window.newest(2), trainer.slow(x))
+
+
+def test_the_remedies_stand_beside_a_window_of_64() -> None:
+    found = adaptive_report.groups({"runs": [adapted("64", seed, 0.01) for seed in (0, 1)]})
+    runs = [{**adapted("256", seed, 0.012, 17.5), "remedy": "momentum"} for seed in (0, 1)]
+    line = adaptive_report.others(found, {"runs": runs}).splitlines()[-1]
+    assert line == "| momentum, Fashion-MNIST | +20.0 % (+20.0 % to +20.0 %) | +0.50 (+0.50 to +0.50) | 2 |"
+    assert adaptive_report.others(found, {"runs": []}) == "Not run."
+    assert len([*remedies.cells(100)]) == 2 * 2 * 3

@@ -1,4 +1,4 @@
-"""Behind docs/larger-windows.md: python -m studies.larger_windows run | adapt | constant | cost | report"""
+"""Behind docs/larger-windows.md: python -m studies.larger_windows run | adapt | constant | remedies | cost | report"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from benchmarks import command, record
 from mow.app import grid, reproduce
 from mow.window.adaptive import AdaptiveSpan
-from studies.larger_windows import adaptive, experiment, report
+from studies.larger_windows import adaptive, experiment, remedies, report
 from studies.larger_windows import cost as measured
 
 app = command.new(__doc__)
@@ -66,6 +66,24 @@ def constant(
         found = [reproduce.public(result) for result in _run(cells, out, minutes).values()]
     content = record.head("python -m studies.larger_windows constant", 0)
     command.wrote(record.keep(RESULTS / "staleness.json", {**content, "staleness": staleness, "runs": found}))
+
+
+@app.command("remedies")
+def remedies_command(
+    out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs/remedies"),
+    pictures: Annotated[int, typer.Option(help="That each run sees.")] = 18_000,
+    minutes: Annotated[float, typer.Option(help="Begin no run after these; 0 keeps what is there.")] = math.inf,
+) -> None:
+    """What others do about old rows: a momentum encoder, and weights by age."""
+    begun, found = time.monotonic(), []
+    for name, cell in remedies.cells(pictures):
+        folder = out / cell.name
+        if grid.result_of(folder) is None and time.monotonic() - begun >= 60 * minutes:
+            continue
+        found.append({**reproduce.public(remedies.run(name, cell, folder)), "remedy": name})
+        command.tell(cell.name, "done", None)
+    content = record.head("python -m studies.larger_windows remedies", 0)
+    command.wrote(record.keep(RESULTS / "remedies.json", {**content, "runs": found}))
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,7 +44,7 @@ def cells(pictures: int) -> list[grid.Cell]:
     return [
         grid.Cell(
             f"{data}-{model}-{schedule}-{window.replace(', ', '-').replace(' ', '-')}-seed={seed}",
-            _options(data, model, schedule, window, seed, pictures),
+            options(data, model, schedule, WINDOWS[window], seed, pictures),
         )
         for data, model, schedule, window, seed in _all()
     ]
@@ -58,23 +58,12 @@ def _all() -> Iterator[tuple[str, str, str, str, int]]:
                 yield data, model, schedule, window, seed
 
 
-def _options(data: str, model: str, schedule: str, window: str, seed: int, pictures: int) -> Options:
+def options(data: str, model: str, schedule: str, window: Mapping[str, Any], seed: int, pictures: int) -> Options:
+    """Those of a run, with those of its window."""
     third = math.ceil(pictures / 3)
     rare = {"evaluate_every": third, "checkpoint_every": third, "log_every": math.ceil(pictures / 60)}
-    return Options(
-        model=model,
-        data=data,
-        architecture="mnist",
-        dim=8,
-        seed=seed,
-        steps=pictures,
-        lr=RATES[schedule],
-        schedule=schedule,
-        weight=WEIGHTS[model],
-        threads=1,
-        **rare,
-        **WINDOWS[window],
-    )
+    same = {"architecture": "mnist", "dim": 8, "threads": 1, "lr": RATES[schedule], "weight": WEIGHTS[model]}
+    return Options(model=model, data=data, seed=seed, steps=pictures, schedule=schedule, **{**same, **rare, **window})
 
 
 def kept(result: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -24,11 +24,10 @@ COLUMNS = {
 
 def write(results: Path, docs: Path) -> list[Path]:
     """Make the page. Returns what was written."""
-    scores, adapted, other, cost = (
-        record.read(results / f"{name}.json") for name in ("scores", "adaptive", "staleness", "cost")
-    )
+    names = "scores", "adaptive", "staleness", "cost", "remedies"
+    scores, adapted, other, cost, remedies = (record.read(results / f"{name}.json") for name in names)
     carried = adaptive_report.in_short(adapted)
-    whole = text(scores, carried) + "\n" + adaptive_report.text(adapted, other, cost)
+    whole = text(scores, carried) + "\n" + adaptive_report.text(adapted, other, cost, remedies)
     return page.write(docs / PAGE, whole, {"larger-windows.svg": adaptive_report.figure(adapted)})
 
 
