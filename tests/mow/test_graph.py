@@ -196,6 +196,12 @@ def test_a_span_that_changes_is_captured_anew() -> None:
     assert len(spans) > 1 and capture(graphed).recorded > 1 and capture(graphed).replayed > 10
 
 
+def test_rows_that_are_carried_along_are_read_by_the_graph_that_there_is() -> None:
+    eager, graphed = both(mow.CramerWold(), correction=mow.DriftCorrection(every=3))
+    assert_equal(eager, graphed, run(eager, 30), run(graphed, 30))
+    assert capture(graphed).recorded == 1 and capture(graphed).replayed > 10
+
+
 def test_a_learning_rate_that_falls_is_read_by_every_replay() -> None:
     def of_tensor(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=torch.tensor(0.05), fused=True)
