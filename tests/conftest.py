@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,10 @@ from torch import Tensor
 
 import mow_kernels as mk
 from mow_kernels.registry import TABLE
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell's job in the background hears no Ctrl-C, nor would the commands that are tested with one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -492,7 +492,7 @@ class Trainer:
             "steps_skipped": self.steps_skipped,
             "rows_left_out": self.rows_left_out,
         }
-        for name in ("scheduler", "adaptive"):
+        for name in ("scheduler", "adaptive", "correction"):
             if (part := getattr(self, name)) is not None:
                 state[name] = part.state_dict()
         return {**state, "scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
@@ -511,7 +511,7 @@ class Trainer:
         self.steps_done, self.pictures_seen = state["steps_done"], state["pictures_seen"]
         # older checkpoints lack these
         self.steps_skipped, self._finite.left_out = state.get("steps_skipped", 0), state.get("rows_left_out", 0)
-        for name in ("scheduler", "adaptive"):
+        for name in ("scheduler", "adaptive", "correction"):
             if (part := getattr(self, name)) is not None:
                 part.load_state_dict(state[name])
         if self.scaler.is_enabled():

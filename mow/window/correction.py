@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class DriftCorrection:
     moves every row of the window; those that were encoded again are what they are now. m is the mean of those rows. The
     pairs of z_now and z stand for the same pictures, so that what is corrected is the encoder and not the sample.
 
-    Nothing is drawn, and nothing kept from one time to the next but `moved` and `left`, to be read.
+    Nothing is drawn, and nothing kept from one time to the next but `moved` and `left`, to be read; they are its state.
 
     Args:
         every: steps from one correction to the next, >= 1.
@@ -97,3 +97,15 @@ class DriftCorrection:
         matrix = torch.linalg.solve(own, centred.T @ (moved - shift))
         window.carry(matrix, shift - mean @ matrix, ages, z)
         self.moved, self.left = moved.square().mean(), (moved - shift - centred @ matrix).square().mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was found last."""
+        return {"moved": self.moved, "left": self.left}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            KeyError: it is no such state.
+        """
+        self.moved, self.left = state["moved"], state["left"]
