@@ -344,8 +344,8 @@ class Run:
         if (adaptive := self.trainer.adaptive) is not None:
             head["span"] = self.trainer.window.span
             head["drift"] = {str(age): drift for age, drift in adaptive.drift.items()}
-        if (correction := self.trainer.correction) is not None and correction.moved is not None:
-            head |= {"moved": float(correction.moved), "left": float(correction.left)}  # type: ignore[arg-type]  # both are there
+        if (correction := self.trainer.correction) is not None:
+            head |= {name: float(value) for name, value in correction.state_dict().items() if value is not None}
         record = {**head, **values, "seconds": round(self.seconds, 3)}
         for name, count in (("skipped", self.trainer.steps_skipped), ("rows_left_out", self.trainer.rows_left_out)):
             if count:

@@ -19,6 +19,7 @@ from mow.window.window import (
     check_carried,
     checked_span,
     extra_state,
+    move,
     of_extra_state,
     out_of_range,
     window_state,
@@ -134,7 +135,7 @@ class ShardedWindow(nn.Module):
         check_ages(ages, length)
         check_carried(len(ages), rows, self.dim)
         latents = self.latents
-        latents.add_((latents.to(matrix.dtype) @ matrix + shift).to(latents.dtype))
+        move(latents, matrix, shift)
         for age, row in zip(ages, rows, strict=True):
             slot = (head - age) % self.n
             if slot % self.ranks.size == self.ranks.rank:

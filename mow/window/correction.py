@@ -19,6 +19,7 @@ ROWS_PER_COORDINATE = 4
 """Rows that are encoded again at a time, over the latent width D: (1) has D + 1 numbers for each coordinate."""
 
 GOLDEN = 0.6180339887498949
+"""The golden ratio, whose multiples fall evenly between two integers, however many: each row has its turn."""
 
 
 class DriftCorrection:
@@ -98,7 +99,7 @@ class DriftCorrection:
         window.carry(matrix, shift - mean @ matrix, ages, z)
         self.moved, self.left = moved.square().mean(), (moved - shift - centred @ matrix).square().mean()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor | None]:
         """What was found last."""
         return {"moved": self.moved, "left": self.left}
 

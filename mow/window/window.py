@@ -86,6 +86,11 @@ def check_carried(count: int, rows: Tensor, dim: int) -> None:
         raise ValueError(f"rows has shape {list(rows.shape)}; it must be [{count}, {dim}], a row for each of the ages")
 
 
+def move(latents: Tensor, matrix: Tensor, shift: Tensor) -> None:
+    """Each row z to z + z matrix + shift, where it lies; computed in the map's dtype."""
+    latents.add_((latents.to(matrix.dtype) @ matrix + shift).to(latents.dtype))
+
+
 def extra_state(in_use: bool, span: int, n: int) -> Tensor:
     """What a state_dict has beside the buffers: whether something is kept with the rows, and a span that is not n."""
     return torch.tensor(in_use) if span == n else torch.tensor([int(in_use), span])
@@ -282,7 +287,7 @@ class MovingWindow(nn.Module):
         slots = self._slots(ages)
         check_carried(len(ages), rows, self.dim)
         in_use, latents = self.kept.in_use, self.latents
-        latents.add_((latents.to(matrix.dtype) @ matrix + shift).to(latents.dtype))
+        move(latents, matrix, shift)
         latents[slots] = rows.to(latents.dtype)
         self.host.agree(self._buffers)
         if in_use:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -242,7 +243,7 @@ def test_a_training_goes_on_with_the_same_bits(name: str, tmp_path: Any, monkeyp
     path = half.save(tmp_path / "trainer.pt")
     networks = nn.Linear(WIDTH, DIM).double(), nn.Linear(DIM, WIDTH).double()
     distance = DISTANCES[name]()
-    sgd: Any = lambda p: torch.optim.SGD(p, lr=0.02)  # noqa: E731
+    sgd = functools.partial(torch.optim.SGD, lr=0.02)
     resumed = Trainer.load(path, *networks, distance, optimizer=sgd, **both())
     of(50, resumed)
     for one, other in zip(
