@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from torch import nn
 
 import mow
+from mow.app import grid
 from mow.files import json_text
+from studies import collected
 from studies.larger_windows import adaptive, adaptive_report, experiment, remedies, report
+from studies.larger_windows.__main__ import _run
 
 
 def test_the_page_on_larger_windows_has_means_and_paired_differences() -> None:
@@ -58,6 +62,28 @@ def adapted(window: str, seed: int, exact: float, reconstruction: float = 17.0, 
         "test_reconstruction": reconstruction,
         **scores,
     }
+
+
+def test_runs_of_other_pictures_are_not_held_against_each_other() -> None:
+    runs = [adapted("64", 0, 0.01), {**adapted("256", 0, 0.01), "data": "a few"}]
+    with pytest.raises(ValueError, match="256 is of a few, but other runs of fashion-mnist are of some"):
+        adaptive_report.groups({"runs": runs})
+
+
+def test_a_run_that_the_results_have_is_not_run_again(tmp_path: Path) -> None:
+    """Also one from before an option was there; but one of other options is, and one that is new."""
+    (first, second, third), file = adaptive.cells(100)[:3], tmp_path / "results.json"
+    resolved = {**dataclasses.asdict(first.options), "lr": 7.0}
+    del resolved["correct_drift"]
+    changed = {"name": second.name, "resolved": {**dataclasses.asdict(second.options), "steps": 99}}
+    same = dataclasses.replace(first.options, correct_drift=False, lr=None, data_dir="elsewhere")
+    file.write_text(json_text({"runs": [{"name": first.name, "resolved": resolved}, changed]}))
+    cells = [grid.Cell(first.name, same), second, third]
+    ran = _run(cells, tmp_path / "runs", math.inf, file, lambda cell, at: {"name": cell.name, "at": at})
+    assert [run["name"] for run in ran] == [cell.name for cell in cells]
+    assert [run.get("at") for run in ran] == [None, tmp_path / "runs" / second.name, tmp_path / "runs" / third.name]
+    assert len(_run(cells, tmp_path / "runs", 0, file, lambda cell, at: {})) == 1
+    assert collected.held(tmp_path / "none.json") == {}
 
 
 def test_whether_the_span_does_what_it_is_for() -> None:

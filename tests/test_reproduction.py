@@ -113,6 +113,12 @@ def test_what_is_finished_is_kept(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "results" / "table1.json").read_text())
     assert list(kept["results"]) == [done.name] and kept["results"][done.name]["curve"] == [[5, 9.0, 0.1]]
 
+    begun.rename(done.with_name("later"))
+    done.rename(begun)
+    tables.collect(tmp_path / "out", tmp_path / "results")
+    beside = json.loads((tmp_path / "results" / "table1.json").read_text())["results"]
+    assert beside.keys() == {done.name, begun.name} and beside[done.name] == kept["results"][done.name]
+
 
 def test_cifar_of_its_jpeg_files(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as tar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -15,6 +15,7 @@ import typer
 from benchmarks import command, record
 from mow.app import grid, reproduce
 from mow.window.adaptive import AdaptiveSpan
+from studies import collected
 from studies.larger_windows import adaptive, experiment, remedies, report
 from studies.larger_windows import cost as measured
 
@@ -46,10 +47,12 @@ def adapt(
 
     What decides most comes first. MNIST is looked for where `mow train --data mnist` does (MOW_DATA).
     """
-    done = _run(adaptive.cells(pictures), out, minutes)
-    found = [adaptive.kept(result, folder) for folder, result in done.items()]
+    file = RESULTS / "adaptive.json"
+    found = _run(
+        adaptive.cells(pictures), out, minutes, file, lambda cell, at: adaptive.kept(grid.run_cell(cell, at), at)
+    )
     content = record.head("python -m studies.larger_windows adapt", 0)
-    command.wrote(record.keep(RESULTS / "adaptive.json", {**content, "runs": found}))
+    command.wrote(record.keep(file, {**content, "runs": found}))
 
 
 @app.command()
@@ -62,10 +65,11 @@ def constant(
     """The span that adapts with another constant, of all runs that `adapt` has of it with a cosine."""
     begin = functools.partial(AdaptiveSpan, staleness=staleness)
     cells = [cell for cell in adaptive.cells(pictures) if cell.options.adaptive and cell.options.schedule == "cosine"]
+    file = RESULTS / "staleness.json"
     with mock.patch("mow.app.run.AdaptiveSpan", begin):  # the command line has no option for it
-        found = [reproduce.public(result) for result in _run(cells, out, minutes).values()]
+        found = _run(cells, out, minutes, file, lambda cell, at: reproduce.public(grid.run_cell(cell, at)))
     content = record.head("python -m studies.larger_windows constant", 0)
-    command.wrote(record.keep(RESULTS / "staleness.json", {**content, "staleness": staleness, "runs": found}))
+    command.wrote(record.keep(file, {**content, "staleness": staleness, "runs": found}))
 
 
 @app.command("remedies")
@@ -75,15 +79,12 @@ def remedies_command(
     minutes: Annotated[float, typer.Option(help="Begin no run after these; 0 keeps what is there.")] = math.inf,
 ) -> None:
     """What others do about old rows: a momentum encoder, and weights by age."""
-    begun, found = time.monotonic(), []
-    for name, cell in remedies.cells(pictures):
-        folder = out / cell.name
-        if grid.result_of(folder) is None and time.monotonic() - begun >= 60 * minutes:
-            continue
-        found.append({**reproduce.public(remedies.run(name, cell, folder)), "remedy": name})
-        command.tell(cell.name, "done", None)
+    remedy = {cell.name: name for name, cell in remedies.cells(pictures)}
+    cells = [cell for _, cell in remedies.cells(pictures)]
+    file = RESULTS / "remedies.json"
+    found = _run(cells, out, minutes, file, lambda cell, at: remedies.run(remedy[cell.name], cell, at))
     content = record.head("python -m studies.larger_windows remedies", 0)
-    command.wrote(record.keep(RESULTS / "remedies.json", {**content, "runs": found}))
+    command.wrote(record.keep(file, {**content, "runs": found}))
 
 
 @app.command()
@@ -93,14 +94,25 @@ def cost(turns: Annotated[int, typer.Option(help="Of each window.")] = 61) -> No
     command.wrote(record.keep(RESULTS / "cost.json", {**content, "rows": measured.measure(turns=turns)}))
 
 
-def _run(cells: Sequence[grid.Cell], out: Path, minutes: float) -> dict[Path, dict[str, Any]]:
-    """The results of these runs by folder, one after another; those that would begin too late are left out."""
-    begun, found = time.monotonic(), {}
+def _run(
+    cells: Sequence[grid.Cell],
+    out: Path,
+    minutes: float,
+    file: Path,
+    run: Callable[[grid.Cell, Path], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """What to keep of these runs, one after another: those that the file has already are not run again, those that
+    would begin too late are left out."""
+    begun, held, found = time.monotonic(), collected.held(file), []
     for cell in cells:
-        folder = out / cell.name
-        if grid.result_of(folder) is None and time.monotonic() - begun >= 60 * minutes:
-            continue
-        found[folder] = grid.run_cell(cell, folder)
+        folder, earlier = out / cell.name, held.get(cell.name)
+        if grid.result_of(folder) is None:
+            if earlier is not None and collected.same(earlier, cell.options):
+                found.append(earlier)
+                continue
+            if time.monotonic() - begun >= 60 * minutes:
+                continue
+        found.append(run(cell, folder))
         command.tell(cell.name, "done", None)
     return found
 

@@ -35,10 +35,20 @@ Group = dict[str, dict[int, Run]]
 
 
 def groups(content: Mapping[str, Any]) -> dict[tuple[str, str, str], Group]:
-    """The runs by (schedule, data, model), the windows in the order of `WINDOWS`."""
+    """The runs by (schedule, data, model), the windows in the order of `WINDOWS`.
+
+    Raises:
+        ValueError: some of a data set's runs had all of it and some the few pictures that come with `mow`.
+    """
     found: dict[tuple[str, str, str], Group] = {}
+    pictures: dict[str, str] = {}
     for run in content["runs"]:
         resolved = run["resolved"]
+        if pictures.setdefault(resolved["data"], run["data"]) != run["data"]:
+            raise ValueError(
+                f"{run['name']} is of {run['data']}, but other runs of {resolved['data']} are of "
+                f"{pictures[resolved['data']]}; all of them must be of the same"
+            )
         key = resolved["schedule"], resolved["data"], resolved["model"]
         found.setdefault(key, {}).setdefault(window_of(run), {})[resolved["seed"]] = run
     return {key: {name: group[name] for name in WINDOWS if name in group} for key, group in found.items()}

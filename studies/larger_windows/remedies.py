@@ -15,7 +15,7 @@ from torch import Tensor
 
 import mow
 import mow_kernels as mk
-from mow.app import grid
+from mow.app import grid, reproduce
 from mow.app.options import Options
 from mow.training.trainer import Trainer
 from studies.larger_windows import adaptive
@@ -93,9 +93,9 @@ def cells(pictures: int) -> Iterator[tuple[str, grid.Cell]]:
 
 
 def run(name: str, cell: grid.Cell, folder: Path) -> dict[str, Any]:
-    """The result of a cell with its remedy; one that was interrupted has lost its slow encoder, and begins anew."""
+    """What to keep of a cell with its remedy; one that was interrupted has lost its slow encoder, and begins anew."""
     if grid.result_of(folder) is None and folder.exists():
         shutil.rmtree(folder)
     place, instead = REMEDIES[name]
     with mock.patch(place, instead):
-        return {**grid.run_cell(cell, folder), "remedy": name}
+        return {**reproduce.public(grid.run_cell(cell, folder)), "remedy": name}

@@ -9,6 +9,7 @@ import typer
 
 from benchmarks import command
 from mow.app import grid
+from studies import collected
 from studies.reproduction import experiment, report, tables
 
 app = command.new(__doc__)
@@ -66,13 +67,19 @@ def tables_command(
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; as many as cores by default.")] = None,
 ) -> None:
-    """Run the paper's tables again, the most telling runs first. Interrupted or killed, the same command goes on."""
+    """Run the paper's tables again, the most telling runs first. Interrupted or killed, the same command goes on.
+
+    What the results have already is not run again.
+    """
     options: dict[str, Any] = {} if data_dir is None else {"data_dir": str(data_dir)}
     if cifar is not None:
         options["sources"] = {"cifar-10": str(cifar)}
     for stage in tables.STAGES:
         for what, cells in tables.cells(stage, **options):
-            grid.run_cells(cells, tables.folder(out, stage, what), jobs=jobs, on_event=command.tell)
+            folder = tables.folder(out, stage, what)
+            held = collected.held(RESULTS / f"{folder.name}.json")
+            left = [cell for cell in cells if not collected.same(held.get(cell.name), cell.options)]
+            grid.run_cells(left, folder, jobs=jobs, on_event=command.tell)
         for path in tables.collect(out, RESULTS):
             command.wrote(path)
 

@@ -18,6 +18,7 @@ from mow.app import grid, paper, reproduce
 from mow.app.options import Options
 from mow.files import json_text, write_whole
 from mow.training.trainer import default_learning_rate
+from studies import collected
 
 EPOCHS = 0.5
 """Of every run but the long ones: what k = 1 gets through on a CPU."""
@@ -152,14 +153,17 @@ def folder(out: Path, stage: Stage, what: str) -> Path:
 
 
 def collect(out: Path, results: Path) -> list[Path]:
-    """What the folders hold that is finished, as a report of `mow reproduce` each, in results."""
+    """What the folders hold that is finished, as a report of `mow reproduce` each, in results, beside what those have
+    already."""
     written = []
     for path in sorted(out.glob("table?*")):
         done = {each.parent.name: grid.result_of(each.parent) for each in sorted(path.glob("*/result.json"))}
         found = {name: result for name, result in done.items() if result is not None}
         if found:
+            file = results / f"{path.name}.json"
             report = reproduce.report(path.name.partition("-")[0], found, MISSING, path)
-            written.append(write_whole(results / f"{path.name}.json", json_text(report, indent=None) + "\n"))
+            report["results"] = collected.held(file) | report["results"]
+            written.append(write_whole(file, json_text(report, indent=None) + "\n"))
     return written
 
 
