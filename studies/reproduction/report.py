@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks import drawing
+from benchmarks import ROOT, drawing, record
 from benchmarks.page import fill, row
 from mow.app import grid, paper, reproduce
 from mow.app.data import COLLECTIONS
@@ -23,6 +23,7 @@ from studies.reproduction import experiment
 from studies.reproduction.tables import CHANGES, MISSING
 
 PAGE = "reproduction.md"
+STEPS = ROOT / "studies" / "steps" / "results"
 Runs = list[dict[str, Any]]
 
 CURVE_SCORES = (("reconstruction", ".2f"), ("Cramer-Wold distance", ".5f"))
@@ -70,6 +71,7 @@ def write(results: Path, docs: Path) -> list[Path]:
     if not stages["compare"]:
         raise FileNotFoundError(f"{results} holds no compare.json; make it: python -m studies.reproduction run")
     sections = {
+        "convolutions": convolutions(STEPS),
         "setup": setup(stages["compare"]),
         "select": selection_table(stages["select"]),
         "compare": comparison_tables(stages["compare"]),
@@ -111,6 +113,23 @@ def with_changes(what: str, kept: Mapping[str, dict[str, Any]]) -> dict[str, Any
         results |= {cell.replace("-ours-", f"-ours-{change}-"): result for cell, result in changed.items()}
         also |= {f"ours-{change}": OURS[f"ours-{change}"]} if changed else {}
     return {**found, "results": results, "also": also}
+
+
+def convolutions(steps: Path) -> str:
+    """Why the paper's network for Fashion-MNIST is not run: what a step of it takes, as `studies.steps` measured."""
+    schedule, ks = paper.SCHEDULES["fashion-mnist"], (64, 1)
+    found = [record.read(steps / f"{schedule.architecture}-Adam-k{k}.json") for k in ks]
+    many, one = (content["seconds"]["ours"]["median"] for content in found)
+    epochs = [seconds * 60_000 / k / 3600 for seconds, k in zip((many, one), ks, strict=True)]
+    cpu, weights = found[0]["machine"]["cpu"], sum(found[0]["weights"])
+    days = [hours * schedule.epochs / 24 for hours in epochs]
+    return (
+        f"The paper's convolutions for Fashion-MNIST have {weights / 1e6:.0f} million weights. A step "
+        f"of them takes {many:.1f} s at k = 64 and {one:.2f} s at k = 1, by one thread of an {cpu} "
+        f"([steps](steps.md)), so that an epoch takes {epochs[0]:.1f} and {epochs[1]:.1f} hours, and the paper's "
+        f"{schedule.epochs:g} epochs {days[0]:.0f} and {days[1]:.0f} days. They wait for a GPU; the network of MNIST "
+        "stands in for them here."
+    )
 
 
 def setup(compared: Runs) -> str:
