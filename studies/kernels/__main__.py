@@ -1,7 +1,8 @@
-"""Behind docs/kernels.md: python -m studies.kernels run | report"""
+"""Behind docs/kernels.md: python -m studies.kernels run | tiles | report"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from benchmarks import command, record
 from studies.kernels import measure, report
+from studies.kernels import tiles as measured
 
 app = command.new(__doc__)
 
@@ -28,6 +30,15 @@ def run(
         cases.append(measure.measured(case, seconds))
         typer.echo(f"done {case.name}")
     command.wrote(record.keep(out / "kernels.json", {**head, "cases": cases}))
+
+
+@app.command()
+def tiles() -> None:
+    """Measure tiles of products by bfloat16 limbs against float32's, on a processor that has AMX."""
+    before = list(os.getloadavg())
+    found = list(measured.measured())
+    content = {**record.head("python -m studies.kernels tiles", 0), "load": before, "tiles": found}
+    command.wrote(record.keep(RESULTS / "tiles.json", content))
 
 
 command.add_report(app, report.write, RESULTS)
