@@ -336,10 +336,11 @@ reconstruction, with staleness = {other} and with {staleness}.
 {constants}
 
 Why the span does not do more: its drift is that of single rows, and in the middle of the training it hardly grows from
-an age of 64 to one of 1,000 (the figure). The sum above is flat there, and n* goes to and fro between these, from the sampling
-noise of a small window to the old rows of a large one; no length is free of both. Rows that are encoded again are: 32
-passes through the encoder for each new picture, but without a gradient and in batches, so that a step takes little more
-time ([below](#cost)). In WAE on MNIST one seed of three loses the prior altogether and does not find it again.
+an age of 64 to one of 1,000 (the figure). The sum above is flat there, and n* goes to and fro between these, from the
+sampling noise of a small window to the old rows of a large one; no length is free of both. In WAE on MNIST one seed of
+three loses the prior altogether and does not find it again. Rows that are encoded again are free of both: 32 passes
+through the encoder for each new picture, but without a gradient and in batches, so that a step takes little more time
+([below](#cost)).
 
 What others do about old rows, n = 256, CWAE, a rate that falls: rows made by a momentum encoder ("Momentum Contrast",
 He et al., 2020), a mean of the weights over some 100 steps; and rows that weigh less with age, exp(-age / 64), with the
