@@ -31,7 +31,7 @@ from mow_kernels.registry import (
     Newest,
     Op,
 )
-from mow_kernels.settings import Setting
+from mow_kernels.settings import ENTERED, Setting
 
 
 class use_backend(Setting):
@@ -87,7 +87,7 @@ def _are_plain(current: object, *others: object) -> bool:
 
     Takes half the time of asking for one after the other, which counts where the window is small.
     """
-    if not isinstance(current, Tensor) or checks.check_finite.active or checks.check_finite.outside:
+    if not isinstance(current, Tensor) or ENTERED["check_finite"] or checks.check_finite.outside:
         return False
     dtype, shape, device = current.dtype, current.shape, current.device
     if dtype not in checks.WIDE or len(shape) != 2 or 0 in shape:
@@ -121,7 +121,7 @@ def select(op: Op, arguments: tuple[Any, ...], options: dict[str, Any]) -> Imple
     Raises:
         ValueError: the wanted backend is unknown or cannot run this call, with the reason.
     """
-    wanted = use_backend.here() if use_backend.active else use_backend.outside
+    wanted = use_backend.here() if ENTERED["use_backend"] else use_backend.outside
     if wanted == "auto":
         device = "cpu" if arguments[0].is_cpu else arguments[0].device.type  # the latter makes a string, in 3 us
         for implementation in CANDIDATES[op.name, device if device in PLACES else None]:
@@ -261,7 +261,7 @@ def _is_read_in_place(history: Newest, current: object) -> bool:
     """Whether rows of a ring can do without a copy before the samples are checked; none is looked at then."""
     dtype = history.slots.dtype
     plain = isinstance(current, Tensor) and current.dim() == 2 and current.dtype is dtype and dtype in checks.WIDE
-    return plain and not (checks.check_finite.active or checks.check_finite.outside or torch.compiler.is_compiling())
+    return plain and not (ENTERED["check_finite"] or checks.check_finite.outside or torch.compiler.is_compiling())
 
 
 def _gradient(op: Op, measure: bool, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[Tensor, Any]:

@@ -9,24 +9,25 @@ from typing import Any, ClassVar
 
 from mow_kernels.compiling import constant_in_graphs
 
+ENTERED: dict[str, tuple[Any, ...]] = {}
+"""The values of all blocks that are entered now, on any thread, by the name of their setting. The class cannot
+have them: what a class has is constant to PyTorch 2.11's compiler, which would not see the choice change."""
+
 
 class Setting(ContextDecorator):
     """A value for the calls inside a `with` block, or a function that it decorates, on this thread alone.
 
-    A call asks `active` first, which is all that it pays for outside of such blocks. torch.compile guards on `active`
-    and takes the value for a constant.
+    A call asks `ENTERED` first, which is all that it pays for outside of such blocks. torch.compile guards on it and
+    takes the value for a constant.
     """
 
     outside: ClassVar[Any]
     """The value where no block is entered."""
 
-    active: ClassVar[tuple[Any, ...]] = ()
-    """The values of all blocks that are entered at the moment, on any thread."""
-
     _here: ClassVar[ContextVar[Any]]
 
     def __init_subclass__(cls) -> None:
-        cls._here = ContextVar(cls.__name__)
+        cls._here, ENTERED[cls.__name__] = ContextVar(cls.__name__), ()
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -37,14 +38,16 @@ class Setting(ContextDecorator):
 
     def __enter__(self) -> None:
         self._tokens.append(self._here.set(self._value))
+        name = type(self).__name__
         with _LOCK:
-            type(self).active = (*self.active, self._value)
+            ENTERED[name] = (*ENTERED[name], self._value)
 
     def __exit__(self, *error: object) -> None:
+        name = type(self).__name__
         with _LOCK:
-            others = list(self.active)
+            others = list(ENTERED[name])
             others.remove(self._value)
-            type(self).active = tuple(others)
+            ENTERED[name] = tuple(others)
         self._here.reset(self._tokens.pop())
 
     def _recreate_cm(self) -> Setting:
@@ -54,7 +57,7 @@ class Setting(ContextDecorator):
     @classmethod
     def here(cls) -> Any:
         """The value on this thread."""
-        return _here(cls) if cls.active else cls.outside
+        return _here(cls) if ENTERED[cls.__name__] else cls.outside
 
 
 @constant_in_graphs

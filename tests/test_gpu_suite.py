@@ -209,6 +209,11 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
     assert gone(int((tmp_path / "pid").read_text()))
 
 
+def test_a_rehearsal_by_no_backend_writes_nothing(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["run", "--rehearse", "--help", f"--out={tmp_path}"])
+    assert done.exit_code == 2 and "is '--help'; it must be one of" in done.output and not any(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to look for processes")
 def test_a_killed_run_leaves_its_record_and_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "run", f"--rehearse={BACKEND}", f"--out={tmp_path}"]

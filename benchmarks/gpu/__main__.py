@@ -16,6 +16,7 @@ import typer
 from benchmarks import command, record
 from benchmarks.gpu import report, suite
 from benchmarks.gpu.devices import Gpu, StandIn
+from mow_kernels.registry import BACKENDS
 
 app = command.new(__doc__)
 
@@ -73,6 +74,10 @@ def part(name: str, seconds: float, path: Path, rehearse: str = "") -> None:
 def _what(rehearse: str) -> tuple[Gpu | StandIn, suite.Effort, list[str]]:
     """The machine, the effort and the backends."""
     if rehearse:
+        if rehearse not in BACKENDS:
+            raise typer.BadParameter(
+                f"is {rehearse!r}; it must be one of {', '.join(BACKENDS)}", param_hint="--rehearse"
+            )
         return StandIn(), suite.rehearsal(), [rehearse]
     return Gpu(), suite.Effort(), suite.backends(Gpu.device) if suite.torch.cuda.is_available() else []
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from mow.app import data, evaluation, features, interrupt, pictures
 from mow.app.architectures import ARCHITECTURES
@@ -104,7 +105,7 @@ class Run:
             cuda_graph=options.cuda_graph,
             compile=options.compile,
             on_nonfinite=options.on_nonfinite,
-            scaler=torch.amp.GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
+            scaler=GradScaler(window.latents.device.type) if options.precision == "fp16" else None,
         )
         self.seconds = 0.0
         self.saved_step: int | None = None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.utils.checkpoint import checkpoint
 
 from mow.checks import expect
@@ -85,5 +86,5 @@ class ScalingTrainer(Trainer):
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, distance: Distance, window: MovingWindow, **options: Any
     ) -> None:
-        scaler = torch.amp.GradScaler(window.latents.device.type)
+        scaler = GradScaler(window.latents.device.type)
         super().__init__(encoder, decoder, distance, window, scaler=scaler, **options)

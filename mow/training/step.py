@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.amp import GradScaler
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 

@@ -25,8 +25,11 @@ def static():
 
 def stays_in_registers(static, row: dict) -> bool:
     """Triton 3.6 has an older assembler: it keeps up to ten registers in local memory, outside of the inner loops."""
-    older = static.triton.__version__.startswith("3.6.")
-    return row["loop_spills"] == 0 and row["local"] <= (40 if older else 0)
+    return row["loop_spills"] == 0 and row["local"] <= (40 if is_older(static) else 0)
+
+
+def is_older(static) -> bool:
+    return static.triton.__version__.startswith("3.6.")
 
 
 @each_nvidia
@@ -73,7 +76,9 @@ def test_further_kernels_compile(static, kernel: str, numbers: tuple[float, ...]
             constants, options = static.pairs.compile_options(f, g, True, dim, static.torch.float32, one, diagonal)
             function = static.pairs.one_kernel if one else static.pairs.pairs_kernel
             row = static.inspect(static.Kernel(kernel, function, constants, options), "sm_90")
-            assert row["loop_spills"] == 0 and row["shared"] < 2**16, row
+            # the older assembler stores and loads one number of "rational_quadratic" a loop of hundreds of instructions
+            spills = 2 if is_older(static) and kernel == "rational_quadratic" else 0
+            assert row["loop_spills"] <= spills and row["shared"] < 2**16, row
 
 
 @pytest.mark.long
