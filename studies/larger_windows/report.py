@@ -86,8 +86,8 @@ seeds, and in brackets the least and the most.
 
 **In short**: by itself a larger window loses at k = 1, the more the larger it is, and the age of its rows is why. With
 rows that are encoded again in time (`refresh`) most of the loss is gone. What gains is to
-[carry the rows along with the encoder](#rows-that-are-carried-along-with-the-encoder), best at a learning rate that falls
-to zero: `mow train --n 512 --correct-drift --schedule cosine`. It ends, at a constant rate as well, {carried}.
+[carry the rows along with the encoder](#rows-that-are-carried-along-with-the-encoder), best at a rate that falls to
+zero: `mow train --n 512 --correct-drift --schedule cosine`. It ends, at a constant rate as well, {carried}.
 
 ## One new picture a step
 
