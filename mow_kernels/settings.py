@@ -9,25 +9,29 @@ from typing import Any, ClassVar
 
 from mow_kernels.compiling import constant_in_graphs
 
-ENTERED: dict[str, tuple[Any, ...]] = {}
-"""The values of all blocks that are entered now, on any thread, by the name of their setting. The class cannot
-have them: what a class has is constant to PyTorch 2.11's compiler, which would not see the choice change."""
+ENTERED: dict[str, list[Any]] = {}
+"""`Setting.active` of each setting by its name, for what torch.compile traces: to PyTorch 2.11's compiler all that a
+class has is constant, so that it would not see the choice change."""
 
 
 class Setting(ContextDecorator):
     """A value for the calls inside a `with` block, or a function that it decorates, on this thread alone.
 
-    A call asks `ENTERED` first, which is all that it pays for outside of such blocks. torch.compile guards on it and
-    takes the value for a constant.
+    A call asks `active` first, which is all that it pays for outside of such blocks. torch.compile guards on it, as
+    `ENTERED` has it, and takes the value for a constant.
     """
 
     outside: ClassVar[Any]
     """The value where no block is entered."""
 
+    active: ClassVar[list[Any]]
+    """The values of all blocks that are entered at the moment, on any thread."""
+
     _here: ClassVar[ContextVar[Any]]
 
     def __init_subclass__(cls) -> None:
-        cls._here, ENTERED[cls.__name__] = ContextVar(cls.__name__), ()
+        cls._here, cls.active = ContextVar(cls.__name__), []
+        ENTERED[cls.__name__] = cls.active
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -38,16 +42,12 @@ class Setting(ContextDecorator):
 
     def __enter__(self) -> None:
         self._tokens.append(self._here.set(self._value))
-        name = type(self).__name__
         with _LOCK:
-            ENTERED[name] = (*ENTERED[name], self._value)
+            self.active.append(self._value)
 
     def __exit__(self, *error: object) -> None:
-        name = type(self).__name__
         with _LOCK:
-            others = list(ENTERED[name])
-            others.remove(self._value)
-            ENTERED[name] = tuple(others)
+            self.active.remove(self._value)
         self._here.reset(self._tokens.pop())
 
     def _recreate_cm(self) -> Setting:

@@ -191,7 +191,7 @@ def _key(
 ) -> _Key:
     fixed = tuple([value for name, value in options.items() if name not in keeps.may_change])
     follows = [name for name in keeps.follow_rows if options[name] is None]
-    backend = mk.use_backend.here()
+    backend = mk.use_backend.here() if mk.use_backend.active else mk.use_backend.outside
     return (op.name, backend, z.dtype, id(prior), fixed), rows if follows else None, newest
 
 

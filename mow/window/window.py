@@ -427,7 +427,7 @@ class MovingWindow(nn.Module):
             raise TypeError(f"z is {getattr(z, 'dtype', type(z).__name__)}; it must be a floating-point tensor")
         if z.dim() != 2 or z.shape[1] != self.dim or z.shape[0] == 0:
             raise ValueError(f"z has shape {list(z.shape)}; it must be [k, {self.dim}], k >= 1 and dim = {self.dim}")
-        looked_at = mk.check_finite.here()
+        looked_at = mk.check_finite.here() if mk.check_finite.active else mk.check_finite.outside
         if looked_at and not torch.isfinite(z).all():
             raise ValueError("z holds NaN or infinite values; they must be finite")
         if z.device != self.latents.device:

@@ -11,7 +11,6 @@ import torch
 from marks import needs_native
 
 import mow_kernels as mk
-from mow_kernels.settings import ENTERED
 
 
 def backend_here() -> str | None:
@@ -43,7 +42,7 @@ def test_blocks_that_end_in_another_order_than_they_began() -> None:
         assert backend_here() == "cpp"
         ended.set()
         assert seen.result() == ("cpp", "cpp")
-    assert ENTERED["use_backend"] == ()
+    assert mk.use_backend.active == []
 
 
 @needs_native
@@ -59,7 +58,7 @@ def test_a_decorated_function_on_several_threads() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert [each.result() for each in [pool.submit(measured), pool.submit(measured)]] == ["reference"] * 2
-    assert backend_here() == "cpp" and ENTERED["use_backend"] == ()
+    assert backend_here() == "cpp" and mk.use_backend.active == []
 
 
 def test_blocks_within_blocks_and_an_error() -> None:
