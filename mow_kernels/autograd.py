@@ -187,7 +187,8 @@ def fused(
             return without_graph(measure, current, history.rows(), prior, **options)
         current = current.detach()
         given = arguments(current, len(current) + history.count, prior is None, options)
-        value, g_current = ring(current, history.slots, history.head, history.count, prior, *given, measure)  # type: ignore[misc]  # without a ring there is no way here
+        assert ring is not None  # without one there is no way here
+        value, g_current = ring(current, history.slots, history.head, history.count, prior, *given, measure)
         return g_current, value if measure else None
 
     return Implementation(run, gradient=without_graph, ring=None if ring is None else over_ring, **fields)

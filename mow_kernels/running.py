@@ -19,7 +19,6 @@ from mow_kernels import autograd, checks
 from mow_kernels.autograd import Launch
 from mow_kernels.calls import distance_row, use_backend, why_not_there
 from mow_kernels.registry import TABLE, DistanceOp, Options
-from mow_kernels.settings import ENTERED
 
 _SLOTS = 16
 """The native code takes slots in tiles of 2, 4, 8 or 16."""
@@ -197,7 +196,7 @@ class Running:
             ):
                 break
         else:
-            looked_at = ENTERED["check_finite"] or checks.check_finite.outside
+            looked_at = checks.check_finite.active or checks.check_finite.outside
             if not looked_at and (prior is None or (self.sampled and not prior.requires_grad)):
                 return
         self._refuse(name, value, prior)

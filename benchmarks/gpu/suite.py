@@ -496,7 +496,7 @@ def probe(machine: Gpu | StandIn, own: Sequence[str], candidate: str = "") -> No
 
 def _probe(machine: Gpu | StandIn, case: Case, backend: str, kept: bool) -> None:
     moved = (None if x is None else x.detach().to(machine.device) for x in inputs(case))
-    given = Inputs(*moved)  # type: ignore[arg-type]  # `inputs` has what Inputs takes, in its order
+    given = Inputs._make(moved)
     given.current.requires_grad_()
     if case.n > 1000:
         given = given._replace(directions=given.directions[:, :4])  # type: ignore[index]  # SW has some
