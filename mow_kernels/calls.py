@@ -64,11 +64,10 @@ def samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tup
     Raises:
         TypeError, ValueError: one of them is no such tensor, or they do not go together, by name.
     """
-    if isinstance(prior, str):
-        if prior == "normal" and _are_plain(current, history):
-            return current, history, None  # type: ignore[return-value]  # it was seen to be a tensor
-    elif _are_plain(current, history, prior):
-        return current, history, prior  # type: ignore[return-value]  # as above
+    drawn = None if isinstance(prior, str) and prior == "normal" else prior
+    if prior is not None and _are_plain(current, history, drawn):
+        past = current.new_empty(0, current.shape[1]) if history is None else history
+        return current, past, drawn  # type: ignore[return-value]  # it was seen to be a tensor or None
     checked = checks.rows("current", current, batch=True)
     if checked.shape[-2] == 0:
         raise ValueError(f"current has shape {list(current.shape)}; it must have at least one row")
@@ -82,8 +81,8 @@ def samples(current: Tensor, history: Tensor | None, prior: Tensor | str) -> tup
     return checked, past, sample
 
 
-def _are_plain(current: object, *others: object) -> bool:
-    """Whether `current` and its companions are all right as they are, with rows each; False says nothing.
+def _are_plain(current: object, history: object, drawn: object) -> bool:
+    """Whether `current` and its companions, None for none, are all right as they are; False says nothing.
 
     Takes half the time of asking for one after the other, which counts where the window is small.
     """
@@ -92,11 +91,13 @@ def _are_plain(current: object, *others: object) -> bool:
     dtype, shape, device = current.dtype, current.shape, current.device
     if dtype not in checks.WIDE or len(shape) != 2 or 0 in shape:
         return False
-    for other in others:
+    for other in (history, drawn):
+        if other is None:
+            continue
         if type(other) is not Tensor or other.dtype is not dtype or other.device != device or other.requires_grad:
             return False
         size = other.shape
-        if len(size) != 2 or size[1] != shape[1] or size[0] == 0:
+        if len(size) != 2 or size[1] != shape[1] or (other is drawn and size[0] == 0):
             return False
     return True
 

@@ -162,6 +162,17 @@ def test_history_and_prior_may_be_of_any_length(function):
 
 
 @every_function
+@pytest.mark.parametrize("history", [None, torch.zeros(0, 3), torch.zeros(2, 3)], ids=["none", "empty", "rows"])
+@pytest.mark.parametrize("prior", ["normal", torch.ones(4, 3)], ids=["normal", "sample"])
+def test_samples_that_are_as_they_should_be_are_looked_at_once(function, history, prior, monkeypatch):
+    def one_after_the_other(name: str, *_: object, **__: object) -> None:
+        raise AssertionError(f"{name} takes the long way, which a small step feels")
+
+    monkeypatch.setattr(mk.checks, "rows", one_after_the_other)
+    assert function(torch.zeros(2, 3), history, prior).isfinite()
+
+
+@every_function
 @pytest.mark.parametrize("prior", ["normal", "sample"])
 @pytest.mark.parametrize(
     ("dtype", "result"),
