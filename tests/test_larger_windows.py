@@ -161,13 +161,13 @@ def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
 
 
 def test_in_short_is_what_carrying_rows_along_gains() -> None:
-    assert adaptive_report.in_short({"runs": [adapted("64", 0, 0.01)]}) == "where it ends: not run"
+    assert adaptive_report.in_short({"runs": [adapted("64", 0, 0.01)]}) == "we do not know where: not run"
     runs = [
         *(adapted("64", seed, 0.01, 17.0) for seed in (0, 1)),
         *(adapted(adaptive_report.CORRECTED, seed, exact, 16.5) for seed, exact in ((0, 0.005), (1, 0.007))),
     ]
     said = adaptive_report.in_short({"runs": runs})
-    assert "40 to 40 % below that of n = 64 in the 1 tasks" in said and "by -0.50 to -0.50" in said
+    assert "by -40 to -40 % (CWAE), in 1 tasks, and" in said and "by -0.50 to -0.50" in said
 
 
 def test_rows_that_weigh_alike_are_the_distance_itself(monkeypatch: pytest.MonkeyPatch) -> None:

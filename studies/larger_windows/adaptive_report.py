@@ -87,16 +87,20 @@ def text(
 
 
 def in_short(content: Mapping[str, Any]) -> str:
-    """What rows that are carried along gain against n = 64, over all groups of runs with both."""
-    pairs = [(group.get(CORRECTED, {}), group.get("64", {})) for group in groups(content).values()]
-    changes = [fmean(found) for judged, small in pairs if (found := _changes(judged, small))]
-    errors = [fmean(found) for judged, small in pairs if (found := _errors(judged, small))]
-    if not changes:
-        return "where it ends: not run"
+    """What rows that are carried along change against n = 64, by model, over all groups of runs with both."""
+    changes: dict[str, list[float]] = {}
+    errors = []
+    for (_, _, model), group in groups(content).items():
+        judged, small = group.get(CORRECTED, {}), group.get("64", {})
+        if found := _changes(judged, small):
+            changes.setdefault(model, []).append(100 * fmean(found))
+            errors.append(fmean(_errors(judged, small)))
+    if not errors:
+        return "we do not know where: not run"
+    by_model = ", ".join(f"{min(each):+.0f} to {max(each):+.0f} % ({model.upper()})" for model, each in changes.items())
     return (
-        f"with an exact Cramer-Wold distance {-100 * max(changes):.0f} to {-100 * min(changes):.0f} % below that of n "
-        f"= 64 in the {len(changes)} tasks that were run, and a reconstruction error that differs by "
-        f"{max(errors):+.2f} to {min(errors):+.2f}"
+        f"with an exact Cramer-Wold distance that differs from that of n = 64 by {by_model}, in {len(errors)} tasks, "
+        f"and a reconstruction error that differs by {min(errors):+.2f} to {max(errors):+.2f}"
     )
 
 
