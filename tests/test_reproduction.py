@@ -95,6 +95,9 @@ def test_the_cells_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         for _, cells in tables.cells(brief)
         for o in (cell.options for cell in cells)
     } == {(12, 4, 4, True, None, None)}
+    other = dataclasses.replace(stage, convolutions=True)
+    assert tables.folder(Path("out"), other, "table2") == Path("out/table2-convolutions")
+    assert {o.precision for _, cells in tables.cells(other) for o in (cell.options for cell in cells)} == {"bf16"}
     shorter = dataclasses.replace(stage, epochs=tables.CIFAR_EPOCHS)
     assert tables.folder(Path("out"), shorter, "table1") == Path("out/table1")
     with pytest.raises(ValueError, match="cifar-10 was not found"):
@@ -200,6 +203,20 @@ def test_where_a_run_heads() -> None:
     )
     short = result(row, "published", curve=curve, epochs=1.0)
     assert report.heads([found(row, published_seed0=short)]) == "Not measured yet."
+
+
+def test_how_far_the_convolutions_got() -> None:
+    assert "They wait for a GPU" in report.convolutions(report.STEPS, None)
+    rows = [row for row in paper.ROWS if (row.table, row.model) == ("table2", "cwae")]
+    scores = dict.fromkeys(report._WEIGHED, 0.25)
+    runs = {str(row.k): {**result(row, "ours"), **scores, "seconds": 90.0 * row.k} for row in rows}
+    for row in rows:
+        runs[str(row.k)]["resolved"] |= {"k": row.k, "model": "cwae"}
+    page = report.convolutions(report.STEPS, {"results": runs})
+    assert [line.split(" | ")[:3] for line in page.splitlines()[-3:]] == [
+        ["| 64", "1,000", "96"], ["| 32", "1,000", "48"], ["| 1", "1,000", "2"],
+    ]  # fmt: skip
+    assert "CWAE, seed 0" in page and page.count("| 0.25 |") == 3
 
 
 def test_the_ways_to_weigh() -> None:

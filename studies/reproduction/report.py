@@ -70,21 +70,21 @@ def write(results: Path, docs: Path) -> list[Path]:
     }
     if not stages["compare"]:
         raise FileNotFoundError(f"{results} holds no compare.json; make it: python -m studies.reproduction run")
+    kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("table?*.json"))}
+    short = {what: with_changes(what, kept) for what in paper.TABLES}
+    longer = [found for name, found in kept.items() if name.endswith("-long")]
+    every = [*short.values(), *longer]
     sections = {
-        "convolutions": convolutions(STEPS),
+        "convolutions": convolutions(STEPS, kept.get("table2-convolutions")),
         "setup": setup(stages["compare"]),
         "select": selection_table(stages["select"]),
         "compare": comparison_tables(stages["compare"]),
         "variants": variants_table(stages["variant"], stages["compare"]),
         "weights": weights_table(stages["weight"]),
-    }
-    kept = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("table?*.json"))}
-    short = {what: with_changes(what, kept) for what in paper.TABLES}
-    sections |= {
-        "published": paired_table(short.values(), lambda row: [((row, "published"), (row, of)) for of in OURS]),
-        "one": paired_table(short.values(), lambda row: _one_against_many(row, OURS)),
-        "weakness": paired_table(short.values(), lambda row: _one_against_many(row, ["published"])),
-        "heads": heads(kept[name] for name in kept if name.endswith("-long")),
+        "published": paired_table(every, lambda row: [((row, "published"), (row, of)) for of in OURS]),
+        "one": paired_table(every, lambda row: _one_against_many(row, OURS)),
+        "weakness": paired_table(every, lambda row: _one_against_many(row, ["published"])),
+        "heads": heads(longer),
         "tables": tables(short.values()),
     }
     images = {"reproduction.png": draw(stages["compare"])}
@@ -115,21 +115,36 @@ def with_changes(what: str, kept: Mapping[str, dict[str, Any]]) -> dict[str, Any
     return {**found, "results": results, "also": also}
 
 
-def convolutions(steps: Path) -> str:
-    """Why the paper's network for Fashion-MNIST is not run: what a step of it takes, as `studies.steps` measured."""
+def convolutions(steps: Path, found: dict[str, Any] | None) -> str:
+    """Why the paper's network for Fashion-MNIST is not run for long: what a step of it takes, as `studies.steps`
+    measured; and how far it got."""
     schedule, ks = paper.SCHEDULES["fashion-mnist"], (64, 1)
-    found = [record.read(steps / f"{schedule.architecture}-Adam-k{k}.json") for k in ks]
-    many, one = (content["seconds"]["ours"]["median"] for content in found)
+    records = [record.read(steps / f"{schedule.architecture}-Adam-k{k}.json") for k in ks]
+    many, one = (content["seconds"]["ours"]["median"] for content in records)
     epochs = [seconds * 60_000 / k / 3600 for seconds, k in zip((many, one), ks, strict=True)]
-    cpu, weights = found[0]["machine"]["cpu"], sum(found[0]["weights"])
+    cpu, weights = records[0]["machine"]["cpu"], sum(records[0]["weights"])
     days = [hours * schedule.epochs / 24 for hours in epochs]
-    return (
+    why = (
         f"The paper's convolutions for Fashion-MNIST have {weights / 1e6:.0f} million weights. A step "
         f"of them takes {many:.1f} s at k = 64 and {one:.2f} s at k = 1, by one thread of an {cpu} "
         f"([steps](steps.md)), so that an epoch takes {epochs[0]:.1f} and {epochs[1]:.1f} hours, and the paper's "
         f"{schedule.epochs:g} epochs {days[0]:.0f} and {days[1]:.0f} days. They wait for a GPU; the network of MNIST "
         "stands in for them here."
     )
+    if found is None:
+        return why
+    runs = sorted(found["results"].values(), key=lambda run: -run["resolved"]["k"])
+    lines = [
+        f"How far they got, passes in bfloat16, {runs[0]['resolved']['model'].upper()}, seed "
+        f"{runs[0]['resolved']['seed']}, our defaults:",
+        "",
+        row(["k", "pictures", "minutes", *(title for title, _ in _WEIGHED.values())]),
+        "|---:" * (3 + len(_WEIGHED)) + "|",
+    ]
+    for run in runs:
+        scores = (f"{run[score]:{form}}" for score, (_, form) in _WEIGHED.items())
+        lines.append(row([str(run["resolved"]["k"]), f"{run['pictures']:,}", f"{run['seconds'] / 60:.0f}", *scores]))
+    return "\n".join([why, "", *lines])
 
 
 def setup(compared: Runs) -> str:
