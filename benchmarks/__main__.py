@@ -1,4 +1,4 @@
-"""python -m benchmarks run | report"""
+"""python -m benchmarks run | report | against"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import command, page, record, report, runner
+from benchmarks import ROOT, against, command, page, record, report, runner
 from benchmarks.candidates import OURS
 from benchmarks.cases import SEED
 
@@ -73,6 +73,21 @@ def make_report(
     if summary is None and docs == page.DOCS:
         summary = page.SPEED
     command.wrote(*report.write_report(json or record.newest(), docs, summary))
+
+
+@app.command(name="against")
+def compare_checkouts(
+    other: Annotated[Path, typer.Argument(help="Another checkout, its native library built in place.")],
+    rounds: Annotated[int, typer.Option(min=1, help="How often each case is timed in both.")] = 15,
+) -> None:
+    """Time this checkout's distances against another's, by turns; below 1, this one is faster."""
+    print(page.row(["value and gradient", "times the other", "p20", "p80"]))
+    print("|---|---:|---:|---:|")
+    try:
+        for case, ratios in against.measure(ROOT, other, rounds):
+            print(page.row(against.line(case, ratios)), flush=True)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _line(section: str, entry: dict) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import mow_kernels as mk
-from benchmarks import ROOT, cases, floors, naive, plots, record, report, runner
+from benchmarks import ROOT, against, cases, floors, naive, plots, record, report, runner
 from benchmarks.cases import Candidate, Case
 from benchmarks.timing import Effort, Entrant
 from benchmarks.windows import Window
@@ -229,3 +231,36 @@ def test_memory_is_seen_from_outside() -> None:
     assert 99 < large["peak_mib"] - small["peak_mib"] < 101.5
     assert large["last_line"] == "held" and "reason" not in large
     assert failed["reason"] == "no luck" and slow["reason"] == "stopped after 1 s"
+
+
+def test_a_call_is_timed_in_the_process_of_its_checkout(tmp_path: Path) -> None:
+    questions = [against.Case(op, 8, 2, 3, sample) for op in OPTIONS for sample in (False, True)]
+    questions.append(against.Case("no_distance", 8, 2, 3, False))
+    answers = io.StringIO()
+    against.serve(io.StringIO("\n".join(json.dumps([*case, 0.0]) for case in questions)), answers)
+    *seconds, failed = answers.getvalue().splitlines()
+    assert len(seconds) == 6 and all(0 < float(each) < 60 for each in seconds)
+    assert failed.startswith("AttributeError") and "no_distance" in failed
+    with pytest.raises(ValueError, match="holds no mow_kernels"):
+        next(against.measure(ROOT, tmp_path))
+
+
+def test_the_ratios_of_a_checkout_to_another() -> None:
+    case = against.Case("mmd", 64, 1, 20, False)
+    assert against.line(case, [0.5, 1.0, 2.0, 1.0, 1.5]) == [
+        "mmd, n = 64, k = 1, D = 20, to N(0, I)", "1.00", "0.90", "1.60",
+    ]  # fmt: skip
+    assert against.line(case._replace(sample=True), [0.5])[1:] == ["0.50"] * 3
+    assert against.line(case._replace(sample=True), [0.5])[0].endswith("to a sample")
+
+
+@pytest.mark.long
+def test_a_checkout_is_as_fast_as_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figure is for who reads it; here, that both sides are timed and the broken one is named."""
+    monkeypatch.setattr(against, "CASES", against.CASES[:1])
+    ((case, ratios),) = against.measure(ROOT, ROOT, rounds=3, seconds=0.0)
+    assert case == against.CASES[0] and len(ratios) == 3 and min(ratios) > 0
+    (tmp_path / "mow_kernels").mkdir()
+    (tmp_path / "mow_kernels" / "__init__.py").write_text("raise RuntimeError('broken on purpose')\n")
+    with pytest.raises(ValueError, match=f"{tmp_path} cannot run mmd: RuntimeError: broken on purpose"):
+        next(against.measure(ROOT, tmp_path, rounds=1, seconds=0.0))
