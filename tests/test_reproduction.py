@@ -211,12 +211,14 @@ def test_how_far_the_convolutions_got() -> None:
     assert "They wait for a GPU" in report.convolutions(report.STEPS, None)
     rows = [row for row in paper.ROWS if (row.table, row.model) == ("table2", "cwae")]
     scores = dict.fromkeys(report._WEIGHED, 0.25)
-    runs = {str(row.k): {**result(row, "ours"), **scores, "seconds": 90.0 * row.k} for row in rows}
+    runs = {
+        str(row.k): {**result(row, "ours"), **scores, "step": 2000 // row.k, "seconds": 90.0 * row.k} for row in rows
+    }
     for row in rows:
         runs[str(row.k)]["resolved"] |= {"k": row.k, "model": "cwae"}
     page = report.convolutions(report.STEPS, {"results": runs})
-    assert [line.split(" | ")[:3] for line in page.splitlines()[-3:]] == [
-        ["| 64", "1,000", "96"], ["| 32", "1,000", "48"], ["| 1", "1,000", "2"],
+    assert [line.split(" | ")[:4] for line in page.splitlines()[-3:]] == [
+        ["| 64", "31", "1,000", "96"], ["| 32", "62", "1,000", "48"], ["| 1", "2,000", "1,000", "2"],
     ]  # fmt: skip
     assert "CWAE, seed 0" in page and page.count("| 0.25 |") == 3
 

@@ -136,14 +136,15 @@ def convolutions(steps: Path, found: dict[str, Any] | None) -> str:
     runs = sorted(found["results"].values(), key=lambda run: -run["resolved"]["k"])
     lines = [
         f"How far they got, passes in bfloat16, {runs[0]['resolved']['model'].upper()}, seed "
-        f"{runs[0]['resolved']['seed']}, our defaults:",
+        f"{runs[0]['resolved']['seed']}, our defaults: a beginning, with more steps and more time for k = 1.",
         "",
-        row(["k", "pictures", "minutes", *(title for title, _ in _WEIGHED.values())]),
-        "|---:" * (3 + len(_WEIGHED)) + "|",
+        row(["k", "steps", "pictures", "minutes", *(title for title, _ in _WEIGHED.values())]),
+        "|---:" * (4 + len(_WEIGHED)) + "|",
     ]
     for run in runs:
         scores = (f"{run[score]:{form}}" for score, (_, form) in _WEIGHED.items())
-        lines.append(row([str(run["resolved"]["k"]), f"{run['pictures']:,}", f"{run['seconds'] / 60:.0f}", *scores]))
+        k, counts = run["resolved"]["k"], (f"{run[name]:,}" for name in ("step", "pictures"))
+        lines.append(row([str(k), *counts, f"{run['seconds'] / 60:.0f}", *scores]))
     return "\n".join([why, "", *lines])
 
 
