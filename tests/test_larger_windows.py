@@ -193,9 +193,13 @@ def test_rows_of_a_slow_encoder() -> None:
 
 
 def test_the_remedies_stand_beside_a_window_of_64() -> None:
-    found = adaptive_report.groups({"runs": [adapted("64", seed, 0.01) for seed in (0, 1)]})
+    ours = [adapted(name, seed, exact) for name, exact in (("64", 0.01), ("512, corrected", 0.005)) for seed in (0, 1)]
+    found = adaptive_report.groups({"runs": ours})
     runs = [{**adapted("256", seed, 0.012, 17.5), "remedy": "momentum"} for seed in (0, 1)]
-    line = adaptive_report.others(found, {"runs": runs}).splitlines()[-1]
-    assert line == "| momentum, Fashion-MNIST | +20.0 % (+20.0 % to +20.0 %) | +0.50 (+0.50 to +0.50) | 2 |"
+    lines = adaptive_report.others(found, {"runs": runs}).splitlines()[-2:]
+    assert lines == [
+        "| momentum, n = 256, Fashion-MNIST | +20.0 % (+20.0 % to +20.0 %) | +0.50 (+0.50 to +0.50) | 2 |",
+        "| n = 512, corrected, Fashion-MNIST | -50.0 % (-50.0 % to -50.0 %) | +0.00 (+0.00 to +0.00) | 2 |",
+    ]
     assert adaptive_report.others(found, {"runs": []}) == "Not run."
     assert len([*remedies.cells(100)]) == 2 * 2 * 3
